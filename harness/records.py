@@ -141,7 +141,7 @@ class Record:
     think_ns: int | None = column("Planned pause between the end of that request and due.", "ns", "open loop")
     repeats: int | None = column("The earlier request whose words it repeats by plan.", null="words of its own")
     planned_cancel_ns: int | None = column("Planned time from sent until the client cancels it.", "ns", "not planned")
-    due_ns: int | None = column("When it had to be sent. Latencies count from here.", _NS, "its turn never came")
+    due_ns: int | None = column("When it had to be sent.", _NS, "its turn never came")
     dispatched_ns: int | None = column("When the load generator took it up.", _NS, _NEVER)
     connected_ns: int | None = column("When its new connection was ready.", _NS, "an open connection was used, or none")
     sent_ns: int | None = column("When its last byte was handed to the system.", _NS, _NEVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from harness.run.entries import plan_entry
 from harness.schedule.requests import Schedule
 from tests.fabricated import trial_of, value
 from tests.stored import results_of
-from tests.virtual_time import run
+from tests.virtual_time import VirtualTimeLoop, run
 
 SECOND = 1_000_000_000
 
@@ -27,13 +28,24 @@ def simulated(**options: Any) -> SimulatedEngine:
     return SimulatedEngine(EngineSpec("simulated", options=options))
 
 
-def driven_on(engine: InProcessEngine, schedule: Schedule, timeout_s: int = 1000) -> tuple[list[Record], DriveReport]:
-    """All records of a schedule on an engine that waits with its loop's timers, and the client's report."""
+def driven_on(
+    engine: InProcessEngine, schedule: Schedule, timeout_s: int = 1000, busy_s: float = 0.0
+) -> tuple[list[Record], DriveReport]:
+    """All records of a schedule on an engine that waits with its loop's timers, and the client's report.
+
+    busy_s: how long the client is busy with each record before it does anything else.
+    """
     records: list[Record] = []
+
+    def sink(record: Record) -> None:
+        records.append(record)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.be_busy(busy_s)
 
     async def body() -> DriveReport:
         await engine.start()
-        report = await drive(schedule, engine, DriveSettings(timeout_ns=timeout_s * SECOND), records.append)
+        report = await drive(schedule, engine, DriveSettings(timeout_ns=timeout_s * SECOND), sink)
         await engine.stop()
         return report
 

@@ -28,6 +28,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in nanoseconds."""
         return round(self._virtual_s * _NS_PER_S)
 
+    def be_busy(self, seconds: float) -> None:
+        """Let time pass in which nothing else runs here, as during a computation."""
+        self._virtual_s += seconds
+
     def _run_once(self) -> None:
         # `_ready` and `_scheduled` are private to asyncio but stable since 3.4. Every other way polls.
         if not self._ready and not self._stopping:  # type: ignore[attr-defined]

@@ -109,7 +109,7 @@ def _drained(due: Floats, ended: Floats, end: float, until: float, before: int) 
 
 def _recovered(columns: Columns, calm: tuple[float, float], rest: tuple[float, float]) -> float | None:
     """Return the time to recover. `calm` and `rest` are the (start, end) of the times before and after the burst."""
-    due, ttft = columns.times["due"], columns.times["first_token"] - columns.times["due"]
+    due, ttft = columns.times["due"], columns.times["first_token"] - columns.start
     ttft = np.where(columns.censored & ~np.isfinite(ttft), np.inf, ttft)
     before = ttft[(due >= calm[0]) & (due < calm[1]) & ~np.isnan(ttft)]
     after = (due >= rest[0]) & (due < rest[1]) & ~np.isnan(ttft)

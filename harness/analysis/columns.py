@@ -16,7 +16,7 @@ import numpy as np
 from harness.analysis.chunks import ChunkLists, PerRequest
 from harness.analysis.distributions import CountedGaps
 from harness.analysis.stats import Flags, Floats, Ints
-from harness.records import CENSORED, Phase, Status, TokenSource
+from harness.records import CENSORED, Loop, Phase, Status, TokenSource
 from harness.store.categories import one_of
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Columns:
     status: pd.Categorical
     phase: pd.Categorical
     class_name: pd.Categorical
+    closed: Flags  # due when an earlier request ended, not by the plan
     cached: Flags  # the reply came from a result cache
     repeated: Flags  # the schedule had sent the same prompt before
     planned_cancel: Flags  # the schedule cancels the request, whether or not it came to that
@@ -77,6 +78,7 @@ class Columns:
             status=_texts(records["status"])[order],
             phase=_texts(records["phase"])[order],
             class_name=_texts(records["class"])[order],
+            closed=one_of(records["loop"], [Loop.CLOSED])[order],
             cached=is_true(records["cached"])[order],
             repeated=_present(records["repeats"])[order],
             planned_cancel=cancelled[order],
@@ -90,7 +92,7 @@ class Columns:
     def where(self, rows: Flags, counted: Counted | None = None) -> Columns:
         """Return the columns of some requests. `counted`: of their chunks, if these are not kept."""
         texts = ("status", "phase", "class_name", "backend")
-        flags = ("cached", "repeated", "planned_cancel", "ended_by_itself")
+        flags = ("closed", "cached", "repeated", "planned_cancel", "ended_by_itself")
         return replace(
             self,
             times={stem: column[rows] for stem, column in self.times.items()},
@@ -121,6 +123,16 @@ class Columns:
     @cached_property
     def sent(self) -> Flags:
         return ~self.has_status([Status.NOT_SENT])
+
+    @cached_property
+    def start(self) -> Floats:
+        """When the latency of each request begins: due by the plan, or sent where it followed a reply.
+
+        A reply is followed when the load generator gets round to it: that time is `client_turnaround_ms`, and no part
+        of a latency. A request that was never sent begins at due; one that timed out before still counts.
+        """
+        due, sent = self.times["due"], self.times["sent"]
+        return np.where(self.closed & np.isfinite(sent), sent, due)
 
     @cached_property
     def shown_tokens(self) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.analysis.bursts import bursts_of
 from harness.analysis.columns import NS_PER_MS, NS_PER_S, Columns
-from harness.analysis.latencies import good
+from harness.analysis.latencies import good, origin
 from harness.analysis.queue import changes_by_plan
 from harness.analysis.reading import Reading
 from harness.analysis.sample_size import sizes_of
@@ -38,9 +38,9 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     """Return what a report shows of a trial beside its metrics, JSON-able. `samples` are those of its cell.
 
-    Keys: cell, trial (ids), window, served_s (from the first measured request due to the last one ended), requests (by
-    phase), statuses, slo_vacuous (good requests to which the tpot limit could not be applied), token_sources, clocks,
-    missing (metric -> reason), and those of the functions that are called here.
+    Keys: cell, trial (ids), window, origin (of latencies, in words), served_s (from the first measured request due to
+    the last one ended), requests (by phase), statuses, slo_vacuous (good requests to which the tpot limit could not be
+    applied), token_sources, clocks, missing (metric -> reason), and those of the functions that are called here.
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     server = server_facts(reading, samples)
@@ -58,6 +58,7 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
             "ramp_in_s": window.ramp_in_ns / NS_PER_S,
             "text": window.text,
         },
+        "origin": origin(columns),
         "served_s": served_ns / NS_PER_S,
         "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
         "statuses": {
@@ -88,10 +89,10 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
 def servers_of(rows: Columns) -> list[dict[str, Any]]:
     """Return the measured requests of each of several servers; empty if fewer than two are named.
 
-    Keys: server, requests, errors, ttft_p50_ms (of successful ones, from due; None if none streamed).
+    Keys: server, requests, errors, ttft_p50_ms (as `ttft_ms`, of successful ones; None if none streamed).
     """
     names = sorted(rows.backend.unique().dropna())
-    ttft_ns = rows.times["first_token"] - rows.times["due"]
+    ttft_ns = rows.times["first_token"] - rows.start
     found = []
     for server in names if len(names) > 1 else []:
         own = np.asarray(rows.backend == server)
@@ -171,6 +172,7 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
     else:
         without = {Need.CHUNK_TIMES: rows.each.sizes, Need.CHUNK_TOKENS: rows.each.known}
         unmet = [Need.TWO_TOKENS, *(need for need, chunks in without.items() if not chunks.any())]
+    unmet += [need for need, lacks in ((Need.PLAN, rows.closed), (Need.REPLY_BEFORE, ~rows.closed)) if lacks.all()]
     return found | {name: need.value for need in unmet for name, metric in METRICS.items() if need in metric.needs}
 
 

@@ -4,6 +4,8 @@ A request that timed out or did not finish is censored: it counts as +inf for or
 long it had lasted. Requests without the event (no token, not streamed, failed before) are left out of that metric. So
 are requests that the schedule cancels, whether or not it came to that: it does if they are slow, so that the completed
 ones are the fast ones. First tokens that were seen count if each of them had one.
+
+Latencies begin at `Columns.start`, those with `_service` in their name at sent.
 """
 
 from __future__ import annotations
@@ -22,24 +24,25 @@ def observe(columns: Columns) -> dict[str, Observations]:
 
     Distributions of single gaps are absent if there were too many chunks to keep (see `columns.counted`).
     """
-    from_due, from_sent = columns.times["due"], columns.times["sent"]
+    start, sent = columns.start, columns.times["sent"]
     end, lists = _end_of_reply(columns), columns.lists
     tpot = _tpot(columns, columns.shown_tokens - 1)
-    send_lag = from_sent - from_due - np.nan_to_num(columns.times["accepting"])
+    own_ms = (sent - columns.times["due"] - np.nan_to_num(columns.times["accepting"])) / NS_PER_MS
     return {
-        "ttft_ms": _until(columns, "first_token", from_due),
-        "ttft_service_ms": _until(columns, "first_token", from_sent),
-        "ttfo_ms": _until(columns, "first_answer", from_due),
-        "ttfo_service_ms": _until(columns, "first_answer", from_sent),
-        "ttfb_ms": _plain((columns.times["first_byte"] - from_sent) / NS_PER_MS, _offered(columns, "first_byte")),
+        "ttft_ms": _until(columns, "first_token", start),
+        "ttft_service_ms": _until(columns, "first_token", sent),
+        "ttfo_ms": _until(columns, "first_answer", start),
+        "ttfo_service_ms": _until(columns, "first_answer", sent),
+        "ttfb_ms": _plain((columns.times["first_byte"] - sent) / NS_PER_MS, _offered(columns, "first_byte")),
         "tpot_ms": tpot,
         "tpot_adj_ms": _tpot(columns, _after_first_chunk(columns)),
         "stall_max_ms": _longest_gap(columns),
-        "e2e_ms": _ended(columns, end, from_due),
-        "e2e_service_ms": _ended(columns, end, from_sent),
-        "e2e_close_ms": _ended(columns, columns.times["done"], from_due),
+        "e2e_ms": _ended(columns, end, start),
+        "e2e_service_ms": _ended(columns, end, sent),
+        "e2e_close_ms": _ended(columns, columns.times["done"], start),
         "norm_latency_ms": _normalised(columns, end),
-        "send_lag_ms": _plain(send_lag / NS_PER_MS, np.isfinite(from_sent)),
+        "send_lag_ms": _plain(own_ms, ~columns.closed),
+        "client_turnaround_ms": _plain(own_ms, columns.closed),
         "output_tokens_per_s_per_user": _speeds(tpot),
         **{name: _plain(columns.reported[name], columns.ok) for name in REPORTED},
     } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})
@@ -52,12 +55,20 @@ def distributions(columns: Columns, observed: dict[str, Observations]) -> dict[s
 
 def of_each(columns: Columns) -> dict[str, Floats]:
     """Return ttft_ms, tpot_ms and e2e_ms of each request, shape (n,), NaN if it has none or is cancelled."""
-    due = columns.times["due"]
+    start = columns.start
     whole = columns.ok & ~columns.planned_cancel
-    ttft = np.where(_offered(columns, "first_token"), columns.times["first_token"] - due, np.nan) / NS_PER_MS
-    e2e = np.where(whole, _end_of_reply(columns) - due, np.nan) / NS_PER_MS
+    ttft = np.where(_offered(columns, "first_token"), columns.times["first_token"] - start, np.nan) / NS_PER_MS
+    e2e = np.where(whole, _end_of_reply(columns) - start, np.nan) / NS_PER_MS
     tpot = np.where(whole, _tpot_of_each(columns, columns.shown_tokens - 1), np.nan)
     return {"ttft_ms": ttft, "tpot_ms": tpot, "e2e_ms": e2e}
+
+
+def origin(columns: Columns) -> str:
+    """Return where the latencies of a trial begin, in words."""
+    closed = columns.closed
+    if closed.all() and len(closed):
+        return "from sent"
+    return "from due (first turns), from sent (later turns)" if closed.any() else "from due"
 
 
 def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
@@ -66,13 +77,12 @@ def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
     Limits: ttft_ms, tpot_ms, e2e_ms, stall_ms. A request that lacks the first token, the end or the chunks that a limit
     needs has not met it; one without a tpot (fewer than two tokens) has.
     """
-    due = columns.times["due"]
     tpot = _tpot_of_each(columns, columns.shown_tokens - 1)
     never = np.zeros(len(columns), dtype=np.bool_)
     flags = columns.ok.copy()
     for name, value, passes_unseen in (
-        ("ttft_ms", (columns.times["first_token"] - due) / NS_PER_MS, never),
-        ("e2e_ms", (_end_of_reply(columns) - due) / NS_PER_MS, never),
+        ("ttft_ms", (columns.times["first_token"] - columns.start) / NS_PER_MS, never),
+        ("e2e_ms", (_end_of_reply(columns) - columns.start) / NS_PER_MS, never),
         ("tpot_ms", tpot, np.isnan(tpot)),
         ("stall_ms", columns.each.longest_ns / NS_PER_MS, columns.each.sizes == 1),
     ):
@@ -237,12 +247,12 @@ def _token_gaps(columns: Columns, lists: ChunkLists) -> Observations:
 
 def _normalised(columns: Columns, end: Floats) -> Observations:
     """Return latencies per output token. The bound of a censored request assumes a complete reply when it ended."""
-    due, tokens = columns.times["due"], columns.counts["output_tokens"]
-    whole = ~columns.planned_cancel & np.isfinite(due)
+    start, tokens = columns.start, columns.counts["output_tokens"]
+    whole = ~columns.planned_cancel & np.isfinite(start)
     known = whole & columns.ok & np.isfinite(end) & (tokens >= 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        each = (end - due) / tokens
-    at_least = (columns.ended - due) / np.fmax(columns.counts["requested_output_tokens"], np.fmax(tokens, 1.0))
+        each = (end - start) / tokens
+    at_least = (columns.ended - start) / np.fmax(columns.counts["requested_output_tokens"], np.fmax(tokens, 1.0))
     return _with_censored(each, known, at_least, whole & columns.censored)
 
 

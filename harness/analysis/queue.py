@@ -75,7 +75,7 @@ def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:
     rows = columns.measured
     first = rows.times["first_token"]
     event = first if np.isfinite(first).any() else rows.times["done"]
-    latency = np.where(rows.censored & ~np.isfinite(event), np.inf, event - rows.times["due"])
+    latency = np.where(rows.censored & ~np.isfinite(event), np.inf, event - rows.start)
     known = ~np.isnan(latency)
     arrivals, values = rows.times["due"][known], latency[known]
     if len(values) < 2 or not arrivals[-1] > arrivals[0]:

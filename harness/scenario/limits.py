@@ -127,13 +127,13 @@ class Slo(StrictModel):
     mistaken_keys: ClassVar[Mapping[str, str]] = {"itl": "unknown key; write `tpot: {value}`"}
 
     ttft_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="ttft", description="Time to first token, from the scheduled time.", examples=["500ms"]
+        default=None, alias="ttft", description="Time to first token, as `ttft_ms`.", examples=["500ms"]
     )
     tpot_ms: PositiveMilliseconds | None = Field(
         default=None, alias="tpot", description="Time per output token after the first.", examples=["50ms"]
     )
     e2e_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="e2e", description="Time to the last token, from the scheduled time.", examples=["5s"]
+        default=None, alias="e2e", description="Time to the last token, as `e2e_ms`.", examples=["5s"]
     )
     stall_ms: PositiveMilliseconds | None = Field(
         default=None, alias="stall", description="Longest gap between two chunks of a reply.", examples=["1s"]

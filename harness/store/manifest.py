@@ -16,8 +16,16 @@ from harness.telemetry.prometheus.tally import Tally
 
 Number = int | float  # an integer stays one
 Free = dict[str, object]  # JSON-able names and values that depend on the engine or the scenario
+METHOD = 2
+"""How numbers follow from records. A change of a definition raises it.
+
+1  ttft, ttfo and e2e count from due, in closed loops and for later turns too; runs that lack the key
+2  there they count from sent
+"""
 _MONOTONIC = "ns, monotonic clock"
 _UNKNOWN = "not reported"
+_UNSENT = "nothing was sent"
+_LAG = "Sent - due, less `accepting_ns`, of all requests"
 
 
 def key(meaning: str, unit: str = "", null: str = "", *, default: Any = None) -> Any:
@@ -306,9 +314,9 @@ class ClientCounts(Part):
     cooldown: int = key("Rows of the cooldown, which keeps the load up until all measured requests end.", default=0)
     interrupted: bool = key("Whether it was stopped before its end.", default=False)
     clock: str | None = key("`kernel` if the kernel stamped every arrival, else `loop`.")
-    send_lag_p50_ms: Number | None = key("Send lag: p50.", "ms", "nothing was sent")
-    send_lag_p99_ms: Number | None = key("Send lag: p99.", "ms", "nothing was sent")
-    send_lag_max_ms: Number | None = key("Send lag: max.", "ms", "nothing was sent")
+    send_lag_p50_ms: Number | None = key(f"{_LAG}: p50.", "ms", _UNSENT)
+    send_lag_p99_ms: Number | None = key(f"{_LAG}: p99.", "ms", _UNSENT)
+    send_lag_max_ms: Number | None = key(f"{_LAG}: max.", "ms", _UNSENT)
     heartbeat_p99_ms: Number | None = key("Lateness of a 10 ms tick of the event loop: p99.", "ms", "no tick")
     cpu_share: Number | None = key("Processor time of the process per second of the trial.", "cores", "unknown")
     merged_read_share: Number | None = key("Chunks that shared a read with others.", "share", "no chunks")
@@ -455,6 +463,11 @@ class Manifest(Part):
     """Manifest of a run."""
 
     format: int = key("Version of this format.", default=0)
+    method: int = key(
+        "Method of the numbers in its summary. 1: all latencies count from due; 2: from sent in closed loops and for "
+        "later turns. Reports derive all numbers from the records, by their own method.",
+        default=1,
+    )
     harness_version: str | None = key("Version of harness that made the run.")
     name: str = key("The scenario's name.", default="")
     description: str | None = key("The scenario's description, if it has one.")
@@ -472,6 +485,11 @@ class Manifest(Part):
     quality: dict[str, ReferenceEntry] = key(
         "By reference: cell, level as loaded, ids that begin chunks, noise floor.", default={}
     )
+
+    @property
+    def needs_deriving(self) -> bool:
+        """Return whether its stored summary is of another method. It compares with others once derived again."""
+        return self.method != METHOD
 
     @property
     def scenario_keys(self) -> ScenarioKeys:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harness.errors import RunDirectoryExists, RunUnreadable, StorageFailed, UsageError
 from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
 from harness.store.categories import frame_of
-from harness.store.manifest import CellEntry, Manifest, TrialEntry
+from harness.store.manifest import METHOD, CellEntry, Manifest, TrialEntry
 from harness.store.streams import StreamWriter, read_batches, read_parquet, storage_errors, to_parquet, write_atomically
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class RunWriter:
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
-        self.manifest.format = FORMAT_VERSION
+        self.manifest.format, self.manifest.method = FORMAT_VERSION, METHOD
         with storage_errors(path):
             try:
                 path.mkdir(parents=True)
@@ -57,7 +57,7 @@ class RunWriter:
         """Open a stored run to resume it. Raises RunUnreadable as `Run.open` does."""
         writer = cls.__new__(cls)
         writer.path, writer.manifest = path, Run.open(path).manifest
-        writer.manifest.format = FORMAT_VERSION
+        writer.manifest.format, writer.manifest.method = FORMAT_VERSION, METHOD
         return writer
 
     def save(self) -> None:

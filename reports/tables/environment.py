@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from harness.store.manifest import CellEntry, TrialEntry
+from harness.store.manifest import METHOD, CellEntry, Manifest, TrialEntry
 from reports.data import ReportData
 from reports.format import amount, sampling
 
@@ -32,6 +32,7 @@ def groups(data: ReportData) -> list[Group]:
         ("command", str(manifest.command or "")),
         ("created", str(manifest.created_utc or "")),
         ("harness", str(manifest.harness_version or "")),
+        ("method", _method(manifest)),
         ("labels", _plain(manifest.labels)),
         ("seed", _plain(manifest.scenario_keys.seed)),
     ]
@@ -41,6 +42,13 @@ def groups(data: ReportData) -> list[Group]:
     found = [Group("", run), *parts, *_engines(manifest.cells), Group("trials", list(_trials(data))), Group("", notes)]
     known = [Group(title, [line for line in lines if line[1] not in ("", "{}", "None")]) for title, lines in found]
     return [group for group in known if group.lines]
+
+
+def _method(manifest: Manifest) -> str:
+    """Return that the numbers were derived by another method than when the run was made; empty if they were not."""
+    if not manifest.needs_deriving:
+        return ""
+    return f"numbers derived again from the records by method {METHOD}; the run was made with method {manifest.method}"
 
 
 def _engines(cells: Sequence[CellEntry]) -> list[Group]:

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.store.manifest import METHOD
 from reports.data import KEYS, ReportData
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def as_json(data: ReportData) -> str:
     document = {
         "title": data.title,
         "status": data.manifest.status,
+        "method": METHOD,
         "exit_code": data.exit_code,
         "validity": data.verdict(),
         "calibration": None if calibration is None else calibration.stored(),

@@ -29,7 +29,8 @@ Told = dict[str, NDArray[np.int64]]
 
 SLACK_MS = 1.0
 RATE, WARMUP_S, SECONDS = 4, 1, 5
-LOAD, PLAIN, HOLDING = "chat", "plain", "holding"
+LOAD, ALONE, PLAIN, HOLDING = "chat", "alone", "plain", "holding"
+TURNS = 5
 SERVER = Path(__file__).with_name("server.py")
 PRIVATE_MIB, SHARED_MIB, GROWN_MIB, LOADING_MIB, BURN_MS, FAULTS = 48, 16, 24, 160, 10, 64
 WATTS, USED_GIB, TOTAL_GIB, BUSY_PERCENT, GPUS = 300, 12, 80, 73, (0, 1)
@@ -65,7 +66,8 @@ def run(folder: Path) -> Measured:
         "slo": {"e2e": "20s"},
         "load": [
             {"kind": "sustained", "name": LOAD, "rate": RATE, "arrivals": "constant"}
-            | {"warmup": f"{WARMUP_S}s", "duration": f"{SECONDS}s", "timeout": "30s"}
+            | {"warmup": f"{WARMUP_S}s", "duration": f"{SECONDS}s", "timeout": "30s"},
+            {"kind": "single_user", "name": ALONE, "requests": TURNS, "timeout": "30s"},
         ],
     }
     words = {"gpus": 3, "power_mw": WATTS * 1000, "tick_ns": 5_000_000, "gpu_percent": BUSY_PERCENT}
@@ -83,6 +85,30 @@ def replies(run: Measured) -> Told:
     due_ns = run.trial(LOAD, PLAIN)["t0_ns"] + np.arange(len(told)) * (10**9 // RATE)
     found = {name: np.array([one[name] for one in told]) for name in told[0]}
     return found | {"due": np.stack([due_ns, due_ns], axis=1)}
+
+
+def turns(run: Measured) -> Told:
+    """The log of the plain server under the user who is alone: of each request that was measured."""
+    told, measured = replies(run), run.records(ALONE, PLAIN)
+    t0_ns = run.trial(ALONE, PLAIN)["t0_ns"]
+    first = int(np.searchsorted(told["read"][:, 0], t0_ns))
+    chosen = slice(first, first + int((measured["phase"] == "measure").sum()))
+    return {name: moments[chosen] for name, moments in told.items()}
+
+
+def turned_round(run: Measured) -> tuple[float, float]:
+    """The longest time between two requests, the first having nothing before it but the beginning of the load."""
+    told, t0_ns = turns(run), run.trial(ALONE, PLAIN)["t0_ns"]
+    ended_ns = np.concatenate(([t0_ns], told["close"][:-1, 0]))
+    return 0.0, float((told["read"][:, 1] - ended_ns).max()) / 1e6 + SLACK_MS
+
+
+def first_in_turn(run: Measured) -> tuple[float, float]:
+    """From sent: at most from the reply before, and no less than from when it was read."""
+    told, t0_ns = turns(run), run.trial(ALONE, PLAIN)["t0_ns"]
+    ended_ns = np.concatenate(([t0_ns], told["close"][:-1, 0]))
+    least, most = told["first"][:, 0] - told["read"][:, 1], told["first"][:, 1] - ended_ns
+    return float(least.mean()) / 1e6, float(most.mean()) / 1e6 + SLACK_MS
 
 
 def measured_replies(run: Measured) -> Told:
@@ -187,6 +213,22 @@ CASES = (
     logged("e2e_service_ms", "last token written - sent", lambda told: between(told, "sent", "last")),
     logged("e2e_close_ms", "end written - due", lambda told: between(told, "due", "close")),
     logged("norm_latency_ms", "(last token written - due) / 10", lambda told: per(between(told, "due", "last"), 10)),
+    Case(
+        "ttft_ms",
+        ALONE,
+        "first token written - sent, ± 1 ms, which lies between the end of the reply before and read",
+        statistic="mean",
+        cell=PLAIN,
+        bounds=first_in_turn,
+    ),
+    Case(
+        "client_turnaround_ms",
+        ALONE,
+        "at least 0, at most the longest time from the end of a reply until the next request was read, ± 1 ms",
+        statistic="max",
+        cell=PLAIN,
+        bounds=turned_round,
+    ),
     logged(
         "send_lag_ms",
         "at least 0, at most request read - due",

@@ -11,7 +11,7 @@ import pytest
 from harness.cli.report import report_data
 from harness.records import Sample
 from harness.results import derive
-from harness.store.manifest import CellEntry, Manifest
+from harness.store.manifest import METHOD, CellEntry, Manifest
 from reports.data import ReportData
 from tests.fabricated import FabricatedTrial, S, again, cell_entry, failed, noisy, trial_entry
 
@@ -47,6 +47,7 @@ def manifest(cells: Sequence[CellEntry], **changes: Any) -> Manifest:
     """A run's manifest."""
     stored = {
         "format": 0,
+        "method": METHOD,
         "harness_version": "0.1.0",
         "name": "choose",
         "description": "Which level for this machine.",

@@ -13,7 +13,7 @@ import pytest
 from harness.drivers.locust.records import packed, unpacked
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
 from harness.records import FORMAT_VERSION, Record, Status, record_schema, to_columns
-from harness.store.manifest import CellEntry, Manifest, TrialEntry
+from harness.store.manifest import METHOD, CellEntry, Manifest, TrialEntry
 from harness.store.run import Run, RunWriter, find_run, new_run_path, record_writer
 
 CELL = CellEntry(id="000-a", trials=[TrialEntry(id="000-b", path="cells/000-a/000-b")])
@@ -37,12 +37,16 @@ def test_a_file_in_the_way_is_not_a_run_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_gone_on_with_has_the_format_of_who_goes_on(tmp_path: Path) -> None:
-    """What is added has the newer columns: a program that knows only the older ones is told."""
+    """What is added has the newer columns: a program that knows only the older ones is told. So it is with the method:
+    the summary is made anew of all trials.
+    """
     RunWriter(tmp_path / "run", Manifest(cells=[]))
     file = tmp_path / "run" / "manifest.json"
     file.write_text(json.dumps({"format": 0, "cells": []}))
+    assert Run.open(tmp_path / "run").manifest.needs_deriving
     RunWriter.reopen(tmp_path / "run").save()
-    assert Run.open(tmp_path / "run").manifest.format == FORMAT_VERSION
+    stored = Run.open(tmp_path / "run").manifest
+    assert (stored.format, stored.method, stored.needs_deriving) == (FORMAT_VERSION, METHOD, False)
 
 
 def test_a_run_can_be_read_while_it_goes_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.store.manifest import METHOD, Manifest
 from reports.data import ReportData
 from reports.tables import environment
 from tests.fabricated import cell_entry
@@ -22,6 +23,14 @@ def groups(data: ReportData) -> dict[str, dict[str, str]]:
     for group in environment.groups(data):
         found.setdefault(group.title, {}).update(group.lines)
     return found
+
+
+def test_numbers_of_another_method_are_said_to_be_derived_again() -> None:
+    """Runs before the key have the first method; of a run of this one there is nothing to say."""
+    old = Manifest.model_validate(manifest([]).stored() | {"method": 1})
+    words = f"numbers derived again from the records by method {METHOD}; the run was made with method 1"
+    assert groups(ReportData("run", old, summary=None))[""]["method"] == words  # type: ignore[arg-type]
+    assert "method" not in groups(run_of())[""]
 
 
 def test_what_engines_share_is_told_once() -> None:
