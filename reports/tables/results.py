@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, ReportData, keys_of_verdict, place
 from reports.format import THIN, UNKNOWN, amount, seconds
 from reports.labels import RESULTS, Column
@@ -59,16 +61,23 @@ def headline(data: ReportData) -> Table:
         missing = next((reasons for reasons in every if reasons), None)
         verdict = data.verdict_of(keys)
         for name in (ALL, *classes(data, keys)):
-            label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
+            label = Cell(keys[-1] if name == ALL else f"{keys[-1]}, class {name}", note=_origin(data, trials, notes))
             judged = data_quality(verdict) if name == ALL else Cell("")
             if verdict == "invalid":
                 values = [Cell(UNKNOWN, note=noted(notes, NO_RESULT)) for _ in columns]
             else:
                 rows = known.get((*keys, name), {})
                 values = [_value(rows, column, missing, notes, name == ALL) for column in columns]
-            lines.append((Cell(place(keys)), Cell(label), judged, *values))
+            lines.append((Cell(place(keys)), label, judged, *values))
     head = ("configuration", "load", "data", *(column.head for column in columns))
     return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.name for column in columns)))
+
+
+def _origin(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]], notes: list[str]) -> int | None:
+    """Return the mark of a load whose latencies do not all count from due."""
+    found = {data.facts_of(cell.id, trial.id).get("origin", "from due") for cell, trial in trials}
+    others = sorted(found - {"from due"})
+    return noted(notes, f"TTFT and E2E count {others[0]}") if others else None
 
 
 def _value(

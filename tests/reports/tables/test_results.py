@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from harness.cli.report import report_data
-from harness.records import Record
+from harness.records import Loop, Record
 from harness.results import derive
 from reports.data import ReportData
 from reports.tables.base import NO_INTERVAL
@@ -43,6 +44,18 @@ def test_a_rate_without_an_interval_has_no_end_of_one() -> None:
     assert math.isnan(rate["high"])
     assert requests(data).rows[0][-1].note == 1
     assert NO_INTERVAL in headline(data).notes
+
+
+def test_a_load_whose_latencies_do_not_count_from_due_says_so() -> None:
+    """Of a user who waits for replies, and of conversations; a load by plan alone needs no mark."""
+    following = [replace(record, loop=Loop.CLOSED) for record in noisy(3, 30)]
+    for records, note in (
+        (following, "TTFT and E2E count from sent"),
+        (noisy(3, 10) + following[10:], "TTFT and E2E count from due (first turns), from sent (later turns)"),
+    ):
+        table = headline(data_of(records, end_s=None))
+        assert table.notes[(table.rows[0][1].note or 0) - 1] == note
+    assert headline(data_of(noisy(3, 30), end_s=None)).rows[0][1].note is None
 
 
 def test_requests_that_were_never_sent_are_not_counted() -> None:
