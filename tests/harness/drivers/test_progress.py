@@ -95,6 +95,13 @@ def test_reasoning_that_is_kept_from_us_is_no_divisor() -> None:
     assert facts["tpot_ms"] == pytest.approx(50.0)
 
 
+def test_first_tokens_count_from_where_latencies_begin() -> None:
+    """From due by the plan, from sent where a request follows a reply."""
+    times = {"sent_ns": round(1.6 * S), "first_token_ns": 2 * S}
+    for loop, expected in ((Loop.OPEN, 500.0), (Loop.CLOSED, 400.0)):
+        assert progress_after(done(0, 2, loop=loop, **times)).facts()["ttft_ms"] == pytest.approx(expected)
+
+
 def test_own_lags_and_the_last_failure_are_reported() -> None:
     """The largest lag of sending (less what the server took to accept it) and of reading, and what went wrong last, in
     words; a lag not known is none.
