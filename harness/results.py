@@ -20,10 +20,11 @@ from harness.store.manifest import Manifest
 from harness.verdict import gate
 from harness.verdict.decision import decide
 from harness.verdict.gate import Group, Verdict
+from harness.verdict.load import what_became
 from harness.verdict.reason import Level, Validity, worst
-from harness.verdict.samples import differing, spread_fact
+from harness.verdict.starts import differing, spread_fact
 from harness.verdict.steady import steady_facts
-from harness.verdict.validity import judge, unmeasured, what_became
+from harness.verdict.validity import judge, unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | Non
         reading = read(one, levels)
         samples = cells.around(one, reading)
         facts[key] = facts_of(one.cell, reading, samples) | {"steady": steady_facts(reading)}
-        validity[key] = judge(one.trial, reading, one.trial.client, calibration, facts[key])
+        validity[key] = judge(one.trial, reading, facts[key], calibration)
         measured = measure(one, reading, samples, facts[key])
         curves = {found.class_name: found.distributions for found in measured}
         series[key] = series_of(reading, samples, facts[key], curves)
@@ -88,7 +89,7 @@ def _compare_starts(
         key, own = (cell.id, trial.id), found.get((*cell.keys, trial.load), {})
         if key in facts and own:
             facts[key]["repetitions"] = {statistic: spread_fact(spread) for statistic, spread in own.items()}
-            validity[key] = Validity.of([*validity[key].reasons, *differing(own)])
+            validity[key] = validity[key].with_more(differing(own))
 
 
 def _groups(manifest: Manifest, validity: Mapping[Key, Validity], facts: Mapping[Key, dict[str, Any]]) -> list[Group]:

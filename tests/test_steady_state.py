@@ -13,9 +13,9 @@ from harness.analysis.steady import drift_of
 from harness.records import Record
 from harness.verdict.reason import Reason
 from harness.verdict.steady import DRIFT, NOT_ENOUGH, STEADY, WARM_UP, cut_of, steady_facts
-from harness.verdict.validity import judge
 from tests import many_queues
 from tests.fabricated import streamed, trial_of
+from tests.judged import judged
 
 Floats = NDArray[np.float64]
 N, PER_S, NOISE_MS = 3000, 10, 5.0
@@ -55,7 +55,7 @@ def facts_of_window(ttft_ms: Floats, **changes: Any) -> tuple[dict[str, Any], di
     """What is found of it: the facts, and the reasons by code."""
     trial = trial_of(records_of(ttft_ms), end_s=300.0, **changes)
     reading = read(trial)
-    return steady_facts(reading), {one.code: one for one in judge(trial.trial, reading, None).reasons}
+    return steady_facts(reading), {one.code: one for one in judged(trial).reasons}
 
 
 def test_a_warm_up_is_cut_where_it_ends() -> None:
@@ -101,8 +101,8 @@ def test_a_trial_that_still_warmed_up_says_how_long() -> None:
     assert facts["class"] == WARM_UP
     assert 40 <= facts["warmup_s"] <= 65
     assert facts["warming"] in ("ttft_ms", "in_flight")
-    assert "still warmed up" in reasons["warmup_too_short"].sentence
-    assert "Set `warmup` to at least" in reasons["warmup_too_short"].advice
+    assert "were still warm-up: TTFT p9" in reasons["warm_up"].sentence
+    assert "Set `warmup` to at least" in reasons["warm_up"].advice
     assert "not_steady" not in reasons
 
 
@@ -111,7 +111,7 @@ def test_a_trial_that_drifts_is_no_warm_up() -> None:
     facts, reasons = facts_of_window(drifting(np.random.default_rng(20)))
     assert (facts["class"], facts["warmup_s"]) == (DRIFT, None)
     assert facts["trends"]["ttft_ms"]["change"] == pytest.approx(0.18, abs=0.03)
-    assert "warmup_too_short" not in reasons
+    assert "warm_up" not in reasons
     assert "drifted by" in reasons["not_steady"].sentence
 
 
@@ -119,7 +119,7 @@ def test_a_steady_trial_has_no_reason() -> None:
     """Nothing is said of it."""
     facts, reasons = facts_of_window(flat(np.random.default_rng(21)))
     assert facts["class"] == STEADY
-    assert not {"warmup_too_short", "not_steady"} & set(reasons)
+    assert not {"warm_up", "not_steady"} & set(reasons)
 
 
 def test_loads_that_change_by_plan_are_not_looked_at() -> None:
@@ -127,7 +127,7 @@ def test_loads_that_change_by_plan_are_not_looked_at() -> None:
     for change in ({"kind": "steps"}, {"ramp": True}):
         facts, reasons = facts_of_window(drifting(np.random.default_rng(22)), **change)
         assert (facts["class"], facts["reason"]) == (None, "the load changes by plan")
-        assert not {"warmup_too_short", "not_steady"} & set(reasons)
+        assert not {"warm_up", "not_steady"} & set(reasons)
 
 
 def test_few_requests_cannot_tell() -> None:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 ALL = "all"
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
-_TIMES = ("due", "sent", "accepting", "first_byte", "first_token", "first_answer", "last_token", "finish", "done")
-_NO_EVENTS = ("due", "accepting")
+_TIMES = (
+    *("think", "due", "sent", "accepting", "first_byte", "first_token", "first_answer", "last_token"),
+    *("finish", "done"),
+)
+_NO_EVENTS = ("due", "accepting", "think")
 _CUT = ("length", "max_tokens")
 _COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "reasoning_tokens", "cached_tokens")
 REPORTED = ("reported_total_ms", "reported_memory_peak_bytes")
@@ -44,7 +47,7 @@ class Counted:
 class Columns:
     """The columns that metrics are made of, shape (n,) each; statuses, phases and names are texts."""
 
-    times: dict[str, Floats]  # `_ns` columns by their stem; `accepting` is a length of time
+    times: dict[str, Floats]  # `_ns` columns by their stem; `accepting` and `think` are lengths of time
     counts: dict[str, Floats]  # token counts, NaN unknown
     status: pd.Categorical
     phase: pd.Categorical
@@ -54,6 +57,7 @@ class Columns:
     repeated: Flags  # the schedule had sent the same prompt before
     planned_cancel: Flags  # the schedule cancels the request, whether or not it came to that
     ended_by_itself: Flags  # the reply was not cut at its length, and the server counted its tokens
+    cut_by_length: Flags  # the reply ended by `length`
     each: PerRequest
     lists: ChunkLists | None  # None if there are too many, or in a part of such a trial
     reported: dict[str, Floats]  # values that the server reports with each reply, by column, NaN where absent
@@ -83,6 +87,7 @@ class Columns:
             repeated=_present(records["repeats"])[order],
             planned_cancel=cancelled[order],
             ended_by_itself=by_itself[order],
+            cut_by_length=one_of(reasons, _CUT)[order],
             each=each,
             lists=lists,
             reported={name: numbers(records, name)[order] for name in REPORTED},
@@ -92,7 +97,7 @@ class Columns:
     def where(self, rows: Flags, counted: Counted | None = None) -> Columns:
         """Return the columns of some requests. `counted`: of their chunks, if these are not kept."""
         texts = ("status", "phase", "class_name", "backend")
-        flags = ("closed", "cached", "repeated", "planned_cancel", "ended_by_itself")
+        flags = ("closed", "cached", "repeated", "planned_cancel", "ended_by_itself", "cut_by_length")
         return replace(
             self,
             times={stem: column[rows] for stem, column in self.times.items()},

@@ -18,6 +18,7 @@ from harness.analysis.chunks import CHUNK_COLUMNS, ChunkLists, PerRequest
 from harness.analysis.columns import ALL, Columns, due_order
 from harness.analysis.distributions import Distribution, Observations, capped
 from harness.analysis.latencies import distributions, observe
+from harness.analysis.lateness import READ_COLUMNS, FirstReads, first_reads
 from harness.analysis.one_pass import PassingChunks
 from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, changes_by_plan, guard_of
 from harness.analysis.stats import LEVELS, Flags, Ints
@@ -64,6 +65,7 @@ class Reading:
     frame: pd.DataFrame  # columns of single values as stored, in the order of the file; texts are categories
     columns: Columns  # the columns that metrics are made of, in due order
     groups: dict[str, Columns]  # the same for all requests together and for each group (see `groups_of`)
+    reads: FirstReads  # of all requests, in due order
 
     @cached_property
     def window(self) -> Window:
@@ -148,9 +150,10 @@ def read(stored: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int =
         if total > most_kept:
             return _counted(stored, frame, order, levels)
     lists = _in_order(kept, order)
+    reads = first_reads(stored.batches(READ_COLUMNS), order)
     columns = Columns.of(frame, order, lists.each(), lists)
     groups = {name: columns.where(rows) for name, rows in groups_of(columns).items()}
-    return Reading(stored.trial, frame, columns, {ALL: columns, **groups})
+    return Reading(stored.trial, frame, columns, {ALL: columns, **groups}, reads)
 
 
 def _scalars(stored: StoredTrial) -> pd.DataFrame:
@@ -191,7 +194,7 @@ def _counted(stored: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Sequ
         passing.take(lists, place[begin : begin + len(lists.sizes)])
         begin += len(lists.sizes)
     groups = passing.finish()
-    return Reading(stored.trial, frame, groups[ALL], groups)
+    return Reading(stored.trial, frame, groups[ALL], groups, first_reads(_ahead(stored.batches(READ_COLUMNS)), order))
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

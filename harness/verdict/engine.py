@@ -1,4 +1,4 @@
-"""What speaks for caution in how an engine was asked: more requests at once than it takes, and another way to draw."""
+"""Remarks on how an engine was used: more requests at once than it generates, and another way to draw tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from harness.analysis.reading import Reading
 
 
-def engine_reasons(trial: TrialEntry, reading: Reading) -> Iterator[Reason]:
-    """The reasons of a trial."""
+def notes(trial: TrialEntry, reading: Reading) -> Iterator[Reason]:
+    """Yield the notes of a trial."""
     yield from _queues(trial, reading)
     yield from _draws_by_itself(trial)
 
@@ -29,14 +29,12 @@ def _queues(trial: TrialEntry, reading: Reading) -> Iterator[Reason]:
     in_flight = busy_seconds(reading.columns, window) / window.seconds if window.seconds > 0 else 0.0
     many = f"{users} users" if users is not None else f"{in_flight:.3g} requests in flight"
     sentence = f"Requests queue in the engine: {many}, {slots} slot{'s' * (slots > 1)}."
-    advice = "Give the engine as many slots, or mean to measure the queue."
-    yield from QUEUED_IN_ENGINE.reasons(in_flight / slots, sentence, advice)
+    advice = "Give the engine as many slots, unless the queue is what you measure."
+    yield from QUEUED_IN_ENGINE.reasons(in_flight / slots, sentence, advice, note=True)
 
 
 def _draws_by_itself(trial: TrialEntry) -> Iterator[Reason]:
     """Whether the server refused to be greedy."""
     if trial.start is not None and trial.start.temperature_refused:
-        sentence = (
-            "The server refuses temperature 0 and drew tokens by its own: its replies are not the likeliest ones."
-        )
-        yield Reason("temperature_refused", Level.WARN, sentence, "Name a `temperature` that every engine takes.")
+        sentence = "The server refuses temperature 0 and used its own: replies are not greedy."
+        yield Reason("temperature_refused", Level.VALID, sentence, "Name a `temperature` that every engine takes.")

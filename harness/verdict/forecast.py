@@ -1,4 +1,4 @@
-"""Forecast which quantiles of a plan will be bounds, and tell what it would take to have them."""
+"""Forecast which quantiles of a plan will have an open interval, and how long a load must be for a closed one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip
 from harness.units import enumerated
-from harness.verdict.samples import shown_time
 
 
 def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
@@ -50,10 +49,8 @@ def will_be_bounds(
     seconds = load.measured_s
     gives = f"about {expected:.0f} requests" + ("" if seconds is None else f" in {shown_time(seconds)}")
     gives += "" if repetitions == 1 else f", {repetitions} times"
-    needs = [f"{label(p)} (needs at least {_least(p, load, expected * repetitions)})" for p in lacking]
-    return (
-        f"load {name}: {gives}, so {enumerated(needs)} will be given as {'bounds' if len(lacking) > 1 else 'a bound'}"
-    )
+    needs = [f"{label(p)} needs {_least(p, load, expected * repetitions)}" for p in lacking]
+    return f"load {name}: {gives}; a two-sided interval of {enumerated(needs)}"
 
 
 def measured_requests(load: Load, workload: Workload) -> float | None:
@@ -65,3 +62,10 @@ def _least(p: float, load: Load, expected: float) -> str:
     needed = stats.floor_two_sided(p)
     seconds = load.measured_s
     return f"{needed}" + ("" if seconds is None or expected <= 0 else f", {shown_time(seconds * needed / expected)}")
+
+
+def shown_time(seconds: float) -> str:
+    """Return a time for a sentence."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -43,10 +42,9 @@ class Effect:
     high: float
 
     @property
-    def share(self) -> float:
-        """Largest distance of the truth from the shown value, as a share of it."""
-        off = max(self.value - self.low, self.high - self.value)
-        return off / abs(self.value) if self.value else math.inf
+    def off(self) -> float:
+        """Largest distance of the truth from the shown value."""
+        return max(self.value - self.low, self.high - self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,7 @@ class Reason:
         advice: Action.
         metrics: Names of the metrics whose numbers it concerns; empty if it concerns the load alone.
         effects: Shown numbers with the ends between which the true ones lie.
+        size: Finding as a multiple of what is tolerated; the largest is told first.
     """
 
     code: str
@@ -68,11 +67,7 @@ class Reason:
     advice: str = ""
     metrics: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
-
-    @property
-    def size(self) -> float:
-        """Largest effect, as a share of the shown value; 0 if it states none."""
-        return max((effect.share for effect in self.effects), default=0.0)
+    size: float = 0.0
 
 
 LOAD_CODES = frozenset({"load_missing", "errors", "client_late", "client_slow"})
@@ -95,6 +90,10 @@ class Validity:
         doubts.sort(key=lambda reason: (-reason.level.badness, -reason.size))
         notes = tuple(reason for reason in known if reason.level is Level.VALID)
         return cls(worst(*(reason.level for reason in doubts)), tuple(doubts), notes)
+
+    def with_more(self, found: Iterable[Reason]) -> Validity:
+        """Return this judgement with further doubts or notes."""
+        return Validity.of([*self.reasons, *self.notes, *found])
 
     @property
     def load_failed(self) -> bool:

@@ -1,9 +1,9 @@
-"""Judge whether a window was steady: warm-up, drift, and what to do about them."""
+"""Judge whether a window was steady: warm-up, drift, overload, and the effect on the numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +11,22 @@ import numpy as np
 
 from harness.analysis import stats
 from harness.analysis.columns import NS_PER_S
+from harness.analysis.distributions import Pool
+from harness.analysis.latencies import of_each
 from harness.analysis.queue import changes_by_plan
 from harness.analysis.stats import Floats
 from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, drift_of, mser, series_of_window
+from harness.records import Loop
 from harness.verdict import thresholds
-from harness.verdict.reason import Level, Reason
+from harness.verdict.reason import Effect, Level, Reason
+from harness.verdict.tolerance import Tolerance, effects_on, in_words
 
 if TYPE_CHECKING:
     from harness.analysis.reading import Reading
 
 STEADY, WARM_UP, DRIFT, NOT_ENOUGH = "steady", "warm-up", "drift", "not enough"
-NAMES = {
-    "ttft_ms": "the time to the first token",
-    "tpot_ms": "the time per output token",
-    "e2e_ms": "the end-to-end time",
-    "output_tokens_per_s": "output tokens per second",
-    "in_flight": "the number of requests in flight",
-}
+NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
+_LATENCIES = ("ttft_ms", "ttfo_ms", "e2e_ms", "norm_latency_ms", "attainment", "goodput_rps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def steady_facts(reading: Reading) -> dict[str, Any]:
     trends = _trends(series, cut_s or 0.0)
     if warming and not cuts[warming].converged and _drifting(trends):  # no warm-up: it goes on
         warming, cut_s, trends = None, None, _trends(series, 0.0)
-    long = bool(cut_s) and thresholds.WARM_UP.level((cut_s or 0.0) / _length_s(reading)) is not Level.VALID
+    long = (cut_s or 0.0) > thresholds.WARM_UP.value * _length_s(reading)
     kind = DRIFT if _drifting(trends) else WARM_UP if long else STEADY
     return nothing | {
         "class": kind,
@@ -103,23 +102,66 @@ def steady_facts(reading: Reading) -> dict[str, Any]:
     }
 
 
-def unsteady(reading: Reading, facts: dict[str, Any]) -> Iterator[Reason]:
-    """What of `steady_facts` casts doubt on a window."""
+def unsteady(reading: Reading, facts: dict[str, Any], tolerance: Tolerance) -> Iterator[Reason]:
+    """Yield the reasons of a window in which numbers depend on when it begins or ends (D6)."""
+    trends = {name: Drift(**found) for name, found in facts["trends"].items()}
+    drifting = [name for name, _ in _drifting(trends)]
+    yield from _overload(reading, trends)
+    told = {"in_flight", "output_tokens_per_s"}
+    yield from _drifted(reading, [(name, trends[name]) for name in drifting if name not in told])
+    yield from _warm_up(reading, facts, tolerance)
+
+
+def _overload(reading: Reading, trends: dict[str, Drift]) -> Iterator[Reason]:
+    """Yield the reason of requests that pile up in an open loop."""
+    found = trends.get("in_flight")
+    if found is None or reading.trial.loop == Loop.CLOSED or not _is_clear(found, len(trends)):
+        return
+    sentence = f"Overload: requests in flight grew by {found.change:+.0%} over the window. p95 grows with its length."
+    advice = "Lower the rate: the server completes fewer requests than arrive."
+    yield from thresholds.OVERLOAD.reasons(found.change, sentence, advice, _LATENCIES)
+
+
+def _drifted(reading: Reading, found: Sequence[tuple[str, Drift]]) -> Iterator[Reason]:
+    """Yield the reason of latencies that drift by more than half their interval."""
+    for name, drift in found:
+        estimate = Pool([reading.distributions[name]]).estimate("p50")
+        width = (estimate.high - estimate.low) / estimate.value if estimate.value else math.inf
+        if math.isfinite(width) and abs(drift.change) <= thresholds.HALF.value * width:
+            continue
+        sentence = f"{NAMES[name]} drifted by {drift.change:+.0%} over the window"
+        value = estimate.value
+        ends = sorted((value * (1 - drift.change / 2), value * (1 + drift.change / 2)))
+        effect = Effect(name, "p50", value, *ends)
+        advice = _remedy(name)
+        size = thresholds.DRIFT.times(abs(drift.change))
+        yield Reason("not_steady", Level.WARN, f"{sentence}: {in_words(effect)}.", advice, (name,), (effect,), size)
+        return
+
+
+def _warm_up(reading: Reading, facts: dict[str, Any], tolerance: Tolerance) -> Iterator[Reason]:
+    """Yield the reason of a warm-up within the window: the numbers with and without it."""
     cut_s = facts["warmup_s"]
-    if cut_s and thresholds.WARM_UP.level(cut_s / _length_s(reading)) is not Level.VALID:
-        what = NAMES[facts["warming"]]
-        sentence = f"The first {_seconds(cut_s)} of the window still warmed up, judged by {what}."
-        wanted = _seconds(math.ceil(reading.window.start_ns / NS_PER_S + cut_s))
-        advice = f"Set `warmup` to at least {wanted}."
-        if not facts["converged"]:
-            sentence = f"The window still warmed up at its half, judged by {what}."
-            advice = f"Set `warmup` to far more than {wanted}, or offer less than the engine can take."
-        yield Reason("warmup_too_short", Level.WARN, sentence, advice)
-    if facts["class"] == DRIFT:
-        trends = {name: Drift(**found) for name, found in facts["trends"].items()}
-        name, found = _drifting(trends)[0]
-        sentence = f"{NAMES[name].capitalize()} drifted by {found.change:+.0%} over the window."
-        yield Reason("not_steady", Level.WARN, sentence, _remedy({name for name, _ in _drifting(trends)}))
+    if not cut_s or cut_s <= thresholds.WARM_UP.value * _length_s(reading):
+        return
+    rows = reading.columns.measured
+    later = rows.times["due"] >= reading.window.start_ns + cut_s * NS_PER_S
+    effects = []
+    for name, values in of_each(rows).items():
+        known = np.isfinite(values)
+        effects += effects_on(name, values[known], values[known & later])
+    kept, size = tolerance.largest(effects)
+    if not kept:
+        return
+    sentence = (
+        f"The first {_seconds(cut_s)} of the window were still warm-up: {in_words(kept[0])}, without and with them."
+    )
+    wanted = _seconds(math.ceil(reading.window.start_ns / NS_PER_S + cut_s))
+    advice = f"Set `warmup` to at least {wanted}."
+    if not facts["converged"]:
+        advice = f"Set `warmup` to far more than {wanted}: half of the window was not enough."
+    metrics = tuple(dict.fromkeys(one.metric for one in kept))
+    yield Reason("warm_up", Level.WARN, sentence, advice, metrics, kept, size)
 
 
 def _trends(series: dict[str, Series], since_s: float) -> dict[str, Drift]:
@@ -133,18 +175,21 @@ def _trends(series: dict[str, Series], since_s: float) -> dict[str, Drift]:
 
 
 def _drifting(trends: dict[str, Drift]) -> list[tuple[str, Drift]]:
-    """Return those that did, the clearest first. DRIFT_P_VALUE is for all of them together."""
-    clear = {name: one for name, one in trends.items() if one.p_value < thresholds.DRIFT_P_VALUE.value / len(trends)}
+    """Return those that did, the clearest first."""
+    clear = {name: one for name, one in trends.items() if _is_clear(one, len(trends))}
     found = [(name, one) for name, one in clear.items() if thresholds.DRIFT.level(abs(one.change)) is not Level.VALID]
     return sorted(found, key=lambda one: one[1].p_value)
 
 
-def _remedy(drifting: set[str]) -> str:
-    if "in_flight" in drifting:
-        return "Offer less than the engine can take: requests pile up, or warm up for longer."
-    if drifting == {"tpot_ms"}:
-        return "Warm up for longer, and look at clocks, temperature and the memory of the engine over the window."
-    return "Warm up for longer, or offer less than the engine can take."
+def _is_clear(drift: Drift, trends: int) -> bool:
+    """Return whether a trend is no chance; DRIFT_P_VALUE is for all trends together."""
+    return drift.p_value < thresholds.DRIFT_P_VALUE.value / trends
+
+
+def _remedy(name: str) -> str:
+    if name == "tpot_ms":
+        return "Set a longer `warmup`, and look at clocks, temperature and memory of the engine over the window."
+    return "Set a longer `warmup`, or lower the load."
 
 
 def _length_s(reading: Reading) -> float:

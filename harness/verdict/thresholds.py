@@ -47,11 +47,22 @@ class Threshold:
     def _beyond(self, value: float, bound: float) -> bool:
         return value < bound if self.below else value > bound
 
-    def reasons(self, value: float, sentence: str, advice: str) -> Iterator[Reason]:
-        """Yield the reason that a reading gives; none where it is good."""
+    def reasons(
+        self, value: float, sentence: str, advice: str, metrics: tuple[str, ...] = (), *, note: bool = False
+    ) -> Iterator[Reason]:
+        """Yield the reason that a reading gives; none where it is good. `note` makes it one that changes no verdict."""
         level = self.level(value)
         if level is not Level.VALID:
-            yield Reason(self.decides, level, sentence, advice)
+            yield Reason(
+                self.decides, Level.VALID if note else level, sentence, advice, metrics, size=self.times(value)
+            )
+
+    def times(self, value: float) -> float:
+        """Return a reading as a multiple of the bound that warns; of one that must not be low, how far it is below."""
+        if self.below:
+            return self.warn / value if value > 0 else math.inf
+        bound = self.warn if math.isfinite(self.warn) else self.invalid
+        return value / bound if bound > 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,94 +88,94 @@ class Grade:
     top1: float
 
 
-_BOTH = "both of these together; judged at p99 from 368 requests on, else at p95"
-_BY_LOOP = "invalid only where arrivals were stamped by the loop and not by the kernel"
-_MACHINE = "of the machine: what it did to the client shows in the readings of the client"
+_MACHINE = "of the machine; named as a cause where the load generator changed a number"
 
 # fmt: off
-LAG_MS = Threshold("client", "client_lag", "send lag (sent minus due)", "ms", 1.0, 5.0, _BOTH)
-LAG_SHARE_OF_TTFT_P50 = Threshold(
-    "client", "client_lag", "send lag as a share of the median TTFT", "share", 0.01, 0.02, _BOTH)
-LATE_SHARE_OF_TAIL = Threshold(
-    "client", "client_lag",
-    "requests sent later than 5 ms and a tenth of the p99 of TTFT, as a share of the tail beyond that quantile",
-    "share", 0.0, 0.5, "invalid from two requests on")
-LATE_SHARE_OF_TTFT_P99 = Criterion(
-    "client", "which requests were late", "lag as a share of the p99 of TTFT", "share", 0.10)
-LEAST_LATE = Criterion("client", "whether late requests spoil a trial", "late requests, at least", "", 2)
-JUDGED_QUANTILE = Criterion(
-    "client", "at which quantile lateness is judged", "the lowest level, however few the requests", "share", 0.95)
-PLAN_PART_S = Criterion("client", "what is later than planned", "parts of the plan", "s", 10)
-MOVED_SHARE = Threshold(
-    "client", "plan_not_kept", "requests of 10 s of the plan that were sent in a later 10 s", "share", 0.01, 0.05,
-    "two requests or more, later than 5 ms and than 2 % of the median TTFT")
-HEARTBEAT_P99_MS = Threshold(
-    "client", "client_heartbeat", "lateness of the client's 10 ms tick, p99", "ms", 5.0, 20.0, _BY_LOOP)
-CHUNK_LAG_P99_MS = Threshold(
-    "client", "chunk_lag", "from a packet's arrival to its being read, p99", "ms", 5.0,
-    condition="the kernel's stamps are not late by it")
-CANARY_MS = Threshold(
-    "client", "canary", "canary: recorded arrival minus the moment of sending in the event itself", "ms", 1.0, 5.0,
-    "invalid only above 2 % of the median TTFT, too; judged at p99 from 368 events on, else at p95")
-CANARY_P50_SHARE_OF_TPOT_P50 = Threshold(
-    "client", "canary", "canary's median as a share of the median TPOT", "share", 0.1, 0.1, "above 1 ms only")
-CLIENT_CPU = Threshold(
-    "client", "client_cpu", "processor time of the client's loop, the worst whole second of a worker", "share", 0.70,
-    0.85, "invalid only where the loop stamped the arrivals and its tick was late by more than 5 ms")
-MERGED_READS = Threshold("client", "merged_reads", "chunks that came in a read with others", "share", 0.20)
-EQUAL_GAPS = Threshold(
-    "client", "equal_gaps", "gaps between chunks that are the same to the nanosecond in three replies", "share", 0.20)
-THROTTLED = Threshold(
-    "client, machine", "throttled", "periods in which the processor quota was used up (cgroup)", "", 0,
-    condition=_MACHINE)
-STEAL = Threshold(
-    "client, checks", "steal", "processor time taken by the hypervisor", "share", 0.01, condition=_MACHINE)
-OPEN_FILES = Threshold("client", "open_files", "open files, as a share of the limit", "share", 0.8)
-PORTS = Threshold("client", "ports", "TCP sockets, as a share of the ephemeral ports", "share", 0.8)
-WAITED_FOR_CONNECTION = Threshold(
-    "client", "new_connections", "requests that waited for a new connection longer than 1 ms", "share", 0.01,
-    condition="the wait is in ttft_ms, and not in the client's lag")
-CONNECT_ERRORS = Threshold("client", "connect_errors", "connections that could not be opened", "", 0)
-EXHAUSTED = Threshold(
-    "client", "client_exhausted", "requests for which this machine had no port or no open file left", "", 0, 0)
-WORKERS_LOST = Threshold("client", "worker_lost", "load processes that died", "", 0, 0)
+TOLERANCE = Criterion(
+    "tolerance", "whether a doubt is raised", "a shown number may be off by, above (`tolerance`)", "share", 0.05)
+TAIL_FACTOR = Criterion("tolerance", "whether a doubt is raised", "at p99 and beyond, and of the maximum: times that", "", 2.0)
+TAIL = Criterion("tolerance", "which quantiles are p99 and beyond", "level, at least", "share", 0.99)
+RATE_FACTOR = Criterion("tolerance", "whether a doubt is raised", "of rates: times that", "", 0.6)
+FLOOR_MS = Criterion("tolerance", "whether a doubt is raised", "of times to an event: at least", "ms", 1.0)
 
 ROWS_MISSING = Threshold(
-    "validity", "rows_missing", "planned requests without exactly one record, or never sent", "", 0, 0)
+    "load", "load_missing", "planned requests without exactly one record, or never sent", "share", 0.0, 0.01)
+EXHAUSTED = Threshold(
+    "load", "load_missing", "requests for which this machine had no port or no open file left", "share", 0.0, 0.01)
 ERRORS = Threshold(
-    "validity", "errors", "measured requests that failed", "share", 0.001, 0.01,
-    "a limit on `error_rate` judges instead")
-NOTHING_SUCCEEDED = Threshold(
-    "validity", "nothing_succeeded", "measured requests, where every one failed", "", 0, 0, "whatever limit there is")
-CUT_SHORT = Threshold("validity", "cut_short", "replies that ended by `length` below the tokens asked for", "", 0)
-OTHERS_ON_GPUS = Threshold(
-    "validity, checks", "others_on_gpus", "processes on the GPUs that are not of this run", "", 0, condition=_MACHINE)
+    "load", "errors", "measured requests that failed, or turns not sent after a failed one", "share", 0.01, 0.5,
+    "a limit on errors judges instead")
+
+MEDIAN_LAG = Threshold(
+    "client", "client_late", "median send lag as a share of the median TTFT from sent", "share", math.inf, 0.25,
+    "open loops, above 5 ms; warns by its effect on a number")
+LAG_MS = Criterion("client", "whether the median send lag counts", "at least", "ms", 5.0)
+PLAN_PART_S = Criterion("client", "what is later than planned", "parts of the plan", "s", 10)
+MOVED_SHARE = Threshold(
+    "client", "client_late", "requests of 10 s of the plan that were sent in a later 10 s", "share", math.inf, 0.25,
+    "two requests or more")
+LEAST_MOVED = Criterion("client", "whether a part of the plan was not kept", "late requests, at least", "", 2)
+CLIENT_SLOW = Threshold(
+    "client", "client_slow", "turnaround of the load generator as a share of a closed loop's cycle", "share", 0.03,
+    0.25)
+CANARY = Threshold(
+    "client", "arrivals", "median lateness of the self-check stream as a share of the median TTFT", "share", math.inf,
+    0.25, "warns by its effect on a number")
+LEAST_FOR_P99 = Criterion("client, stream, steady", "whether p99 is judged", "requests, at least", "", 100)
+MAIN_PART = Criterion(
+    "client", "whether sending or reading late is named", "sending's part of an effect, at least", "share", 0.5)
+CLIENT_CPU = Threshold(
+    "client", "cause", "processor time of the load generator's loop in its busiest second", "share", 0.70)
+BUSY_MACHINE = Threshold("client", "cause", "processors in use by all processes in the window", "share", 0.85)
+THROTTLED_MS = Threshold("client", "cause", "time without processor quota (cgroup)", "ms", 0.0)
+STEAL = Threshold(
+    "client, checks", "steal", "processor time taken by the hypervisor", "share", 0.01, condition=_MACHINE)
+WAITED_FOR_CONNECTION = Threshold(
+    "client", "cause", "requests that waited for a new connection longer than 1 ms", "share", 0.01)
+CONNECTION_MS = Criterion("client", "what is a wait for a connection", "longer than", "ms", 1.0)
+OPEN_FILES = Threshold("client", "open_files", "open files, as a share of the limit", "share", 0.8, condition="a note")
+PORTS = Threshold(
+    "client", "ports", "TCP sockets, as a share of the ephemeral ports", "share", 0.8, condition="a note")
+
+NOT_STREAMED = Threshold(
+    "stream", "not_streamed", "time from first to last token as a share of the end-to-end time, median", "share", 0.05,
+    below=True, condition="replies of 8 tokens or more that take 100 ms or more")
+LEAST_STREAMED_TOKENS = Criterion("stream", "which replies show whether they are streamed", "tokens, at least", "", 8)
+LEAST_STREAMED_MS = Criterion("stream", "whether streaming is judged", "median end-to-end time, at least", "ms", 100)
+STALL_S = Criterion("stream", "what is a stall", "no token of any reply for, at least", "s", 0.5)
+STALL_TIMES = Criterion("stream", "what is a stall", "times the p99.9 of times without a token, at least", "", 10.0)
+STALL_REPLIES = Criterion("stream", "what is a stall", "replies in flight through it, at least", "", 2)
+OWN_PART = Criterion("stream", "whether the load generator stalled", "its own delay, of the stall", "share", 0.3)
+LEAST_FOR_STALL = Criterion("stream", "whether stalls are judged", "replies, at least", "", 50)
 
 QUEUED_IN_ENGINE = Threshold(
     "engine", "engine_queue", "requests in flight on average, for each that the engine generates at a time", "", 1.05,
-    condition="in closed loops with more users than that")
+    condition="a note; in closed loops with more users than that")
 
 SWAPPED_BYTES_PER_S = Threshold(
-    "machine", "swapping", "memory that the machine under test moved to or from its swap in a second", "bytes",
+    "machine", "machine", "memory that the machine under test moved to or from its swap in a second", "bytes",
     1 << 20, condition="in the window")
 MAJOR_FAULTS_PER_S = Threshold(
-    "machine", "swapping", "pages a second for which the engine waited for a disk", "", 10.0,
+    "machine", "machine", "pages a second for which the engine waited for a disk", "", 10.0,
     condition="in the window")
+THROTTLED = Threshold(
+    "machine", "machine", "time in which the engine's processor quota was used up", "share", 0.02,
+    condition="of the window")
+GPU_THROTTLED = Threshold(
+    "machine", "machine", "time in which heat or a fault of power slowed a GPU down", "share", 0.02,
+    condition="a software power cap is reported and not judged")
+OTHERS_ON_GPUS = Threshold(
+    "machine, checks", "machine", "processes on the GPUs that are not of this run", "", 0)
 SAMPLER_CPU = Threshold(
     "machine", "sampler_cost", "processor time of the readings of the machine, of one core", "share", 0.005,
-    condition="from 100 readings on; at 10 readings a second, in proportion where more are asked for")
+    condition="a note, from 100 readings on; at 10 readings a second, in proportion where more are asked for")
 SAMPLER_CPU_WITH_GPUS = Threshold("machine", "sampler_cost", "the same where GPUs are read", "share", 0.01)
 LEAST_READINGS = Criterion(
     "machine", "whether the cost of readings is judged", "readings in the window, at least", "", 100)
 USUAL_INTERVAL_S = Criterion("machine", "what readings may cost", "from one reading to the next", "s", 0.1)
-GPU_THROTTLED = Threshold(
-    "machine", "gpu_throttled", "time in which heat or a fault of power slowed a GPU down", "share", 0.01,
-    condition="above 5 % with the advice not to compare; a software power cap is told and not judged")
-THROTTLED_BEYOND_COMPARISON = Criterion(
-    "machine", "the advice not to compare", "time in which a GPU was slowed down, above", "share", 0.05)
 ENERGY_COUNTER = Threshold(
     "machine", "energy_counter", "energy counters that went back or stood still", "", 0,
-    condition="there is no energy then")
+    condition="a note; there is no energy then")
 LATE_READINGS = Criterion(
     "cli.report", "whether they are shown as doubtful", "readings of the machine that came late, above", "share", 0.05)
 COLD_SHARE = Criterion(
@@ -172,40 +183,42 @@ COLD_SHARE = Criterion(
 
 TOKEN_DISAGREEMENT = Threshold(
     "tokens", "token_counts", "tokens counted by chunk against the engine's total, median", "share", 0.01, 0.05)
+IMPOSSIBLE_TOKENS = Threshold(
+    "tokens", "token_counts", "replies with more tokens than requested at most, or with fewer than chunks", "share",
+    0.01, 0.05)
+FEWER_THAN_CHUNKS = Criterion("tokens", "which replies have fewer tokens than chunks", "tokens/chunks, below", "", 0.9)
 TOKENS_BY_TEXT = Threshold(
-    "tokens", "tokens_by_text",
-    "tokens of a few replies' texts, by the model's tokenizer, against the stated total, median", "share", 0.01,
+    "tokens", "token_counts",
+    "tokens of a few replies' texts, by the model's tokenizer, against the stated total, median", "share", 0.1,
     condition="from 10 replies on; texts need not have the tokens that were generated")
 LEAST_RECOUNTED = Criterion("tokens", "whether texts are judged", "replies counted by their text, at least", "", 10)
-LENGTH_FIDELITY = Threshold(
-    "tokens", "length_fidelity", "replies as long as asked, of those whose length the plan fixed", "share", 0.99,
-    below=True)
+LENGTHS = Threshold(
+    "tokens", "lengths", "replies of a planned length that have another, or that the context cut short", "share", 0.01)
 PROMPT_TOKENS = Threshold(
-    "tokens", "prompt_tokens", "tokens of the prompts as the server counts them against the plan, median", "share",
+    "tokens", "prompts", "tokens of the prompts as the server counts them against the plan, median", "share",
     0.1, condition="beyond 40 tokens more, a chat template's, or 1 less; above 50 % where the plan estimated them")
 PROMPT_TOKENS_ESTIMATED = Criterion(
     "tokens", "whether the server's count of prompts is doubted", "off an estimated length, above", "share", 0.5)
 CACHED_UNPLANNED = Threshold(
-    "tokens", "cached_prompts", "prompt tokens that the server took from its cache where no two prompts begin alike",
-    "share", 0.02, condition="beyond 40 tokens a request, a chat template's")
-PROMPTS_AGAIN = Threshold(
-    "tokens", "prompts_again", "requests whose prompt, from a file, the engine had been asked since it started",
-    "share", 0.0, condition="not where the server says that it took no more than 2 % from its cache")
+    "tokens", "prompts", "prompt tokens that the server took from its cache where no two prompts begin alike",
+    "share", 0.1, condition="beyond 40 tokens a request, a chat template's")
 BOOKS = Threshold(
-    "tokens", "books", "tokens and requests of the trial as the server counted them against the client's", "share",
-    0.005, condition="where the server's page was read before the first and after the last request")
+    "tokens", "books", "tokens and requests of the trial as the server counted them against the load generator's",
+    "share", 0.01, condition="where the server's page was read before the first and after the last request")
 BOOKS_IN_FLIGHT = Threshold(
-    "tokens", "books", "requests in flight: server's page against client's records", "share", 0.1,
+    "tokens", "books", "requests in flight: server's page against the records", "share", 0.1,
     condition="at 20 or more readings of the page in the window; beyond what 0.1 s before or after makes of it")
 
 DRIFT = Threshold(
-    "steady", "not_steady", "drift of TTFT, TPOT or the requests in flight over the window", "share", 0.02,
-    condition="p < 0.01, all together; not for loads that change by plan")
+    "steady", "not_steady", "drift of TTFT, TPOT or E2E over the window", "share", 0.05,
+    condition="p < 0.01, all together, and more than half the interval; not for loads that change by plan")
+OVERLOAD = Threshold(
+    "steady", "overload", "growth of the requests in flight over the window", "share", 0.3, condition="open loops")
 DRIFT_P_VALUE = Criterion(
     "steady", "what is no drift but chance", "probability, of all series together, below", "", 0.01)
-WARM_UP = Threshold(
-    "steady", "warmup_too_short", "part of the window that still warmed up (MSER-5)", "share", 0.05,
-    condition="not for loads that change by plan")
+HALF = Criterion("steady", "what is no drift but chance", "drift over the width of the interval, above", "", 0.5)
+WARM_UP = Criterion(
+    "steady", "what is a warm-up", "part of the window, above", "share", 0.05)
 CLEAR_DEVIATIONS = Criterion(
     "steady", "what is no warm-up but chance", "standard errors between what is cut and the rest, above", "", 4.0)
 CLEAR_SHARE = Criterion(
@@ -216,12 +229,10 @@ DECAYING = Criterion(
     "steady", "what is no warm-up but chance", "the first third's share of the worst third's difference", "share", 0.9)
 
 START_SPREAD = Threshold(
-    "samples", "hysteresis", "standard deviation between starts of a cell, over what the noise within one explains",
+    "starts", "hysteresis", "standard deviation between starts of a cell, over what the noise within one explains",
     "", 2, condition="three repetitions or more, above 2 % of the value")
 LEAST_START_SPREAD = Criterion(
-    "samples", "whether starts differ enough to matter", "their standard deviation, above", "share", 0.02)
-DEPENDENT = Criterion(
-    "samples", "the advice to free the machine", "requests of one user are worth less than", "share", 0.5)
+    "starts", "whether starts differ enough to matter", "their standard deviation, above", "share", 0.02)
 
 CALIBRATED_TTFT_P99_MS = Threshold(
     "cli.examination", "calibration", "calibration: error of the first token's arrival, p99", "ms", 2.0,
@@ -257,13 +268,14 @@ WORST_GRADE = "poor"
 TABLE = tuple(one for one in list(globals().values()) if isinstance(one, Threshold | Criterion))
 
 HEADINGS = {
-    "client": "The client",
-    "validity": "The trial",
+    "load": "The load",
+    "client": "The load generator",
+    "stream": "Streams",
     "engine": "The engine",
     "machine": "The machine",
     "tokens": "Tokens and prompts",
     "steady": "Steadiness",
-    "samples": "Starts",
+    "starts": "Starts",
     "cli.examination": "Calibration",
     "checks": "`harness doctor`, of the machine",
 }
@@ -287,8 +299,8 @@ def as_markdown() -> str:
 
 def _row(one: Threshold) -> str:
     warn, invalid = (f"{'<' if one.below else '>'} {_shown(bound, one.unit)}" for bound in (one.warn, one.invalid))
-    warn = "—" if warn == invalid else warn
-    invalid = invalid if math.isfinite(one.invalid) else "never alone"
+    warn = "—" if warn == invalid or math.isinf(one.warn) else warn
+    invalid = invalid if math.isfinite(one.invalid) else "never"
     return f"| {one.subject} | {warn} | {invalid} | {one.decides} | {one.condition} |"
 
 

@@ -116,7 +116,8 @@ def telemetry_facts(cell: CellEntry, trial: TrialEntry, window: Window, samples:
     Keys: sampler (interval_s, ticks, late_ticks, cpu_share, ms_per_tick; of the whole cell; None if an older version or
     a killed run did not store them), scope ("client": the server is elsewhere), unread (sentences), gpus (whether any
     was read), window: engine_cpu_cores, engine_major_faults, swapped_bytes, throttled_periods, throttled_s (of the
-    engine's control group) and sampler_cpu_share, each None if too little was read.
+    engine's control group), host_cpu_share (of all processors of the load generator's machine) and sampler_cpu_share,
+    each None if too little was read.
     """
     sampler = {} if cell.sampler is None else cell.sampler.stored()
     scope = sampler.pop("scope", None)
@@ -142,8 +143,15 @@ def _in_window(samples: pd.DataFrame, t0_ns: int, window: Window) -> dict[str, f
         "swapped_bytes": None if None in swapped else sum(one for one in swapped if one is not None),
         "throttled_periods": grew("cgroup", "throttled_periods"),
         "throttled_s": grew("cgroup", "throttled_s"),
+        "host_cpu_share": mean(_host_cpu(samples), *ends_ns),
         "sampler_cpu_share": mean(gauges(samples, "sampler", "cpu_share", "client").get("sampler"), *ends_ns),
     }
+
+
+def _host_cpu(samples: pd.DataFrame) -> Gauge | None:
+    """Return the busy share of all processors of the load generator's machine; it may be the one under test."""
+    own = gauges(samples, "host", "cpu_share", "client") or gauges(samples, "host", "cpu_share")
+    return own.get("host")
 
 
 def mean(gauge: Gauge | None, start_ns: float, end_ns: float) -> float | None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from harness.analysis.bursts import bursts_of
 from harness.analysis.reading import read
 from harness.records import Phase, Record, Status
-from harness.verdict.samples import burst_reasons
+from harness.verdict.starts import burst_reasons
 from tests.fabricated import MS, changed, failed, streamed, trial_of
 from tests.plans import load_of
 

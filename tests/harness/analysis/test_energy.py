@@ -24,11 +24,11 @@ from harness.analysis.window import Window
 from harness.records import Sample
 from harness.store.manifest import CellEntry, SamplerEntry, TrialEntry
 from harness.telemetry.gpus import find_gpus
-from harness.verdict.machine import energy_reasons
+from harness.verdict.machine import notes
 from harness.verdict.reason import Level
-from harness.verdict.validity import judge
 from tests.fabricated import FabricatedTrial, again, cell_entry, streamed, trial_entry, value
 from tests.fake_nvml import fake_nvml
+from tests.judged import judged
 
 
 def counter(
@@ -281,8 +281,8 @@ def test_one_gpu_without_a_number_leaves_none() -> None:
     assert found["j"] is None
     assert found["gpus"][0]["j"] == pytest.approx(18_000, rel=0.005)
     assert "gpu1: its energy counter went back" in found["reason"]
-    (reason,) = energy_reasons({"energy": found})
-    assert (reason.code, reason.level) == ("energy_counter", Level.WARN)
+    (note,) = notes({"energy": found}, 60.0)
+    assert (note.code, note.level) == ("energy_counter", Level.VALID)
     assert "went back" in missing_energy(found, {})["energy_j"]
 
 
@@ -298,7 +298,7 @@ def test_nothing_measured_is_no_fault_of_the_counter() -> None:
     empty = Window(0.0, 0.0, "empty: nothing was measured")
     found = energy_facts(CellEntry(), TrialEntry(t0_ns=T0_NS), empty, table(of_gpu(0, counter(300, 60))))
     assert (found["j"], found["reason"]) == (None, "gpu0: nothing was measured")
-    assert not list(energy_reasons({"energy": found}))
+    assert not list(notes({"energy": found}, 60.0))
 
 
 def test_shared_gpus_are_told() -> None:
@@ -345,8 +345,8 @@ def test_repetitions_do_not_shrink_what_the_sensor_may_be_off_by() -> None:
     assert apart["high"] - apart["low"] > 2 * (alike["high"] - alike["low"])
 
 
-def test_a_counter_that_was_reset_warns_and_leaves_the_latencies() -> None:
-    """The trial is not spoiled; its energy is not there, and the facts say why."""
+def test_a_counter_that_was_reset_is_noted_and_leaves_the_latencies() -> None:
+    """A note says so; its energy is not there, and the facts say why."""
     trial = minute(300)
     readings = [*trial.readings]
     readings[300] = Sample(readings[300].at_ns, "gpu0", "energy_j", 1.0)
@@ -354,8 +354,8 @@ def test_a_counter_that_was_reset_warns_and_leaves_the_latencies() -> None:
     reading, samples = read(trial), trial.samples()
     found = facts_of(trial.cell, reading, samples)
     assert "went back" in found["missing"]["energy_j"]
-    validity = judge(trial.trial, reading, None, None, found)
-    assert {reason.code: reason.level for reason in validity.reasons}["energy_counter"] is Level.WARN
+    validity = judged(trial)
+    assert "energy_counter" in {note.code for note in validity.notes}
     assert "energy_j" not in set(summary_of(trial)["metric"])
     assert "ttft_ms" in set(summary_of(trial)["metric"])
 

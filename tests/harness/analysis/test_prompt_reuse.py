@@ -9,12 +9,11 @@ import pytest
 from plans import load_of
 
 from harness.analysis.prompt_reuse import SentLines
-from harness.analysis.reading import read
 from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.requests import Schedule, build
 from harness.verdict.reason import Level
-from harness.verdict.validity import judge
 from tests.fabricated import streamed, trial_of
+from tests.judged import judged
 
 
 def plan_of(folder: Path, lines: int, seed: int = 1, **classes: Any) -> Schedule:
@@ -78,20 +77,20 @@ def reasons(cached: int | None, **trial: Any) -> dict[str, tuple[Level, str]]:
         streamed(i, i * 100.0, prompt_tokens=200, requested_prompt_tokens=200, cached_tokens=cached) for i in range(100)
     ]
     entry = trial_of(rows, **trial)
-    found = judge(entry.trial, read(entry), entry.trial.client).reasons
-    return {one.code: (one.level, one.sentence) for one in found if "prompts" in one.code}
+    found = judged(entry)
+    return {one.code: (one.level, one.sentence) for one in (*found.reasons, *found.notes) if "prompts" in one.code}
 
 
 def test_a_cache_that_held_what_no_two_prompts_share_is_told() -> None:
     """Beyond the template of a chat, and only where nothing was to be shared."""
-    assert reasons(60, shares_prompts=False) == {
-        "cached_prompts": (
+    assert reasons(70, shares_prompts=False) == {
+        "prompts": (
             Level.WARN,
-            "10% of the prompt tokens came from the server's cache, though no two prompts begin alike.",
+            "The server took 15% of the prompt tokens from its cache, though no two prompts begin alike.",
         )
     }
     assert reasons(60, shares_prompts=True) == {}
-    assert reasons(44, shares_prompts=False) == {}
+    assert reasons(59, shares_prompts=False) == {}
     assert reasons(None, shares_prompts=False) == {}
     assert reasons(150) == {}, "runs of old formats do not say"
 
@@ -100,15 +99,15 @@ def test_a_file_shorter_than_the_loads_is_told() -> None:
     """Where the server does not say that it took next to nothing from its cache."""
     asked = {"a": {"requests": 100, "again": 30}, "b": {"requests": 47, "again": 57}}
     told = "87 of 147 prompts from the file had been sent to this engine before."
-    assert reasons(None, shares_prompts=True, prompts_asked=asked) == {"prompts_again": (Level.WARN, told)}
-    assert reasons(150, shares_prompts=True, prompts_asked=asked) == {"prompts_again": (Level.WARN, told)}
+    assert reasons(None, shares_prompts=True, prompts_asked=asked) == {"prompts_again": (Level.VALID, told)}
+    assert reasons(150, shares_prompts=True, prompts_asked=asked) == {"prompts_again": (Level.VALID, told)}
     assert reasons(40, shares_prompts=True, prompts_asked=asked) == {}
 
 
 def test_a_server_that_stays_up_may_know_the_file() -> None:
     """What earlier runs asked nobody knows, unless its cache was dropped."""
     trial = {"prompts_asked": {"a": {"requests": 100, "again": 0}}, "shares_prompts": True}
-    told = "The server ran before this run, and may know the prompts of the file."
-    assert reasons(None, **trial, salt=5) == {"prompts_known": (Level.WARN, told)}
+    told = "The server ran before this run, and its cache may hold the prompts of the file."
+    assert reasons(None, **trial, salt=5) == {"prompts_known": (Level.VALID, told)}
     assert reasons(None, **trial, salt=5, cache_reset=True) == {}
     assert reasons(None, **trial, salt=None) == {}

@@ -13,7 +13,7 @@ from harness.analysis.repetitions import Spread, spread_of, spreads
 from harness.analysis.summary import KEYS, summarise
 from harness.results import derive
 from harness.store.manifest import Manifest
-from harness.verdict.samples import differing, hysteresis
+from harness.verdict.starts import differing, hysteresis
 from tests.fabricated import cell_entry, noisy, trial_of
 
 positive = st.floats(1.0, 1e5)
@@ -34,7 +34,7 @@ def test_starts_that_differ_are_told() -> None:
     assert hysteresis(own["ttft_ms p50"])
     (reason,) = differing(own)
     assert reason.code == "hysteresis"
-    assert "The 3 starts differ by more than their requests explain" in reason.sentence
+    assert "Variation between 3 starts exceeds the noise within one" in reason.sentence
     assert "repetitions" in reason.advice
 
 

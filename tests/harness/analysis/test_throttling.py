@@ -15,7 +15,7 @@ from harness.analysis.window import Window
 from harness.records import Sample
 from harness.store.manifest import TrialEntry
 from harness.telemetry.gpus.gauges import REASONS, SLOWED_DOWN, as_readings, named
-from harness.verdict.machine import throttling_reasons
+from harness.verdict.machine import machine_reasons
 from harness.verdict.reason import Level
 from tests.fabricated import trial_of
 
@@ -48,11 +48,11 @@ def test_readings_outside_the_window_do_not_count() -> None:
 
 @pytest.mark.parametrize(
     ("hot", "codes", "words"),
-    [(0, [], ""), (1, [], ""), (3, ["gpu_throttled"], "Cool"), (20, ["gpu_throttled"], "Do not compare")],
+    [(0, [], ""), (1, [], ""), (2, [], ""), (3, ["machine"], "Cool"), (20, ["machine"], "Compare with no other")],
 )
-def test_more_than_a_hundredth_warns(hot: int, codes: list[str], words: str) -> None:
-    """And above a twentieth the numbers are not for comparing; never invalid: it is what was measured."""
-    found = list(throttling_reasons({"throttling": facts([HOT] * hot + [IDLE] * (100 - hot))}))
+def test_more_than_a_fiftieth_warns(hot: int, codes: list[str], words: str) -> None:
+    """Never invalid: it is what was measured."""
+    found = list(machine_reasons(TrialEntry(), {"throttling": facts([HOT] * hot + [IDLE] * (100 - hot))}, 10.0))
     assert [reason.code for reason in found] == codes
     assert all(reason.level is Level.WARN and words in reason.advice for reason in found)
     assert all("hardware thermal slowdown" in reason.sentence for reason in found)
@@ -60,8 +60,7 @@ def test_more_than_a_hundredth_warns(hot: int, codes: list[str], words: str) -> 
 
 def test_a_power_cap_is_told_and_not_judged() -> None:
     """GPUs run at their cap by design."""
-    assert not list(throttling_reasons({"throttling": facts([POWER_CAP] * 100)}))
-    assert not list(throttling_reasons(None))
+    assert not list(machine_reasons(TrialEntry(), {"throttling": facts([POWER_CAP] * 100)}, 10.0))
 
 
 def test_what_is_named_is_what_counts() -> None:

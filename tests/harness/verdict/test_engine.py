@@ -1,4 +1,4 @@
-"""What speaks for caution in how an engine was asked, and what to know of its build and level."""
+"""Notes on how an engine was used, and what to know of its build and level."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from harness.analysis.reading import read
 from harness.store.manifest import CellEntry, EngineEntry
 from harness.verdict.decision_rows import Row
-from harness.verdict.engine import engine_reasons
+from harness.verdict.engine import notes
 from harness.verdict.reason import Level
 from harness.verdict.setting_notes import setting_notes
 from tests.fabricated import streamed, trial_of
 
 
 def told(**trial: Any) -> dict[str, str]:
-    """The reasons of a trial in which 8 requests of a second each are in flight all the time."""
+    """The notes of a trial in which 8 requests of a second each are in flight all the time."""
     records = [streamed(i, (i // 8) * 1000.0, ttft_ms=100, gap_ms=100, tokens=10) for i in range(480)]
     made = trial_of(records, **trial)
-    found = list(engine_reasons(made.trial, read(made)))
-    assert all(reason.level is Level.WARN for reason in found)
+    found = list(notes(made.trial, read(made)))
+    assert all(note.level is Level.VALID for note in found)
     return {reason.code: reason.sentence for reason in found}
 
 
@@ -46,7 +46,7 @@ def test_more_in_flight_than_slots_is_a_queue(slots: int | None, users: int | No
 def test_a_server_that_is_not_greedy_is_told() -> None:
     """Once, with what to do; silence where it took the temperature or nothing is known."""
     refused = told(start={"temperature_refused": "no temperature here"})
-    assert refused["temperature_refused"].startswith("The server refuses temperature 0 and drew tokens by its own")
+    assert refused["temperature_refused"].startswith("The server refuses temperature 0 and used its own")
     assert told(start={"temperature_refused": None}) == told() == {}
 
 

@@ -1,0 +1,162 @@
+"""Lateness: what the load generator's delays do to each latency, from the records alone.
+
+Two mechanisms make a latency too large. A request leaves late, which is in latencies from due. Or the first token is
+read late, together with later ones: one read has one kernel stamp, that of its last packet. Then the first token came
+up to (k - 1) times per output token earlier, for k chunks in the read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from harness.analysis.columns import NS_PER_MS, NS_PER_S, Columns
+from harness.analysis.stats import Flags, Floats, Ints, quantile
+
+READ_COLUMNS = ("chunk_read", "chunk_lag_ns")
+READ_LATE_MS = 0.3
+"""Wait in the kernel beyond which a read counts as late: later packets had time to join the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstReads:
+    """Reads that brought the first tokens, shape (n,)."""
+
+    together: Ints  # chunks that came in the read, 0 if none were kept
+    waited_ms: Floats  # time that it waited in the kernel, NaN if unknown
+
+    def where(self, rows: Flags) -> FirstReads:
+        return FirstReads(self.together[rows], self.waited_ms[rows])
+
+    @property
+    def late(self) -> Flags:
+        """Which first tokens were read late, together with later ones."""
+        with np.errstate(invalid="ignore"):
+            late: Flags = (self.together > 1) & (self.waited_ms > READ_LATE_MS)
+        return late
+
+
+def first_reads(batches: Iterable[pa.RecordBatch], order: Ints) -> FirstReads:
+    """Return the first reads in an order of the rows. The batches have READ_COLUMNS of all of them."""
+    found = [_of_batch(batch) for batch in batches]
+    together = np.concatenate([*(one.together for one in found), np.empty(0, dtype=np.int64)])
+    waited_ms = np.concatenate([*(one.waited_ms for one in found), np.empty(0)])
+    return FirstReads(together[order], waited_ms[order])
+
+
+def _of_batch(batch: pa.RecordBatch) -> FirstReads:
+    reads, lags = (batch.column(name) for name in READ_COLUMNS)
+    sizes, lag_sizes = (one.value_lengths().fill_null(0).to_numpy().astype(np.int64) for one in (reads, lags))
+    numbers, waits = (one.flatten().to_numpy(zero_copy_only=False) for one in (reads, lags))
+    together, waited_ms = np.minimum(sizes, 1), np.full(len(sizes), np.nan)
+    starts = np.cumsum(sizes) - sizes
+    several = sizes > 1
+    joined = np.flatnonzero(several)[numbers[starts[several]] == numbers[starts[several] + 1]]
+    for row in joined:
+        own = numbers[starts[row] : starts[row] + sizes[row]]
+        together[row] = int((own == own[0]).sum())
+    some = lag_sizes > 0
+    waited_ms[some] = waits[(np.cumsum(lag_sizes) - lag_sizes)[some]] / NS_PER_MS
+    return FirstReads(together, waited_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTokens:
+    """Times to the first token in ms of the requests that have one, shape (n,) each."""
+
+    shown: Floats  # from where ttft_ms counts
+    from_sent: Floats  # without the load generator's lag
+    earliest: Floats  # from sent, if the first token came as early as it may have
+
+    @classmethod
+    def of(cls, rows: Columns, reads: FirstReads, tpot_ms: float) -> FirstTokens:
+        """Take the measured requests; `tpot_ms` is their median time per output token, NaN unknown."""
+        first = rows.times["first_token"]
+        seen = np.isfinite(first) & np.isfinite(rows.times["sent"]) & ~rows.planned_cancel
+        shown = (first - rows.start)[seen] / NS_PER_MS
+        from_sent = shown - late_start_ns(rows)[seen] / NS_PER_MS
+        reads = reads.where(seen)
+        before = np.where(reads.late, (reads.together - 1) * np.nan_to_num(tpot_ms), 0.0)
+        return cls(shown, from_sent, np.maximum(from_sent - before, 0.0))
+
+
+def corrected_tpot(rows: Columns, reads: FirstReads, tpot: Floats, tpot_ms: float) -> Floats:
+    """Return the time per output token in ms of each request if its first token came as early as it may have.
+
+    `tpot` has a value per row, NaN without one.
+    """
+    divisor = np.maximum(rows.shown_tokens - 1, 1)
+    more = np.where(reads.late, (reads.together - 1) * np.nan_to_num(tpot_ms) / divisor, 0.0)
+    found: Floats = tpot + more
+    return found
+
+
+def turnaround_share(rows: Columns) -> float:
+    """Return the load generator's part of a closed loop's cycle: mean turnaround / mean time from sent to sent.
+
+    The cycle of a user is its request's time in flight, its planned pause, and the turnaround. NaN without closed rows.
+    """
+    closed = rows.closed & np.isfinite(rows.times["sent"]) & np.isfinite(rows.ended)
+    if not closed.any():
+        return float("nan")
+    turnaround = lag_ns(rows)[closed].mean()
+    in_flight = (rows.ended - rows.times["sent"])[closed].mean()
+    cycle = in_flight + np.nan_to_num(rows.times["think"])[closed].mean() + turnaround
+    return float(turnaround / cycle) if cycle > 0 else float("nan")
+
+
+def lag_ns(rows: Columns) -> Floats:
+    """Return sent - due of each request, without the time that the server took to accept it."""
+    lag: Floats = rows.times["sent"] - rows.times["due"] - np.nan_to_num(rows.times["accepting"])
+    return lag
+
+
+def late_start_ns(rows: Columns) -> Floats:
+    """Return the load generator's part of each latency: its lag, 0 where latencies count from sent."""
+    late: Floats = np.where(rows.closed, 0.0, lag_ns(rows))
+    return late
+
+
+def moved_share(rows: Columns, part_s: float, least: int) -> tuple[float, float]:
+    """Return the largest share of the open requests due in one part of the plan that were sent after it, and its start.
+
+    Parts with fewer than `least` such requests count as kept. (0, 0) without open rows.
+    """
+    due, sent = (rows.times[name][~rows.closed] / NS_PER_S for name in ("due", "sent"))
+    known = np.isfinite(due) & np.isfinite(sent)
+    if not known.any():
+        return 0.0, 0.0
+    bins = (due[known] // part_s).astype(np.int64)
+    first = int(bins.min())
+    planned = np.bincount(bins - first)
+    late = np.bincount(bins - first, weights=sent[known] // part_s > bins)
+    share = np.where(late >= least, late / np.maximum(planned, 1), 0.0)
+    at = int(share.argmax())
+    return float(share[at]), (first + at) * part_s
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Longest time in which no token of any reply came."""
+
+    start_ns: float
+    seconds: float
+    typical_s: float  # 99.9th percentile of the times without any token
+    in_flight: int  # requests that waited through all of it
+
+
+def longest_silence(rows: Columns) -> Silence | None:
+    """Return the longest silence of a trial's measured requests; None for fewer than 50 tokens."""
+    first, last = rows.times["first_token"], rows.times["last_token"]
+    arrivals = rows.lists.ns if rows.lists is not None else np.concatenate([first, last])
+    arrivals = np.sort(arrivals[np.isfinite(arrivals)].astype(np.float64))
+    if len(arrivals) < 50:
+        return None
+    gaps = np.diff(arrivals)
+    at = int(gaps.argmax())
+    begin, end = float(arrivals[at]), float(arrivals[at + 1])
+    waiting = int(((rows.times["sent"] < begin) & (rows.ended > end)).sum())
+    return Silence(begin, (end - begin) / NS_PER_S, quantile(gaps, 0.999) / NS_PER_S, waiting)

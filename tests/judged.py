@@ -1,0 +1,30 @@
+"""Judgements of fabricated trials, as a report derives them."""
+
+from __future__ import annotations
+
+from harness.analysis.facts import facts_of
+from harness.analysis.reading import read
+from harness.store.manifest import CalibrationEntry
+from harness.verdict.reason import Level, Validity
+from harness.verdict.steady import steady_facts
+from harness.verdict.validity import judge
+from tests.fabricated import FabricatedTrial
+
+
+def judged(
+    made: FabricatedTrial, calibration: CalibrationEntry | None = None, tolerance: float | None = None
+) -> Validity:
+    """Return the validity of a trial from its records and samples."""
+    reading = read(made)
+    facts = facts_of(made.cell, reading, made.samples()) | {"steady": steady_facts(reading)}
+    return judge(made.trial, reading, facts, calibration, tolerance)
+
+
+def codes(validity: Validity) -> dict[str, Level]:
+    """Return its doubts, the first of each code."""
+    return {reason.code: reason.level for reason in reversed(validity.reasons)}
+
+
+def noted(validity: Validity) -> set[str]:
+    """Return the codes of its notes."""
+    return {note.code for note in validity.notes}
