@@ -127,7 +127,6 @@ class DriveReport:
     connect_errors: int = 0
     connections_in_window: int | None = None  # opened after T0
     cpu_peak_share: float | None = None  # of the loop's thread in the worst whole second
-    equal_gap_share: float | None = None  # of the gaps between chunks: identical in three or more replies
     canary_events: int = 0
     canary_p50_ms: float | None = None  # recorded arrival minus the sending time inside the event
     canary_p95_ms: float | None = None

@@ -6,10 +6,8 @@ import gc
 import os
 import time
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 import numpy as np
 
@@ -19,9 +17,6 @@ from harness.records import Clock, Phase, Record, Status, TokenSource
 from harness.telemetry import cgroup
 
 _KEPT = 1 << 18
-_GAPS_OF_A_REPLY = 10
-_REPLIES = 1_000
-_SAME_IN = 3
 REPLIES = 200
 CHARACTERS = 400_000
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
@@ -52,37 +47,6 @@ class Thinned:
         if least is not None:
             values = values[values >= least]
         return float(np.percentile(values, share)) / NS_PER_MS if len(values) else None
-
-
-class EqualGaps:
-    """Count of gaps between chunks that are identical to the nanosecond in several replies: sign of a coarse clock.
-
-    Only the first gaps of a thousand replies, spread evenly over the trial, are compared. Among millions, equal gaps
-    occur by chance.
-    """
-
-    def __init__(self) -> None:
-        self._gaps: list[list[int]] = []
-        self._stride = 1
-        self._seen = 0
-
-    def add(self, chunk_ns: Sequence[int]) -> None:
-        self._seen += 1
-        if self._seen % self._stride:
-            return
-        first = chunk_ns[: _GAPS_OF_A_REPLY + 1]
-        self._gaps.append([gap for a, b in pairwise(first) if (gap := b - a) > 0])
-        if len(self._gaps) >= 2 * _REPLIES:
-            self._gaps = self._gaps[1::2]
-            self._stride *= 2
-
-    def share(self) -> float | None:
-        """Return the share of equal gaps; None if there are too few."""
-        total = sum(map(len, self._gaps))
-        if total < _GAPS_OF_A_REPLY or len(self._gaps) < 2 * _SAME_IN:
-            return None
-        replies = Counter(gap for gaps in self._gaps for gap in set(gaps))
-        return sum(replies[gap] >= _SAME_IN for gaps in self._gaps for gap in gaps) / total
 
 
 class Seconds:
@@ -118,7 +82,6 @@ class Vitals:
         self._send_lags = Thinned()
         self._chunk_lags = Thinned()
         self._late_ticks = Thinned()
-        self._equal_gaps = EqualGaps()
         self._worst_send_lag_ns: int | None = None
         self._pieces = self._merged = self._loop_stamped = self._kernel_stamped = 0
 
@@ -143,8 +106,6 @@ class Vitals:
         if record.clock is not None:
             self._loop_stamped += record.clock == Clock.LOOP
             self._kernel_stamped += record.clock == Clock.KERNEL
-        if record.chunk_ns:
-            self._equal_gaps.add(record.chunk_ns)
         if record.chunk_lag_ns:
             self._chunk_lags.extend(record.chunk_lag_ns)
         if record.chunk_merged:
@@ -167,7 +128,6 @@ class Vitals:
         report.cpu_share = (_cpu_s() - self._began_cpu_s) / (wall_ns / NS_PER_S) if wall_ns else None
         report.merged_read_share = self._merged / self._pieces if self._pieces else None
         report.chunk_lag_p99_ms = self._chunk_lags.percentile_ms(99, least=0)
-        report.equal_gap_share = self._equal_gaps.share()
         withheld = cgroup.read_pressure().since(self._pressure)
         report.throttled_periods, report.steal_share = withheld.throttled_periods, withheld.steal_share
         report.throttled_ms = None if withheld.throttled_ns is None else withheld.throttled_ns / NS_PER_MS

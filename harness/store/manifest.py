@@ -330,7 +330,7 @@ class ClientCounts(Part):
     cpu_peak_share: Number | None = key(
         "Processor time of its loop's thread in the busiest second.", "cores", "unknown"
     )
-    equal_gap_share: Number | None = key("Gaps that are equal in three replies or more.", "share", "too few")
+    equal_gap_share: Number | None = key("Gaps equal in three replies or more, by older versions.", "share", _UNKNOWN)
     canary_events: int | None = key("Events of the canary.")
     canary_p50_ms: Number | None = key("Recorded arrival - sent, of the canary: p50.", "ms", "no canary")
     canary_p95_ms: Number | None = key("Recorded arrival - sent, of the canary: p95.", "ms", "no canary")

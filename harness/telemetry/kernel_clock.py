@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import time
+from itertools import pairwise
 
 TIMESTAMPING = 37
 STAMP_RECEIVED_IN_SOFTWARE = (1 << 3) | (1 << 4)  # SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE
@@ -16,6 +17,12 @@ def clock_cost_ns(times: int = 20_000) -> float:
     for _ in range(times):
         time.monotonic_ns()
     return (time.monotonic_ns() - began_ns) / times
+
+
+def clock_step_ns(times: int = 10_000) -> int:
+    """Return an upper bound of the clock's step: the least difference of consecutive readings that is not zero."""
+    readings = [time.monotonic_ns() for _ in range(times)]
+    return min((step for one, other in pairwise(readings) if (step := other - one)), default=0)
 
 
 def stamp_lag_us() -> float:

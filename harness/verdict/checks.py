@@ -18,7 +18,7 @@ from harness.telemetry import provenance
 from harness.telemetry.cgroup import open_files, read_ceilings, read_pressure, read_tcp_sockets
 from harness.telemetry.gpus import find_gpus
 from harness.telemetry.host import busy_share
-from harness.telemetry.kernel_clock import clock_cost_ns, stamp_lag_us
+from harness.telemetry.kernel_clock import clock_cost_ns, clock_step_ns, stamp_lag_us
 from harness.verdict import thresholds
 from harness.verdict.reason import Level, worst
 
@@ -106,7 +106,7 @@ def clock(source: Path = Path("/sys/devices/system/clocksource/clocksource0/curr
         name = source.read_text().strip()
     except OSError:
         name = "unknown source"
-    found = f"{monotonic.implementation} from {name}, {cost_ns:.0f} ns to read"
+    found = f"{monotonic.implementation} from {name}, {cost_ns:.0f} ns to read, steps of at most {clock_step_ns()} ns"
     if not monotonic.monotonic or thresholds.CLOCK_RESOLUTION_NS.level(monotonic.resolution * 1e9) is not Level.VALID:
         return Check("clock", State.BAD, found, "A monotonic clock that resolves a microsecond is needed.")
     if platform.system() == "Linux" and {monotonic.implementation, counter.implementation} != {

@@ -93,9 +93,11 @@ _MACHINE = "of the machine; named as a cause where the load generator changed a 
 # fmt: off
 TOLERANCE = Criterion(
     "tolerance", "whether a doubt is raised", "a shown number may be off by, above (`tolerance`)", "share", 0.05)
-TAIL_FACTOR = Criterion("tolerance", "whether a doubt is raised", "at p99 and beyond, and of the maximum: times that", "", 2.0)
+TAIL_FACTOR = Criterion(
+    "tolerance", "whether a doubt is raised", "at p99 and beyond, and of the maximum: times that", "", 2.0)
 TAIL = Criterion("tolerance", "which quantiles are p99 and beyond", "level, at least", "share", 0.99)
 RATE_FACTOR = Criterion("tolerance", "whether a doubt is raised", "of rates: times that", "", 0.6)
+LEAST_FOR_P99 = Criterion("tolerance", "whether p99 is judged", "requests, at least", "", 100)
 FLOOR_MS = Criterion("tolerance", "whether a doubt is raised", "of times to an event: at least", "ms", 1.0)
 
 ROWS_MISSING = Threshold(
@@ -121,7 +123,6 @@ CLIENT_SLOW = Threshold(
 CANARY = Threshold(
     "client", "arrivals", "median lateness of the self-check stream as a share of the median TTFT", "share", math.inf,
     0.25, "warns by its effect on a number")
-LEAST_FOR_P99 = Criterion("client, stream, steady", "whether p99 is judged", "requests, at least", "", 100)
 MAIN_PART = Criterion(
     "client", "whether sending or reading late is named", "sending's part of an effect, at least", "share", 0.5)
 CLIENT_CPU = Threshold(

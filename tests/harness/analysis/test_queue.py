@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, follows, guard, in_flight, states_in_flight, tail_follows
 from harness.analysis.reading import read
-from harness.verdict.validity import judge
 from tests import many_queues
 from tests.estimates import effective_size
 from tests.fabricated import noisy, streamed, trial_of
@@ -96,16 +95,13 @@ def test_independent_latencies_are_not_guarded() -> None:
     assert not read(trial_of(noisy(44))).guard.applied
 
 
-def test_a_busy_queue_is_guarded_and_told() -> None:
-    """At 0.95 a few minutes hold few independent states: quantiles become bounds, and the reason says how long."""
+def test_a_busy_queue_is_guarded() -> None:
+    """At 0.95 a few minutes hold few independent states."""
     trial = trial_of(queue_trial(0.95), end_s=160.0)
     reading = read(trial)
     assert reading.guard.applied
     held = reading.distributions["ttft_ms"].effective_size(0.5)
     assert held <= reading.guard.states < effective_size(reading.observed["ttft_ms"].values, [0.5]) * 10
-    reasons = {one.code: one for one in judge(trial.trial, reading, None).reasons}
-    assert "independent states" in reasons["window_too_short"].sentence
-    assert "times as long" in reasons["window_too_short"].advice
 
 
 def test_a_busy_machine_is_no_queue() -> None:

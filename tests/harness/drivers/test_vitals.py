@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.drivers.base import DriveReport
-from harness.drivers.vitals import EqualGaps, Seconds, Thinned, Vitals
+from harness.drivers.vitals import Seconds, Thinned, Vitals
 from tests.fabricated import MS, noisy, streamed
-
-
-def test_equal_gaps_in_several_replies_are_seen() -> None:
-    """A clock that counts whole milliseconds gives the same gaps everywhere; one in nanoseconds does not."""
-    coarse, fine = EqualGaps(), EqualGaps()
-    rng = np.random.default_rng(1)
-    for _ in range(50):
-        times = np.cumsum(rng.normal(12 * MS, 1 * MS, 20)).astype(np.int64)
-        fine.add(times.tolist())
-        coarse.add((times // MS * MS).tolist())
-    assert fine.share() == 0
-    assert (coarse.share() or 0) > 0.9
-
-
-def test_equal_gaps_within_one_reply_are_not_counted() -> None:
-    """An engine may be that regular; two engines in step to the nanosecond are not."""
-    gaps = EqualGaps()
-    for reply in range(30):
-        gaps.add([i * (MS + reply) for i in range(20)])
-    assert gaps.share() == 0
-
-
-def test_pieces_of_one_read_have_no_gap() -> None:
-    """Merged reads count them already."""
-    gaps = EqualGaps()
-    for _ in range(30):
-        gaps.add([5] * 20)
-    assert gaps.share() is None
-
-
-def test_a_long_trial_is_looked_at_all_over() -> None:
-    """About a thousand of ten thousand replies are kept, late ones as well as early ones."""
-    gaps = EqualGaps()
-    for i in range(10_000):
-        gaps.add([0, 7, 14] if i >= 5_000 else [0, i * 11 + 1, i * 31 + 5])
-    assert 0.4 < (gaps.share() or 0) < 0.6
 
 
 @given(st.lists(st.integers(-1, 10**9), max_size=50))
