@@ -112,6 +112,11 @@ def quantile(values: Floats, p: float) -> float:
     return float(np.partition(values, rank - 1)[rank - 1])
 
 
+def quantile_of(ordered: Ordered, p: float) -> float:
+    """Return the same of ordered values."""
+    return ordered.at(quantile_rank(ordered.n, p)) if ordered.n else math.nan
+
+
 def quantile_rank(n: int, p: float) -> int:
     """Return the rank ceil(n p), from 1; the tolerance keeps 100 * 0.07 = 7.000000000000001 at 7."""
     return min(n, max(1, math.ceil(n * p - 1e-9)))

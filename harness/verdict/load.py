@@ -68,7 +68,8 @@ def _without_record(trial: TrialEntry, columns: Columns) -> Iterator[Reason]:
     for phase, expected in ((Phase.WARMUP, planned.warmup), (Phase.MEASURE, planned.measure)):
         found = int((columns.in_phase(phase) & counted).sum())
         if expected is not None:
-            sentence = f"{expected} {phase.value} requests were planned; {found} have a record."
+            kind = "warm-up" if phase is Phase.WARMUP else "measured"
+            sentence = f"{expected} {kind} requests were planned; {found} have a record."
             advice = _OURS if trial.status == "complete" else _RUN_AGAIN
             share = abs(expected - found) / max(1, expected)
             yield from thresholds.ROWS_MISSING.reasons(share, sentence, advice, OF_REQUESTS)

@@ -14,7 +14,7 @@ from harness.analysis.columns import NS_PER_S
 from harness.analysis.distributions import Pool
 from harness.analysis.latencies import of_each
 from harness.analysis.queue import changes_by_plan
-from harness.analysis.stats import Floats
+from harness.analysis.stats import Floats, quantile_of
 from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, drift_of, mser, series_of_window
 from harness.records import Loop
 from harness.verdict import thresholds
@@ -125,12 +125,12 @@ def _overload(reading: Reading, trends: dict[str, Drift]) -> Iterator[Reason]:
 def _drifted(reading: Reading, found: Sequence[tuple[str, Drift]]) -> Iterator[Reason]:
     """Yield the reason of latencies that drift by more than half their interval."""
     for name, drift in found:
-        estimate = Pool([reading.distributions[name]]).estimate("p50")
-        width = (estimate.high - estimate.low) / estimate.value if estimate.value else math.inf
+        held = reading.distributions[name]
+        estimate, value = Pool([held]).estimate("p50"), quantile_of(held.ordered, 0.5)
+        width = (estimate.high - estimate.low) / value if value > 0 else math.inf
         if math.isfinite(width) and abs(drift.change) <= thresholds.HALF.value * width:
             continue
         sentence = f"{NAMES[name]} drifted by {drift.change:+.0%} over the window"
-        value = estimate.value
         ends = sorted((value * (1 - drift.change / 2), value * (1 + drift.change / 2)))
         effect = Effect(name, "p50", value, *ends)
         advice = _remedy(name)

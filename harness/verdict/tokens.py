@@ -135,7 +135,8 @@ def _prompt_reasons(trial: TrialEntry, prompts: Mapping[str, Any] | None) -> Ite
     estimated = "estimated" in trial.prompt_length_source.values()
     if estimated and abs(prompts["beyond"]) <= thresholds.PROMPT_TOKENS_ESTIMATED.value:
         return
-    sentence = f"The server counts {prompts['median_share']:+.1%} tokens (median) in the prompts, against the plan."
+    off = prompts["median_share"]
+    sentence = f"The server counts {abs(off):.0%} {'more' if off > 0 else 'fewer'} tokens in the prompts than planned."
     advice = "Is it another model than `model`? Does it cut prompts off? Then give it a longer context."
     if estimated:
         advice = "Name the served `model`: without it, the plan takes four characters for a token."
