@@ -200,10 +200,10 @@ class ServerProcess:
                 return None
             async with session.get(self.url + self._command.ready_path, allow_redirects=False) as response:
                 return None if response.status == 200 else f"status {response.status}"
+        except TimeoutError:  # before OSError, whose kind it is
+            return f"no answer within {PROBE_LIMIT_S:g} s"
         except (OSError, aiohttp.ClientError):
             return "nothing answered"
-        except TimeoutError:
-            return f"no answer within {PROBE_LIMIT_S:g} s"
 
     async def _run_stop_command(self, command: str) -> None:
         """Run the stop command. A failure only goes to the log, for there may be nothing left to stop."""

@@ -150,12 +150,15 @@ def test_a_server_that_is_killed_later_is_noticed(tmp_path: Path) -> None:
     assert asyncio.run(body()) == f'the server {sys.executable!r} was killed by SIGKILL; its last line: "serving"'
 
 
-@pytest.mark.parametrize(("listens", "seen"), [(True, "status 503"), (False, "nothing answered")])
+@pytest.mark.parametrize(
+    ("listener", "limit_s", "seen"),
+    [("refuses", 60, "status 503"), ("hangs", 0.25, r"no answer within 0\.25 s"), (None, 60, "nothing answered")],
+)
 def test_a_server_that_is_never_ready_times_out(
-    listens: bool, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listener: str | None, limit_s: float, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sentence holds the limit, what was last seen and where."""
-    monkeypatch.setattr(server_process, "PROBE_LIMIT_S", 60.0)
+    monkeypatch.setattr(server_process, "PROBE_LIMIT_S", limit_s)
     command = shlex.join([sys.executable, "-c", "import signal; signal.pause()", "{port}"])
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,7 +167,7 @@ def test_a_server_that_is_never_ready_times_out(
         writer.close()
 
     async def body(taken: socket.socket) -> None:
-        answering = await asyncio.start_server(refuse, sock=taken) if listens else None
+        answering = await asyncio.start_server(refuse, sock=taken) if listener == "refuses" else None
         where = {"port": taken.getsockname()[1], "ready_path": "/health", "ready_timeout_s": 0.2}
         server = ServerProcess(ServerCommand(command, log_path=tmp_path / "log", **where))
         try:
@@ -176,6 +179,8 @@ def test_a_server_that_is_never_ready_times_out(
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
+        if listener == "hangs":
+            taken.listen()
         with pytest.raises(StartFailed, match=rf"was not ready after 0\.2 s: {seen} at http://127.*/health$"):
             asyncio.run(body(taken))
 
