@@ -39,6 +39,7 @@ def test_completion_request() -> None:
     request = Request((1, 2), 7, exact=True, sampling={"temperature": 0.5, "top_k": None, "seed": 3})
     wire = dialects.get("openai-completions").encode(request, "m")
     assert (wire.method, wire.path) == ("POST", "/v1/completions")
+    assert wire.headers == {"content-type": "application/json", "accept": "text/event-stream"}
     assert json.loads(wire.body) == {
         "prompt": [1, 2],
         "model": "m",
@@ -55,6 +56,7 @@ def test_completion_request() -> None:
 def test_chat_request() -> None:
     """A chat sends one user message; without a stream no stream options; token ids cannot be sent."""
     wire = dialects.get("openai-chat").encode(Request("hi", 7, stream=False), None)
+    assert wire.headers["accept"] == "application/json"
     assert json.loads(wire.body) == {
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 7,

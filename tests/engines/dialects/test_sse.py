@@ -34,6 +34,12 @@ def test_a_line_end_that_is_split_by_an_empty_read() -> None:
     assert events_of(b"data: {\r", b"", b"\ndata: }\r\n\r\n") == [b"{\n}"]
 
 
+def test_a_field_without_a_colon_has_an_empty_value() -> None:
+    """`data` alone is an empty line of the event, as the standard says; another name alone is nothing."""
+    assert events_of(b"data\ndata: a\ndata\nid\n\n") == [b"\na\n"]
+    assert events_of(b"data\n\n") == [b""]
+
+
 def seconds_to_split(pieces: int) -> float:
     """Processor time to read a line that comes in so many pieces and does not end; the least of three."""
     taken = []
