@@ -20,6 +20,18 @@ def test_few_batches_are_no_interval(batches: int, known: bool) -> None:
     assert math.isnan(found.high) != known
 
 
+@pytest.mark.parametrize(("runs", "half"), [(3, 4.3027 * 100 / math.sqrt(3)), (2, None)])
+def test_runs_that_differ_widen_the_interval(runs: int, half: float | None) -> None:
+    """Three runs with means 100 apart: Student's interval of the three means; two runs cannot show a spread."""
+    noise = np.random.default_rng(1).normal(0, 1, 400)
+    found = mean_estimate([noise - noise.mean() + 100.0 * run for run in range(runs)])
+    assert found.value == pytest.approx(50 * (runs - 1))
+    if half is None:
+        assert found.high - found.low < 50
+    else:
+        assert (found.high - found.value, found.value - found.low) == pytest.approx((half, half), rel=1e-4)
+
+
 def _times_s(load: float, requests: int, seed: int) -> np.ndarray:
     """Times in a queue of one server whose service takes 1 s on average, long after it began."""
     begun = 2_000

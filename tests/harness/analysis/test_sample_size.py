@@ -80,3 +80,12 @@ def test_what_a_trial_lacks_is_a_fact(n: int, statistics: list[str]) -> None:
     for size in found.values():
         assert size["needed"] == stats.floor_two_sided(0.99)
         assert size["times_longer"] == pytest.approx(size["needed"] / size["have"])
+
+
+def test_quantiles_of_limits_are_sized_too() -> None:
+    """Only those of all requests: not a mean, not a class, and not one that has enough requests."""
+    limits = ["e2e_ms p99.9 <= 9", "tpot_ms p95 <= 9", "e2e_ms mean <= 9", "a.ttft_ms p99.9 <= 9", "error_rate <= 0.1"]
+    found = sizes_of(read(trial_of(noisy(3, 600), limits=limits)))
+    assert list(found) == ["e2e_ms p99.9"]
+    size = {"level": 0.999, "needed": 3688, "have": 600, "n": 600, "times_longer": 3688 / 600}
+    assert found["e2e_ms p99.9"] == pytest.approx(size)

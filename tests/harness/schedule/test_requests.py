@@ -21,6 +21,7 @@ from harness.schedule.timing import PHASES, Window
 from tests.plans import SPREAD, load_of, schedule_of, workload_of
 
 SECOND_NS = 1_000_000_000
+TURNS = {"dist": "uniform", "min": 1, "max": 4}
 
 
 def test_an_open_loop_has_its_phases_by_due_time() -> None:
@@ -270,7 +271,7 @@ def test_the_same_seed_gives_the_same_plan() -> None:
 
 
 def test_everything_that_changes_requests_changes_the_hash() -> None:
-    """Rate, window, lengths, sampling, think time, users, classes and time-out each give another plan."""
+    """Rate, window, lengths, sampling, think time, users, classes, turns and time-out each give another plan."""
     base = {"kind": "sustained", "users": 2, "requests": 10}
     plans = [
         build(load_of(**base), workload_of(), 1),
@@ -281,6 +282,8 @@ def test_everything_that_changes_requests_changes_the_hash() -> None:
         build(load_of(**base), workload_of(sampling={"temperature": 1}), 1),
         build(load_of(**base), workload_of(stream=False), 1),
         build(load_of(**base), workload_of(repeat=0.5), 1),
+        build(load_of(**base), workload_of(turns=3), 1),
+        build(load_of(**base), workload_of(turns=4), 1),
         build(load_of(**base), workload_of(prefix={"tokens": 50}), 1),
         build(load_of(**base), workload_of(prefix={"tokens": 50, "groups": 2}), 1),
         build(load_of(**base), workload_of(output_tokens=SPREAD | {"exact": True}), 1),
@@ -294,10 +297,45 @@ def test_everything_that_changes_requests_changes_the_hash() -> None:
     assert len({plan.plan_hash for plan in plans}) == len(plans)
 
 
-def test_the_hash_is_fixed() -> None:
-    """The generator still makes the plans it made when this version was written."""
-    schedule = schedule_of(20_240_517, kind="sustained", rate=10, duration="10s", warmup="2s")
-    assert schedule.plan_hash == "c2c8e0fece9cee486f1caf7a2e7c34ebcb641f290dd04478dba322d9e185f9f8"
+@pytest.mark.parametrize(
+    ("load", "workload", "plan_hash"),
+    [
+        ({"kind": "sustained", "rate": 10, "duration": "10s", "warmup": "2s"}, {}, "c2c8e0fe"),
+        ({"kind": "sustained", "users": 2, "duration": "9s", "think_time": "1s"}, {"repeat": 0.25}, "674cb233"),
+        (
+            {"kind": "sustained", "users": 2, "requests": 9},
+            {"turns": {"dist": "uniform", "min": 1, "max": 4}},
+            "36eedf22",
+        ),
+        ({"kind": "sustained", "rate": 2, "requests": 9}, {"cancel": {"share": 0.5, "after": "1s"}}, "4f6249c6"),
+        ({"kind": "mixed", "rate": 2, "requests": 9}, {"sampling": {"seed": 5}, "stream": False}, "25c76aa2"),
+    ],
+)
+def test_the_hash_is_fixed(load: dict[str, Any], workload: dict[str, Any], plan_hash: str) -> None:
+    """The generator still makes the plans it made when this version was written: stored runs can be compared."""
+    classes = {name: TrafficClass.model_validate({"weight": 1, "priority": place}) for place, name in enumerate("ab")}
+    plan = build(load_of(**load), workload_of(**workload), 20_240_517, classes=classes)
+    assert plan.plan_hash[:8] == plan_hash
+
+
+def test_the_seed_deals_the_classes() -> None:
+    """Their order differs between seeds and between the blocks of a plan; their numbers do not."""
+    classes = {name: TrafficClass.model_validate({"weight": weight}) for name, weight in (("a", 1), ("b", 3))}
+    plans = [schedule_of(seed, classes, kind="mixed", users=2, duration="9s") for seed in (1, 1, 2)]
+    one, same, other = ([plan.row(i).class_name for i in range(8000)] for plan in plans)
+    assert one == same != other
+    assert one[:4000] != one[4000:]
+    assert Counter(one) == Counter(other) == {"a": 2000, "b": 6000}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_replies_of_a_trace_are_as_exact_as_its_load_says(exact: bool, tmp_path: Path) -> None:
+    """The load decides, not the lengths of the workload, which a trace replaces."""
+    path = tmp_path / "trace.csv"
+    path.write_text("due_s,prompt_tokens,output_tokens\n0,10,5\n1.5,20,7\n")
+    workload = workload_of(output_tokens=SPREAD | {"exact": not exact})
+    plan = build(load_of(kind="trace", file=path, exact=exact), workload, 1)
+    assert [(plan.request(i).exact, plan.request(i).max_tokens) for i in range(2)] == [(exact, 5), (exact, 7)]
 
 
 def test_longer_plans_begin_with_the_shorter() -> None:
