@@ -6,6 +6,7 @@ one sentence that contains the fix. Bare numbers are refused because 30 could me
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,13 +45,16 @@ _DECIMAL_SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZE_UNITS_BYTES: Units = {**_DECIMAL_SIZES, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,40})?"
 _QUANTITY = re.compile(rf"\s*(?P<sign>[-+]?)(?P<number>{_NUMBER})\s*(?P<unit>[^\s\d.]*)\s*")
+_PARTS = re.compile(rf"{_NUMBER}[a-z]+")
+_COMPOUND = re.compile("(?=[0-9])" + "".join(rf"({_NUMBER}{unit})?" for unit in ("d", "h", "m", "s", "ms", "us")))
 # Editors check a text before its variables are filled in, so variables match too.
-DURATION_PATTERN = rf"^({_NUMBER} ?(us|ms|s|m|h|d)|.*\$\{{.*)$"
+DURATION_PATTERN = rf"^({_NUMBER} ?(us|ms|s|m|h|d)({_NUMBER}(us|ms|s|m|h|d))*|.*\$\{{.*)$"
 
 
 def parse_duration_s(value: object) -> float:
-    """Return the seconds of a text such as `30s`, `500ms`, `2m`, `1h`."""
-    return _parse(value, DURATION_UNITS_S, ("s", "ms"), "a time")
+    """Return the seconds of a text such as `30s`, `500ms`, `2m`, `1h`, `1m30s`."""
+    parts = _PARTS.findall(value) if isinstance(value, str) and _COMPOUND.fullmatch(value) else [value]
+    return math.fsum(_parse(part, DURATION_UNITS_S, ("s", "ms"), "a time") for part in parts)
 
 
 def parse_duration_ms(value: object) -> float:

@@ -22,7 +22,10 @@ FINITE = st.one_of(st.just(0.0), st.floats(min_value=1e-9, max_value=1e9, allow_
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30s", 30.0), ("500ms", 0.5), ("0.1s", 0.1), ("2m", 120.0), ("1.5h", 5400.0), ("1d", 86400.0), ("3 us", 3e-6)],
+    [
+        *(("30s", 30.0), ("500ms", 0.5), ("0.1s", 0.1), ("2m", 120.0), ("1.5h", 5400.0), ("1d", 86400.0)),
+        *(("3 us", 3e-6), ("1m30s", 90.0), ("1h30m", 5400.0), ("1s500ms", 1.5)),
+    ],
 )
 def test_durations_are_read_exactly(text: str, seconds: float) -> None:
     """A duration is the decimal number that was written, not a nearby one."""
@@ -50,6 +53,8 @@ def test_shares_are_percentages() -> None:
         ("30M", "'30M' has the unknown unit `M`; did you mean `30m`? known are us, ms, s, m, h, d"),
         ("-3s", "-3s is negative; a time cannot be"),
         ("soon", "'soon' is not a time; write a number and its unit, such as `30s`"),
+        ("30s1m", "'30s1m' is not a time; write a number and its unit, such as `30s`"),
+        ("", "'' is not a time; write a number and its unit, such as `30s`"),
         ("12:30", "'12:30' is not a time; write a number and its unit, such as `30s`"),
         (True, "a time with its unit is needed, such as `30s`"),
         (None, "a time with its unit is needed, such as `30s`"),
