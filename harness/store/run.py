@@ -276,8 +276,16 @@ def new_run_path(name: str, *, runs: Path = RUNS, now: datetime | None = None) -
     return path
 
 
+def _created_utc(run: Path) -> str:
+    """Return when a run was created; "" if its manifest cannot be read."""
+    try:
+        return str(json.loads((run / MANIFEST).read_bytes())["created_utc"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def find_run(reference: str, *, runs: Path = RUNS) -> Path:
-    """Return the run of a path, of a name (whole, or without its time), or of "latest".
+    """Return the run of a path, of a name (whole, or without its time), or of "latest", the newest by its creation.
 
     Raises UsageError if no run or several runs fit.
     """
@@ -288,7 +296,7 @@ def find_run(reference: str, *, runs: Path = RUNS) -> Path:
     if reference == "latest":
         if not stored:
             raise UsageError(f"there is no run in {runs}/ yet; make one with `harness run scenario.yaml`")
-        return stored[-1]
+        return max(stored, key=lambda run: (_created_utc(run), run.name))
     fits = [run for run in stored if run.name == reference or run.name.split("-", 1)[-1] == reference]
     if len(fits) > 1:
         names = ", ".join(run.name for run in fits)

@@ -99,6 +99,15 @@ def test_runs_are_found_by_path_by_name_and_as_latest(tmp_path: Path) -> None:
     assert find_run("latest", runs=tmp_path) == second
 
 
+def test_latest_is_the_newest_run_and_not_the_last_name(tmp_path: Path) -> None:
+    """A folder named with --out sorts anywhere; a damaged manifest counts as the oldest."""
+    for name, hour in (("zebra", 1), ("baseline", 3), ("20260101T020000Z-chat", 2)):
+        RunWriter(tmp_path / name, Manifest(cells=[], created_utc=f"2026-01-01T0{hour}:00:00+00:00"))
+    (tmp_path / "zz").mkdir()
+    (tmp_path / "zz" / "manifest.json").write_text("{")
+    assert find_run("latest", runs=tmp_path).name == "baseline"
+
+
 def test_a_name_that_fits_none_or_several_is_refused(tmp_path: Path) -> None:
     """The sentence lists what fits."""
     for hour in (1, 2):
