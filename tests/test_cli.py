@@ -26,6 +26,43 @@ def test_a_slip_in_a_command_is_exit_2_with_a_suggestion(tmp_path: Path) -> None
     assert (ended.code, "run" in ended.err) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["compare", "history", "regress", "plan"])
+def test_a_command_of_the_grammar_that_is_not_built_says_so(tmp_path: Path, command: str) -> None:
+    """One line, whatever follows the command."""
+    ended = harness(command, "one", "two", "--fail-above=5%", cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"harness: `harness {command}` is not built yet; see `harness --help` for what is\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--set", "load.0.rate", "3"), "--set load.0.rate 3: write `--set load.0.rate=3`"),
+        (("--label", "commit", "abc"), "--label commit abc: write `--label commit=abc`"),
+        (
+            ("--only", "quantization=q4_0,q8_0"),
+            "--only quantization=q4_0,q8_0: separate several values by `|`, in quotes: --only 'quantization=q4_0|q8_0'",
+        ),
+        (("--format", "pdf", "--dry-run"), "--format pdf: there is no such report; write one of "),
+    ],
+)
+def test_a_slip_in_an_option_is_one_line_with_the_fix(
+    tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    """Nothing is run and nothing planned."""
+    ended = harness("run", str(scenario(tmp_path)), *arguments, cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f"harness: {sentence}")
+
+
+def test_a_shipped_scenario_runs_by_its_name(tmp_path: Path) -> None:
+    """`harness run quickstart` and `harness validate quickstart` need no file."""
+    assert harness("validate", "quickstart", cwd=tmp_path).out == "quickstart: fine\n"
+    planned = harness("run", "quickstart", "--dry-run", cwd=tmp_path)
+    assert (planned.code, planned.out.splitlines()[0][:11]) == (0, "quickstart:")
+
+
 def test_init_writes_a_scenario_that_validates(tmp_path: Path) -> None:
     """`init` writes a shipped scenario under a new name, `validate` finds nothing wrong, and nothing is overwritten."""
     assert harness("init", "--template", "burst", "--out", "mine.yaml", cwd=tmp_path).code == 0

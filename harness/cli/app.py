@@ -13,18 +13,19 @@ import typer
 from harness.cli.doctor import doctor
 from harness.cli.init import init
 from harness.cli.listing import list_
+from harness.cli.options import check_pairs
 from harness.cli.output import lost_output, open_outlets, say
 from harness.cli.quality import quality
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.validate import validate
 from harness.cli.worker import worker
-from harness.errors import ExitCode, HarnessError, Interrupted, first_that_applies
+from harness.errors import ExitCode, HarnessError, Interrupted, UsageError, first_that_applies
 from harness.signals import stop_signals
 
 app = typer.Typer(
     help="Benchmark and load-test LLM inference.",
-    epilog="Begin with `harness run scenarios/quickstart.yaml`, or `harness init` to write a scenario of your own.",
+    epilog="Begin with `harness run quickstart`, or `harness init` to write a scenario of your own.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,6 +49,16 @@ app.command(name="list")(list_)
 app.command()(doctor)
 
 
+def not_built(context: typer.Context) -> None:
+    """Refuse a command that later versions will have."""
+    raise UsageError(f"`harness {context.info_name}` is not built yet; see `harness --help` for what is")
+
+
+for name in ("compare", "history", "regress", "plan"):
+    everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name=name, hidden=True, context_settings=everything)(not_built)
+
+
 def main() -> NoReturn:
     """Run the command; turn an error into a sentence and an exit code."""
     for number in stop_signals():
@@ -63,6 +74,7 @@ def main() -> NoReturn:
 def run_command() -> ExitCode:
     """Run the command and return its exit code."""
     try:
+        check_pairs(sys.argv[1:])
         app()
     except SystemExit as end:
         return ExitCode(int(end.code or 0))

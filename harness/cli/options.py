@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from harness.errors import UsageError
 from reports import EXPORTS, FORMATS
 
+SCENARIO_HELP = "Scenario file, or the name of a shipped one, such as quickstart."
 _ONLY = "Only these configurations: engine=, quantization=, variant=, model=, repetition=, with * and a|b."
 _FORMATS = f"Report formats (comma-separated): {', '.join(FORMATS)}. [default: all; plots of the first 24 trials]"
 
@@ -25,6 +27,13 @@ Out = Annotated[Path | None, typer.Option(help="New folder for the run. [default
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
 Wait = Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")]
+
+
+def check_pairs(arguments: Sequence[str]) -> None:
+    """Raise UsageError for `--set key value`, which is written `--set key=value`."""
+    for option, key, value in zip(arguments, arguments[1:], arguments[2:], strict=False):
+        if option in ("--set", "--label") and "=" not in key and value[:1] != "-" and not Path(value).is_file():
+            raise UsageError(f"{option} {key} {value}: write `{option} {key}={value}`")
 
 
 def check_formats(formats: list[str]) -> tuple[str, ...] | None:

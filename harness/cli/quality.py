@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import AsJson, Only, Out, Quiet, Sets, Wait, check_formats, parse_wait
+from harness.cli.options import SCENARIO_HELP, AsJson, Only, Out, Quiet, Sets, Wait, check_formats, parse_wait
 from harness.cli.report import show
 from harness.cli.run import measure
 from harness.errors import UsageError
@@ -23,7 +23,7 @@ _UNUSED_LOAD = {"kind": "single_user", "requests": 1}
 
 
 def quality(
-    scenario: Annotated[Path | None, typer.Argument(help="Scenario file.", show_default=False)] = None,
+    scenario: Annotated[Path | None, typer.Argument(help=SCENARIO_HELP, show_default=False)] = None,
     model: Annotated[str | None, typer.Option(help="Model, instead of a scenario.")] = None,
     engine: Annotated[str, typer.Option(help="With --model: engines (comma-separated).")] = "llama-server",
     levels: Annotated[str | None, typer.Option(help="With --model: levels (comma-separated), e.g. q8_0,q4_0.")] = None,

@@ -32,7 +32,7 @@ class Driver(StrEnum):
 
 
 def run(
-    scenario: Annotated[Path | None, typer.Argument(help="Scenario file.", show_default=False)] = None,
+    scenario: Annotated[Path | None, typer.Argument(help=shared.SCENARIO_HELP, show_default=False)] = None,
     out: shared.Out = None,
     sets: shared.Sets = [],  # noqa: B006
     labels: shared.Labels = [],  # noqa: B006
@@ -59,7 +59,7 @@ def run(
 
     wait_s = shared.parse_wait(wait)
     chosen = None if driver is None else driver.value
-    files = shared.check_exports(exports)
+    files, kinds = shared.check_exports(exports), shared.check_formats(formats)
     given = {"SCENARIO": scenario, "--out": out, "--set": sets, "--label": labels, "--only": only, "--driver": chosen}
     job = new_job(scenario, out, sets, labels, only, chosen) if resume is None else stored_job(resume, given)
     within_s, bind = shared.parse_wait(workers_within, "--workers-within"), (master_bind_host, master_bind_port)
@@ -71,7 +71,7 @@ def run(
         return
     job.check()
     check_budget(job.scenario, job.planned, consent=yes)
-    kinds, stored = shared.check_formats(formats), job.stored
+    stored = job.stored
     report = measure(
         job.scenario, job.planned, job.folder, kinds, wait_s=wait_s, quiet=quiet, locust=locust, stored=stored
     )

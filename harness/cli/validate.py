@@ -13,7 +13,7 @@ from harness.errors import Problem, ScenarioError
 
 
 def validate(
-    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
+    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files or shipped names.", show_default=False)],
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Check scenario files; report every problem with its place and the fix."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ def stored_job(reference: str, given: Mapping[str, object]) -> Job:
 def parse_only(text: str | None) -> dict[str, str]:
     """Parse `engine=x,quantization=y|z`."""
     pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if any(not sign for _, sign, _ in pairs[1:]) and pairs[0][1]:
+        meant = re.sub(r",(?=[^=,]*(,|$))", "|", text or "")
+        raise UsageError(f"--only {text}: separate several values by `|`, in quotes: --only '{meant}'")
     for key, sign, value in pairs:
         if not (key and sign and value):
             raise UsageError(f"--only {text}: write KEY=VALUE, such as engine=llama-server,quantization=q4_0")

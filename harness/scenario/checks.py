@@ -19,7 +19,7 @@ from harness.records import Loop
 from harness.scenario.base import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY, near
 from harness.scenario.engines import EngineBlock, Variant
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
-from harness.scenario.loads import Load
+from harness.scenario.loads import KEYS_OF_SUSTAINED, Load
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.scenario.yaml_tree import Node, Place, join
@@ -163,12 +163,11 @@ def _message(details: ErrorDetails, key: str) -> str:
         return f"must be {' or '.join(f'`{word}`' for word in known)}, found {shown}{hint}"
     if kind == "union_tag_invalid":
         tag, known = str(context["tag"]), _words(context["expected_tags"])
-        if "sustained" in known and tag in _KEYS_OF_SUSTAINED:
-            return f"unknown kind `{tag}`; write `kind: sustained` with `{_KEYS_OF_SUSTAINED[tag]}`"
+        if "sustained" in known and tag in _BESIDE_SUSTAINED:
+            return f"unknown kind `{tag}`; write `kind: sustained` with `{_BESIDE_SUSTAINED[tag]}`"
         return f"unknown {context['discriminator'].strip(_QUOTE)} `{tag}`; {near(tag, known)}"
     if kind == "union_tag_not_found":
-        name = context["discriminator"].strip(_QUOTE)
-        return f"needs `{name}`, such as `{name}: {'single_user' if name == 'kind' else 'fixed'}`"
+        return _without_tag(context["discriminator"].strip(_QUOTE), details.get("input"))
     if kind == NOT_BUILT:
         message = details["msg"]
         return message if message.startswith("`") else f"`{key.rpartition('.')[2]}` {message}"
@@ -177,9 +176,19 @@ def _message(details: ErrorDetails, key: str) -> str:
     return _SIMPLE[kind].format(shown=shown, unquote=unquote, **context) if kind in _SIMPLE else details["msg"]
 
 
+def _without_tag(name: str, given: Any) -> str:
+    """Return the sentence for a mapping that lacks its `kind` or `dist`; its other keys may tell which is meant."""
+    if name != "kind":
+        return f"needs `{name}`, such as `{name}: fixed`"
+    named = [word for word in KEYS_OF_SUSTAINED if isinstance(given, Mapping) and word in given]
+    if not named:
+        return "needs `kind`, such as `kind: single_user`"
+    return f"needs `kind`; write `kind: sustained` with `{KEYS_OF_SUSTAINED[named[0]]}: {given[named[0]]}`"
+
+
 _QUOTE = "'"
 # Words mistaken for a kind of load, each with the key to write beside `kind: sustained`.
-_KEYS_OF_SUSTAINED = {"users": "users: 4", "rate": "rate: 2"} | {
+_BESIDE_SUSTAINED = {"users": "users: 4", "rate": "rate: 2"} | {
     name: f"arrivals: {name}" for name in ("constant", "poisson", "gamma")
 }
 _LIST = "must be a list, found {shown}; write `[...]` or a `- ` before each item"

@@ -15,7 +15,20 @@ from harness.records import Loop
 from harness.scenario.base import NOT_BUILT, AlsoAccepts, Count, Number, Positive
 from harness.scenario.lengths import NO_THINK_TIME, Length, ThinkTime, Turns
 from harness.scenario.load_base import ONE_TURN, BaseLoad, CommonLoad
-from harness.scenario.rates import ARRIVALS, CV, Arrivals, Bursts, Cv, Pieces, Ramp, Rate, RateShape, Spike, Step
+from harness.scenario.rates import (
+    ARRIVALS,
+    CV,
+    RATE_WORDS,
+    Arrivals,
+    Bursts,
+    Cv,
+    Pieces,
+    Ramp,
+    Rate,
+    RateShape,
+    Spike,
+    Step,
+)
 from harness.scenario.workload import Workload
 from harness.units import NOTHING, PositiveSeconds, Range
 
@@ -27,6 +40,8 @@ LIST_VALUED = ("rate", "users", "burst_rate", "cv")  # keys that accept a list; 
 RATE = "Requests per second, whatever the server does (open loop). A list gives one trial per value."
 USERS = "Users who each wait for the reply before they send again (closed loop). A list gives one trial per value."
 THINK = "Time that a user waits between a reply and the next request: a time, or a distribution of times."
+# Words that mean a key of `kind: sustained`.
+KEYS_OF_SUSTAINED = {"concurrency": "users", "users": "users"} | dict.fromkeys(RATE_WORDS, "rate")
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
 Users = Annotated[Count, AlsoAccepts(_COUNTS)]
 
@@ -37,6 +52,11 @@ def _uneven(cv: float | None) -> str:
 
 class SingleUser(BaseLoad):
     """A single user who sends, waits for the whole reply, thinks, and sends again: the speed without queueing."""
+
+    mistaken_keys: ClassVar[Mapping[str, str]] = {
+        word: f"unknown key; write `kind: sustained` with `{key}: {{value}}`"
+        for word, key in {**KEYS_OF_SUSTAINED, "rate": "rate"}.items()
+    }
 
     kind: Literal["single_user"]
     think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
@@ -53,9 +73,7 @@ class OpenOrClosed(BaseLoad):
     """Base of `sustained` and `mixed`: a rate, or a number of users."""
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"), ("rate", "users"))
-    mistaken_keys: ClassVar[Mapping[str, str]] = {"concurrency": "unknown key; write `users: {value}`"} | dict.fromkeys(
-        ("qps", "rps", "request_rate"), "unknown key; write `rate: {value}`"
-    )
+    mistaken_keys: ClassVar[Mapping[str, str]] = {"concurrency": "unknown key; write `users: {value}`", **RATE_WORDS}
 
     rate: Rate | None = Field(default=None, description=RATE, examples=[2])
     users: Users | None = Field(default=None, description=USERS, examples=[8])
@@ -131,6 +149,7 @@ class Burst(BaseLoad):
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("burst_rate", "spike"),)
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"),)
+    mistaken_keys: ClassVar[Mapping[str, str]] = RATE_WORDS
     changes_by_plan: ClassVar[bool] = True
 
     kind: Literal["burst"]
@@ -316,6 +335,7 @@ class Sessions(CommonLoad):
     mistaken_keys: ClassVar[Mapping[str, str]] = {
         "requests": "unknown key; write `sessions`, the number of conversations, or `duration`",
         "users": "unknown key; for conversations of users write `kind: sustained` and `turns` in the workload",
+        **RATE_WORDS,
     }
 
     kind: Literal["sessions"]

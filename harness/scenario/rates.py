@@ -43,6 +43,9 @@ CV = (
 )
 
 
+RATE_WORDS = dict.fromkeys(("qps", "rps", "request_rate"), "unknown key; write `rate: {value}`")
+
+
 def cv_problems(given: Mapping[str, Any]) -> list[str]:
     """Return a problem if `cv` is given without gamma arrivals, or gamma arrivals without `cv`."""
     gamma = given.get("arrivals") == "gamma"
@@ -88,6 +91,8 @@ class Spike(StrictModel):
 
 class Step(StrictModel):
     """Rate of one step."""
+
+    mistaken_keys: ClassVar[Mapping[str, str]] = RATE_WORDS
 
     rate: Positive = Field(description="Requests per second.", examples=[2])
     for_s: PositiveSeconds = Field(alias="for", description="Duration of the step.", examples=["30s"])

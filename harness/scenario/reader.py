@@ -24,6 +24,7 @@ from harness.scenario.engines import CHECKED
 from harness.scenario.loads import Trace
 from harness.scenario.model import Scenario
 from harness.scenario.source import read
+from harness.scenario.templates import runnable
 
 
 def load(
@@ -32,6 +33,7 @@ def load(
     """Read a scenario file.
 
     Args:
+        path: File, or the name of a shipped scenario.
         sets: Values `a.b.0.c=value`, applied last.
         labels: Labels `key=value` to add.
         env: Variables for `${VAR}`; None: those of this process.
@@ -39,7 +41,8 @@ def load(
     Raises:
         ScenarioError: The scenario is wrong; it lists every problem.
     """
-    source = read(Path(path), sets=sets, labels=labels, env=env)
+    path = runnable(Path(path))
+    source = read(path, sets=sets, labels=labels, env=env)
     problems = [*source.problems]
     scenario: Scenario | None = None
     if source.tree is not None:
@@ -55,8 +58,8 @@ def load(
     if problems or scenario is None:
         raise ScenarioError(in_order(problems))
     if not scenario.name:
-        scenario = scenario.model_copy(update={"name": as_name(Path(path).stem) or "scenario"})
-    scenario._source = Path(path)
+        scenario = scenario.model_copy(update={"name": as_name(path.stem) or "scenario"})
+    scenario._source = path
     return scenario
 
 

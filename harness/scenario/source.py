@@ -91,9 +91,7 @@ def _read_file(path: Path) -> Source:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        shipped = f"the shipped scenario with `harness init --template {path.stem} --out {path.stem}.yaml`"
-        new = shipped if path.stem in shipped_names() else "a new one with `harness init --out my.yaml`"
-        return Source(None, [place.problem(f"no such file; write {new}")])
+        return Source(None, [place.problem(f"no such file; {_instead_of(path)}")])
     except IsADirectoryError:
         return Source(None, [place.problem("is a folder; name a scenario file in it")])
     except UnicodeDecodeError as error:
@@ -107,6 +105,15 @@ def _read_file(path: Path) -> Source:
         return Source(None, [place.problem("is empty; write at least `engines:` and `load:`")])
     wrong = tree.place.problem("must be a mapping at the top, such as `engines: [...]` and `load: [...]`")
     return Source(None, [*problems, wrong])
+
+
+def _instead_of(path: Path) -> str:
+    """Return the advice for a file that does not exist."""
+    if path.stem in shipped_names():
+        return f"`{path.stem}` names the shipped scenario: `harness run {path.stem}`"
+    near = get_close_matches(path.stem, shipped_names(), n=1, cutoff=0.8)
+    shipped = f"did you mean the shipped scenario `{near[0]}`? Or " if near else ""
+    return f"{shipped}write a new one with `harness init --out my.yaml`"
 
 
 def merge(parent: Node, child: Node) -> Node:

@@ -35,6 +35,13 @@ def shipped_path(name: str) -> Path:
     return scenario_folder() / f"{name}.yaml"
 
 
+def runnable(path: Path) -> Path:
+    """Return the file of a shipped scenario if a path is only its name, such as `quickstart`, else the path."""
+    name = path.name.replace("-", "_")
+    is_name = not path.suffix and path.parent == Path() and not path.exists() and name in shipped_names()
+    return shipped_path(name) if is_name else path
+
+
 def init_template(kind: str) -> str:
     """Return the text of a shipped scenario; raise UsageError for an unknown name."""
     return shipped_path(kind).read_text(encoding="utf-8").removeprefix(EDITOR_LINE)

@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import ScenarioError
 from harness.scenario.reader import load
+from harness.scenario.templates import shipped_path
 
 WRONG = """\
 name: chat
@@ -287,11 +288,23 @@ def test_wrong_settings_name_the_nearest_key(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_with_the_name_of_a_shipped_scenario(tmp_path: Path) -> None:
-    """The message contains the command that writes the shipped scenario."""
+    """The message contains the command that runs the shipped scenario."""
     assert problems_of(tmp_path / "scenarios" / "quickstart.yaml") == [
-        "quickstart.yaml: no such file; write the shipped scenario with "
-        "`harness init --template quickstart --out quickstart.yaml`"
+        "quickstart.yaml: no such file; `quickstart` names the shipped scenario: `harness run quickstart`"
     ]
+    assert problems_of(tmp_path / "quikstart.yaml") == [
+        "quikstart.yaml: no such file; did you mean the shipped scenario `quickstart`? "
+        "Or write a new one with `harness init --out my.yaml`"
+    ]
+
+
+def test_a_shipped_scenario_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of that name in the folder comes first; dashes stand for underscores."""
+    monkeypatch.chdir(tmp_path)
+    assert load("quickstart").source == shipped_path("quickstart")
+    assert load("quantization-sweep").source == shipped_path("quantization_sweep")
+    written(tmp_path, LEAST, "quickstart")
+    assert load("quickstart").source == Path("quickstart")
 
 
 @pytest.mark.parametrize(
@@ -299,6 +312,18 @@ def test_a_missing_file_with_the_name_of_a_shipped_scenario(tmp_path: Path) -> N
     [
         ("{kind: sustained, concurrency: 8, requests: 3}", "load.0.concurrency: unknown key; write `users: 8`"),
         ("{kind: mixed, qps: 2.5, requests: 3}", "load.0.qps: unknown key; write `rate: 2.5`"),
+        ("{kind: burst, rps: 2, requests: 3}", "load.0.rps: unknown key; write `rate: 2`"),
+        ("{kind: sessions, request_rate: 2, turns: 2}", "load.0.request_rate: unknown key; write `rate: 2`"),
+        (
+            "{kind: single_user, concurrency: 8, requests: 3}",
+            "load.0.concurrency: unknown key; write `kind: sustained` with `users: 8`",
+        ),
+        (
+            "{kind: single_user, rate: 8, requests: 3}",
+            "load.0.rate: unknown key; write `kind: sustained` with `rate: 8`",
+        ),
+        ("{concurrency: 8, requests: 3}", "load.0: needs `kind`; write `kind: sustained` with `users: 8`"),
+        ("{qps: 8, requests: 3}", "load.0: needs `kind`; write `kind: sustained` with `rate: 8`"),
     ],
 )
 def test_keys_of_other_tools_are_translated(tmp_path: Path, given: str, fix: str) -> None:
