@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command import VIRTUAL_TIME, Ended, scenario
 
+from engines.process.server import free_port
 from harness import __version__
 from tests.forked import harness
 
@@ -85,12 +86,44 @@ def test_validate_tells_all_problems_of_all_files(tmp_path: Path) -> None:
     assert f"{good}: fine" in ended.out
 
 
-def test_validate_reports_levels_that_will_be_skipped(tmp_path: Path) -> None:
-    """The file is fine, but a run would skip a cell."""
-    path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "iq9_xl"]}])
-    ended = harness("validate", str(path), cwd=tmp_path)
-    assert (ended.code, ended.out) == (0, f"{path}: fine\n")
-    assert "a level will be skipped: simulated has no level `iq9_xl`" in ended.err
+def test_validate_refuses_what_a_run_would_skip_or_not_begin(tmp_path: Path) -> None:
+    """A misspelt level beside a good one, and a budget that the plan exceeds, each with its place."""
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "engines: [{engine: simulated, quantization: [Q4_0, q8_00]}]\n"
+        "load: [{kind: sustained, rate: 10, duration: 60s}]\n"
+        "budget: {requests: 100, time: 30s}\n"
+    )
+    ended = harness("validate", "s.yaml", cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.splitlines()[-3:] == [
+        "harness: s.yaml:1:52: engines.0.quantization.1: simulated has no level `q8_00`; did you mean `q8_0`?",
+        "s.yaml:3:1: budget: the plan needs about 600 requests, `budget` allows 100; shorten it or raise the budget",
+        "s.yaml:3:1: budget: the plan needs about 60 seconds, `budget` allows 30; shorten it or raise the budget",
+    ]
+
+
+def test_a_dry_run_tells_that_the_budget_is_exceeded(tmp_path: Path) -> None:
+    """The plan is printed, and the run itself would be refused with the same words."""
+    path = str(scenario(tmp_path, budget={"requests": 10}))
+    planned, run = (harness("run", path, *more, cwd=tmp_path) for more in (["--dry-run"], []))
+    assert (planned.code, run.code) == (2, 2)
+    assert "requests   about 20" in planned.out
+    sentence = "harness: the plan needs about 20 requests, `budget` allows 10; shorten it or raise the budget\n"
+    assert (planned.err, run.err) == (sentence, sentence)
+
+
+def test_a_server_that_is_down_is_one_line(tmp_path: Path) -> None:
+    """`validate` remarks on it; `run` stops before it stores anything, and prints no table."""
+    url = f"http://127.0.0.1:{free_port()}"
+    path = str(scenario(tmp_path, engines=[{"engine": "http", "url": url}]))
+    checked = harness("validate", path, cwd=tmp_path)
+    assert (checked.code, checked.out) == (0, f"{path}: fine\n")
+    assert f"{path}: no server at {url}: start it, or correct `url`" in checked.err.splitlines()
+    ended = harness("run", path, cwd=tmp_path)
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err == f"harness: no server at {url}: start it, or correct `url`\n"
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("what", ["scenarios", "engines", "models"])

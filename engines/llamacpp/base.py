@@ -74,6 +74,8 @@ def prepared_model(spec: EngineSpec) -> GgufModel:
 class GgufEngine(Generic[Options]):
     """Base of the llama.cpp engines: the model's file, its levels, and the devices."""
 
+    adapter_suffix = ".gguf"  # of a LoRA adapter; other engines take folders
+
     def __init__(self, spec: EngineSpec, kind: type[Options]) -> None:
         if spec.model is None:
             raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")

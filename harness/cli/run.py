@@ -68,6 +68,7 @@ def run(
         from harness.cli.listing import plan_text
 
         print(plan_text(job.scenario, job.planned, job.folder))
+        check_budget(job.scenario, job.planned, consent=True)
         return
     job.check()
     check_budget(job.scenario, job.planned, consent=yes)
@@ -102,9 +103,10 @@ def measure(
     from harness.run.lock import machine_to_ourselves
     from harness.run.run import execute, go_on
     from harness.schedule.matrix import needs_the_machine
+    from harness.schedule.reachable import check_servers
     from harness.verdict.forecast import foretold
 
-    for line in () if quiet else foretold(planned):
+    for line in (*check_servers(planned), *(() if quiet else foretold(planned))):
         say(line)
     lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
     with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,29 +12,54 @@ from harness.cli.options import Sets
 from harness.cli.output import say
 from harness.errors import Problem, ScenarioError
 
+if TYPE_CHECKING:
+    from harness.scenario.model import Scenario
+
 
 def validate(
     scenarios: Annotated[list[Path], typer.Argument(help="Scenario files or shipped names.", show_default=False)],
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Check scenario files; report every problem with its place and the fix."""
-    from harness.scenario.reader import load
-    from harness.schedule.availability import missing_levels
-    from harness.verdict.forecast import foretold_of
-
-    problems: list[Problem] = []
-    for path in scenarios:
-        try:
-            checked = load(path, sets=sets)
-        except ScenarioError as error:
-            problems += error.problems
-            continue
-        print(f"{path}: fine")
-        for line in foretold_of(checked):
-            say(f"{path}: {line}")
-        for line in missing_levels(checked):
-            say(f"{path}: a level will be skipped: {line}")
-        for name in checked.variables_not_set():
-            say(f"{path}: the environment variable {name} is not set; `harness run` will need it")
+    problems = [problem for path in scenarios for problem in _checked(path, sets)]
     if problems:
         raise ScenarioError(problems)
+
+
+def _checked(path: Path, sets: Sequence[str]) -> Sequence[Problem]:
+    """Return the problems of a file; print that it is fine if there are none, and remarks."""
+    from harness.scenario.reader import load, with_places
+
+    try:
+        scenario = load(path, sets=sets)
+    except ScenarioError as error:
+        return error.problems
+    problems = with_places(_plan_problems(scenario), path, sets)
+    if not problems:
+        print(f"{path}: fine")
+    for line in _remarks(scenario):
+        say(f"{path}: {line}")
+    return problems
+
+
+def _plan_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield the problems with which a run would end or skip a configuration: missing levels, too small a budget."""
+    from harness.scenario.engine_problems import level_problems
+    from harness.schedule.estimate import estimate, over_budget
+    from harness.schedule.matrix import expand
+
+    yield from level_problems(scenario)
+    for why in over_budget(scenario.budget, estimate(expand(scenario))):
+        yield Problem(why, "budget")
+
+
+def _remarks(scenario: Scenario) -> Iterator[str]:
+    """Yield what may change until the run: short loads, servers that are down, missing variables."""
+    from harness.schedule.matrix import expand
+    from harness.schedule.reachable import silent_servers
+    from harness.verdict.forecast import foretold_of
+
+    yield from foretold_of(scenario)
+    yield from silent_servers(expand(scenario)).values()
+    for name in scenario.variables_not_set():
+        yield f"the environment variable {name} is not set; `harness run` will need it"

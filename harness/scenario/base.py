@@ -178,9 +178,9 @@ class StrictModel(BaseModel):
 
 def near(wrong: str, known: Iterable[str]) -> str:
     """Return the nearest known word as a question, or else all known words."""
-    words = sorted(known)
-    match = get_close_matches(wrong, words, n=1, cutoff=0.5)
-    return f"did you mean `{match[0]}`?" if match else f"known are {', '.join(words)}"
+    words = {word.lower(): word for word in sorted(known)}
+    match = get_close_matches(wrong.lower(), words, n=1, cutoff=0.5)
+    return f"did you mean `{words[match[0]]}`?" if match else f"known are {', '.join(words.values())}"
 
 
 def as_name(text: str) -> str:

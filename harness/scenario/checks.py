@@ -1,7 +1,4 @@
-"""Problems of a scenario as sentences with a place: pydantic's errors, and mistakes between sections.
-
-Options of engines are checked by constructing each engine without starting it.
-"""
+"""Problems of a scenario as sentences with a place: pydantic's errors, and mistakes between sections."""
 
 from __future__ import annotations
 
@@ -12,12 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from engines import engine_class
-from engines.base import EngineError, EngineSpec, ModelReference
 from harness.errors import Problem
 from harness.records import Loop
 from harness.scenario.base import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY, near
-from harness.scenario.engines import EngineBlock, Variant
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
 from harness.scenario.loads import KEYS_OF_SUSTAINED, Load
 from harness.scenario.model import Scenario
@@ -78,7 +72,7 @@ def cross_problems(tree: Node) -> Iterator[Problem]:
     classes = _children(top.get("classes"))
     for name, node in classes.items():
         if name in RESERVED_CLASSES or is_split(name):
-            yield node.place.problem(f"`{name}` is reserved for results; rename the class", join("classes", name))
+            yield node.anchor.problem(f"`{name}` is reserved for results; rename the class", join("classes", name))
     yield from _limit_classes(top.get("limits"), "limits", classes)
     for path, load in _loads(top):
         keys = _children(load)
@@ -158,7 +152,7 @@ def _message(details: ErrorDetails, key: str) -> str:
         return str(context["error"])
     if kind == "literal_error":
         known = _words(context["expected"])
-        match = get_close_matches(str(details.get("input")), known, n=1, cutoff=0.6)
+        match = get_close_matches(str(details.get("input")).lower(), known, n=1, cutoff=0.6)
         hint = f"; did you mean `{match[0]}`?" if match else ""
         return f"must be {' or '.join(f'`{word}`' for word in known)}, found {shown}{hint}"
     if kind == "union_tag_invalid":
@@ -232,30 +226,6 @@ def _words(expected: str) -> list[str]:
     return [word.strip(" '") for word in expected.replace(" or ", ",").split(",") if word.strip(" '")]
 
 
-def engine_problems(scenario: Scenario) -> list[Problem]:
-    """Return wrong options of the engines, each with its key.
-
-    An engine that cannot be imported here is not checked; its cells are skipped with the reason.
-    """
-    model = ModelReference(scenario.model[0].name) if scenario.model else None
-    return [problem for number, block in enumerate(scenario.engines) for problem in _of_block(block, number, model)]
-
-
-def _of_block(block: EngineBlock, number: int, model: ModelReference | None) -> Iterator[Problem]:
-    try:
-        kind = engine_class(block.engine)
-    except EngineError:
-        return
-    own = next((level.model for level in block.quantization if level.model), None)
-    model = model or (ModelReference(own) if own else None)
-    for name, variant in (block.variants or {"": Variant()}).items():
-        merged = variant.merged_options()
-        try:
-            kind(EngineSpec(block.engine, model, options={**block.options, **block.http_options(), **merged}))
-        except EngineError as error:
-            yield Problem(str(error), f"engines.{number}.variants.{name}" if merged else f"engines.{number}.options")
-
-
 def conversation_problems(scenario: Scenario) -> Iterator[Problem]:
     """Yield the mistakes in conversations."""
     workload, loads = scenario.workload, loads_by_key(scenario)
@@ -297,6 +267,18 @@ def _prompt_problems(workload: Workload) -> Iterator[Problem]:
     if not FilePrompts(workload.prompts, None).all_text:
         why = "contains prompts as token ids, to which no reply can be appended; write texts for conversations"
         yield Problem(why, key="workload.prompts", file=str(workload.prompts))
+
+
+def name_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield each load whose name another load before it has: their results would be mixed up."""
+    seen: set[tuple[str, str]] = set()
+    for key, load in loads_by_key(scenario).items():
+        if load.name is None:
+            continue
+        named = key.rpartition(".")[0], load.name
+        if named in seen:
+            yield Problem(f"another load is named `{load.name}` too; rename one of them", key=f"{key}.name")
+        seen.add(named)
 
 
 def loads_by_key(scenario: Scenario) -> dict[str, Load]:

@@ -39,18 +39,19 @@ def _known_engine(value: str, info: ValidationInfo) -> str:
     return value
 
 
-def _known_spelling(levels: tuple[Level, ...], info: ValidationInfo) -> tuple[Level, ...]:
-    """Return the levels; if an engine knows a level only in lower case, return it so."""
-    if all(one.level.islower() for one in levels) or "engine" not in info.data:
-        return levels
+def known_spelling(level: str, engine: str) -> str:
+    """Return a level in lower case if its engine knows it only so, else as written."""
     try:
-        known = engine_class(info.data["engine"]).levels()
+        known = engine_class(engine).levels()
     except EngineError:
+        return level
+    return level.lower() if level not in known and level.lower() in known else level
+
+
+def _known_spellings(levels: tuple[Level, ...], info: ValidationInfo) -> tuple[Level, ...]:
+    if "engine" not in info.data:
         return levels
-    lowered = (one.model_copy(update={"level": one.level.lower()}) for one in levels)
-    return tuple(
-        low if low.level in known and one.level not in known else one for one, low in zip(levels, lowered, strict=True)
-    )
+    return tuple(one.model_copy(update={"level": known_spelling(one.level, info.data["engine"])}) for one in levels)
 
 
 def _known_dialect(value: str) -> str:
@@ -138,8 +139,8 @@ def _refused_request(given: Mapping[str, Any]) -> list[str]:
 
 def _checked_devices(value: Any) -> Any:
     given = [str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in listed(value)]
-    if given == ["cpu"]:
-        return given
+    if [one.lower() if isinstance(one, str) else one for one in given] == ["cpu"]:
+        return ["cpu"]
     if not all(isinstance(one, str) and one.isdecimal() for one in given):
         raise ValueError("must be numbers of GPUs, such as `[0, 1]`, or `cpu` alone")
     if len(set(given)) < len(given):
@@ -274,7 +275,7 @@ class EngineBlock(HttpKeys):
     engine: Annotated[str, AfterValidator(_known_engine)] = Field(
         description="Name of the engine.", examples=["llama-server"]
     )
-    quantization: Annotated[tuple[Level, ...], items_by("level"), AfterValidator(_known_spelling), TextOrItems()] = (
+    quantization: Annotated[tuple[Level, ...], items_by("level"), AfterValidator(_known_spellings), TextOrItems()] = (
         Field(
             default=(),
             description="Quantization levels, one cell each. Default: the engine's own default.",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from harness.scenario.base import Count, FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, as_name, items_by
-from harness.scenario.engines import EngineBlock, ModelEntry
+from harness.scenario.engines import EngineBlock, ModelEntry, known_spelling
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.loads import LoadItem
 from harness.scenario.metrics_urls import MetricsPages
@@ -18,6 +19,8 @@ from harness.scenario.workload import TrafficClass, Workload
 from harness.units import PositiveSeconds
 
 DEFAULT_SEED = 20_240_517
+LOAD_MISSING = "needs `load`, such as `load: [{kind: single_user, requests: 20}]`, here or in every engine"
+SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.005, 10.0  # a reading takes about 45 us of a core
 
 
 def _checked_name(value: str) -> str:
@@ -27,13 +30,21 @@ def _checked_name(value: str) -> str:
     return value
 
 
+def _bearable(interval_s: float) -> float:
+    if interval_s < SHORTEST_INTERVAL_S:
+        raise ValueError("must be at least 5ms; shorter intervals take more than 1 % of a core from the measurement")
+    if interval_s > LONGEST_INTERVAL_S:
+        raise ValueError("must be at most 10s; longer intervals miss the peaks of memory and load")
+    return interval_s
+
+
 class Telemetry(StrictModel):
     """Readings of the machine during a trial."""
 
-    interval_s: PositiveSeconds = Field(
+    interval_s: Annotated[PositiveSeconds, AfterValidator(_bearable)] = Field(
         default=0.1,
         alias="interval",
-        description="Time between two readings of fast gauges. Slow gauges are read once a second.",
+        description="Time between two readings of fast gauges, 5ms to 10s. Slow gauges are read once a second.",
         examples=["500ms"],
     )
     gpus: tuple[Annotated[Integer, Field(ge=0)], ...] | None = Field(
@@ -66,7 +77,7 @@ class Scenario(StrictModel):
     )
     description: str = Field(default="", description="Purpose of the scenario.")
     labels: dict[str, FreeText] = Field(default={}, description="Free `key: value` pairs, stored with the run.")
-    instance: str | None = Field(default=None, description="Name of the machine under test in the price catalogue.")
+    instance: NotBuilt = Field(default=None, description="Name of the machine under test in the price catalogue.")
     model: Annotated[tuple[ModelEntry, ...], items_by("name"), TextOrItems()] = Field(
         default=(), description="Model or list of models. For `http` engines it gives the tokenizer.", examples=["tiny"]
     )
@@ -76,7 +87,10 @@ class Scenario(StrictModel):
     workload: Workload = Field(default=Workload(), description="Requests: prompts, lengths and sampling.")
     classes: dict[Name, TrafficClass] = Field(default={}, description="Classes of requests by name, for `kind: mixed`.")
     load: tuple[LoadItem, ...] = Field(
-        min_length=1, description="Loads, one trial each.", examples=["[{kind: single_user, requests: 20}]"]
+        default=(),
+        min_length=1,
+        description="Loads, one trial each. Required unless every engine has its own `load`.",
+        examples=["[{kind: single_user, requests: 20}]"],
     )
     slo: Slo = Field(default=Slo(), description="Requirements that a good request meets.")
     limits: tuple[LimitText, ...] = Field(
@@ -113,6 +127,24 @@ class Scenario(StrictModel):
     seed: Annotated[Integer, Field(ge=0)] = Field(default=DEFAULT_SEED, description="Seed of every random draw.")
 
     _source: Path = PrivateAttr(default=Path("scenario.yaml"))
+
+    @field_validator("quality")
+    @classmethod
+    def _known_reference(cls, quality: Quality | None, info: ValidationInfo) -> Quality | None:
+        """Return the section with the engines' own spelling of the reference's level."""
+        reference = None if quality is None else quality.reference
+        if quality is None or reference is None or reference.quantization is None:
+            return quality
+        spellings = {known_spelling(reference.quantization, block.engine) for block in info.data.get("engines", ())}
+        named = reference.model_copy(update={"quantization": max(spellings, default=reference.quantization)})
+        return quality.model_copy(update={"reference": named})
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        blocks = given.get("engines")
+        have = isinstance(blocks, list | tuple) and all(isinstance(one, Mapping) and one.get("load") for one in blocks)
+        needs = [] if "load" in given or (blocks and have) else [LOAD_MISSING]
+        return [*super().check_keys(given), *needs]
 
     @property
     def source(self) -> Path:

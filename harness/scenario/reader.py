@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from harness.scenario.base import as_name
 from harness.scenario.checks import (
     conversation_problems,
     cross_problems,
-    engine_problems,
     in_order,
     loads_by_key,
+    name_problems,
     placed,
     problems_of,
     without_echoes,
 )
+from harness.scenario.engine_problems import engine_problems
 from harness.scenario.engines import CHECKED
 from harness.scenario.loads import Trace
 from harness.scenario.model import Scenario
@@ -71,7 +72,7 @@ def _content_problems(scenario: Scenario) -> list[Problem]:
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
     if problems := list(_wrong_files(FilePrompts, [one.prompts for one in workloads])):
         return problems
-    problems = list(conversation_problems(scenario))
+    problems = [*conversation_problems(scenario), *name_problems(scenario)]
     traces = [load.file for load in loads_by_key(scenario).values() if isinstance(load, Trace)]
     if traces and scenario.workload.prompts is not None:
         why = "cannot be combined with `kind: trace`, which sets the prompt lengths; leave it out"
@@ -86,6 +87,12 @@ def _wrong_files(read_file: Callable[[Path], object], paths: Sequence[Path | Non
                 read_file(path)
             except ScenarioError as error:
                 yield from error.problems
+
+
+def with_places(problems: Iterable[Problem], path: str | Path, sets: Sequence[str] = ()) -> list[Problem]:
+    """Return problems that were found after reading, each with the place of its key in the file."""
+    tree = read(runnable(Path(path)), sets=sets, labels=(), env=None).tree
+    return [*problems] if tree is None else placed(problems, tree)
 
 
 def as_checked(resolved: Mapping[str, Any]) -> Scenario:

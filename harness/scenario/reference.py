@@ -41,7 +41,8 @@ def json_schema() -> dict[str, Any]:
     schema = Scenario.model_json_schema(by_alias=True, mode="validation")
     _tidy(schema)
     # A file that extends another may omit required keys.
-    either = [{"required": ["extends"]}, {"required": schema["required"]}]
+    own = {"required": ["engines"], "properties": {"engines": {"items": {"required": ["load"]}}}}
+    either = [{"required": ["extends"]}, {"required": [*schema["required"], "load"]}, own]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Scenario"}
     return {**head, **schema, "anyOf": either, "required": []}
 

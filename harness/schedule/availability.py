@@ -14,8 +14,8 @@ from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.dialects.base import cannot_carry
 from engines.http.engine import DEFAULT_DIALECT
-from harness.scenario.base import near
-from harness.scenario.engines import EngineBlock, Level
+from harness.scenario.engine_problems import lacking_level
+from harness.scenario.engines import EngineBlock
 from harness.scenario.model import Scenario
 from harness.scenario.workload import SERVER
 from harness.schedule.cells import Combination
@@ -30,7 +30,7 @@ def refusal(scenario: Scenario, one: Combination, spec: EngineSpec, secrets: Map
     return (
         variable_missing(one, secrets)
         or _no_engine(one.block)
-        or _no_level(one.block, one.level)
+        or (None if one.level is None else lacking_level(one.block, one.level))
         or _no_device(one)
         or _no_adapter(one)
         or _no_priority(scenario, one.block, spec)
@@ -64,24 +64,6 @@ def _no_engine(block: EngineBlock) -> str | None:
     if shutil.which(python) is None:
         return f"`python` names {python}, which is not an interpreter"
     return missing_library(block.engine, python)
-
-
-def missing_levels(scenario: Scenario) -> list[str]:
-    """Return a sentence for each level that its engine lacks; engines that are not installed are not checked."""
-    known = [block for block in scenario.engines if block.engine in engines.names() and not _no_engine(block)]
-    return [why for block in known for level in block.quantization if (why := _no_level(block, level)) is not None]
-
-
-def _no_level(block: EngineBlock, level: Level | None) -> str | None:
-    if level is None:
-        return None
-    levels = engine_class(block.engine).levels()
-    if levels and level.level not in levels:
-        return f"{block.engine} has no level `{level.level}`; {near(level.level, levels)}"
-    if block.engine == "http" and level.model is None:
-        why = "engine `http` cannot set the quantization level of an external server"
-        return f"{why}; remove `quantization`, or give each level its own `model`"
-    return None
 
 
 def _no_device(one: Combination) -> str | None:

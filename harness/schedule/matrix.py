@@ -75,7 +75,7 @@ def chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | S
 
 def _matches(cell: Cell | Skip, key: str, pattern: str) -> bool:
     value = getattr(cell, KEYS[key])
-    return value is not None and any(fnmatchcase(str(value), one.strip()) for one in pattern.split("|"))
+    return value is not None and any(fnmatchcase(str(value).lower(), one.strip().lower()) for one in pattern.split("|"))
 
 
 def expand(

@@ -26,7 +26,6 @@ version: 1
 name: all-of-it
 description: Every key that is built.
 labels: {team: inference, build: 42}
-instance: g5.xlarge
 model: [tiny, {name: org/model, revision: main}]
 engines:
   - engine: llama-server

@@ -100,6 +100,13 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file(tmp_path: Pa
         ("workload: {prefix: {share: 1}}", "3:12: workload.prefix.tokens: is missing; write it, such as `tokens: 500`"),
         ("workload: {prefix: {tokens: 99}, prompt_tokens: 99}", "3:1: workload: `prefix.tokens` (99) must be less than `prompt_tokens` (99)"),
         ("workload: {repeat: 30}", "3:20: workload.repeat: must be at most 1, found 30"),
+        ("telemetry: {interval: 1ms}", "3:23: telemetry.interval: must be at least 5ms; shorter intervals take more than 1 % of a core from the measurement"),
+        ("telemetry: {interval: 5m}", "3:23: telemetry.interval: must be at most 10s; longer intervals miss the peaks of memory and load"),
+        ("instance: g5.xlarge", "3:1: instance: `instance` is not built yet"),
+        ("classes: {all: {}}", "3:11: classes.all: `all` is reserved for results; rename the class"),
+        ("classes: {default: {}}", "3:11: classes.default: `default` is reserved for results; rename the class"),
+        ("classes: {cached: {}}", "3:11: classes.cached: `cached` is reserved for results; rename the class"),
+        ("classes: {'backend:x': {}}", "3:11: classes.backend:x: `backend:x` is reserved for results; rename the class"),
         ("budget: {usd: 3}", "3:10: budget.usd: `usd` is not built yet"),
         ("telemetry: {metrics_urls: 'http://u:p@h:1/metrics'}", "3:27: telemetry.metrics_urls: contains a user name or password; name their variable in `headers_env` or `api_key_env`"),
         ("telemetry: {metrics_urls: [http://h:1, http://h:1]}", "3:27: telemetry.metrics_urls: lists http://h:1 twice; keep one"),
@@ -295,6 +302,24 @@ def test_a_missing_file_with_the_name_of_a_shipped_scenario(tmp_path: Path) -> N
     assert problems_of(tmp_path / "quikstart.yaml") == [
         "quikstart.yaml: no such file; did you mean the shipped scenario `quickstart`? "
         "Or write a new one with `harness init --out my.yaml`"
+    ]
+
+
+def test_two_loads_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A list of values makes distinct names; an engine's own loads are apart."""
+    load_a = "{kind: single_user, name: a, requests: 3}"
+    text = f"engines: [{{engine: simulated, load: [{load_a}]}}]\nload: [{load_a}, {load_a}]\n"
+    assert problems_of(written(tmp_path, text)) == [
+        "s.yaml:2:71: load.1.name: another load is named `a` too; rename one of them"
+    ]
+
+
+def test_load_is_needed_only_by_engines_without_their_own(tmp_path: Path) -> None:
+    """The sentence says both ways."""
+    own = "{engine: simulated, load: [{kind: single_user, requests: 3}]}"
+    assert load(written(tmp_path, f"engines: [{own}]\n")).load == ()
+    assert problems_of(written(tmp_path, f"engines: [{own}, {{engine: simulated}}]\n")) == [
+        "s.yaml:1:1: needs `load`, such as `load: [{kind: single_user, requests: 20}]`, here or in every engine"
     ]
 
 

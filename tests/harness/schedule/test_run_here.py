@@ -16,7 +16,6 @@ from harness.run.supervisor import ChildCommand
 from harness.scenario.model import Scenario
 from harness.scenario.reader import as_checked
 from harness.schedule import devices
-from harness.schedule.availability import missing_levels
 from harness.schedule.cells import Cell, Skip, identity
 from harness.schedule.interpreter import MODULES, cannot_run_trials, own_packages
 from harness.schedule.matrix import cell_at, expand
@@ -68,20 +67,6 @@ def test_a_gpu_that_is_not_here_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> No
     )
     scenario = Scenario.model_validate({"engines": [{"engine": "simulated", "devices": [0]}], "load": LOAD})
     assert Scenario.model_validate(scenario.resolved()) == scenario
-
-
-def test_levels_that_an_engine_lacks_are_known_before_a_run() -> None:
-    """`validate` prints them; a level that the engine has is not among them."""
-    blocks = [
-        {"engine": "simulated", "quantization": ["q4_0", "q4_00"]},
-        {"engine": "http", "url": "http://h", "quantization": ["q8", {"level": "q4", "model": "m"}]},
-    ]
-    scenario = Scenario.model_validate({"model": "tiny", "engines": blocks, "load": LOAD})
-    assert missing_levels(scenario) == [
-        "simulated has no level `q4_00`; did you mean `q4_0`?",
-        "engine `http` cannot set the quantization level of an external server; remove `quantization`, or give each "
-        "level its own `model`",
-    ]
 
 
 @pytest.mark.parametrize(("given", "words"), [("gpu", "numbers of GPUs"), ([0, 0], "twice"), ([-1], "numbers of GPUs")])

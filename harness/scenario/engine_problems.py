@@ -1,0 +1,125 @@
+"""Mistakes in a scenario that only its engines reveal: wrong options, levels, references and adapters.
+
+Engines are constructed without starting them. An engine that cannot be imported here is not checked; its cells are
+skipped with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from engines import engine_class
+from engines.base import EngineError, EngineSpec, ModelReference
+from harness.errors import Problem
+from harness.scenario.base import near
+from harness.scenario.engines import EngineBlock, Level, Variant
+from harness.scenario.model import Scenario
+from harness.scenario.quality import Reference
+
+
+def engine_problems(scenario: Scenario) -> list[Problem]:
+    """Return wrong options, adapters and references, each with its key."""
+    model = ModelReference(scenario.model[0].name) if scenario.model else None
+    options = [problem for number, block in enumerate(scenario.engines) for problem in _of_block(block, number, model)]
+    return [*options, *_adapter_problems(scenario), *_reference_problems(scenario)]
+
+
+def level_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield each level that its engine lacks; a run skips such a cell."""
+    for number, block in enumerate(scenario.engines):
+        for place, level in enumerate(block.quantization):
+            if (why := lacking_level(block, level)) is not None:
+                yield Problem(why, f"engines.{number}.quantization.{place}")
+
+
+def lacking_level(block: EngineBlock, level: Level) -> str | None:
+    """Return a sentence for a level that the engine lacks or cannot choose, else None."""
+    levels = _levels(block)
+    if levels and level.level not in levels:
+        return f"{block.engine} has no level `{level.level}`; {near(level.level, levels)}"
+    if block.engine == "http" and level.model is None:
+        why = "engine `http` cannot set the quantization level of an external server"
+        return f"{why}; remove `quantization`, or give each level its own `model`"
+    return None
+
+
+def _of_block(block: EngineBlock, number: int, model: ModelReference | None) -> Iterator[Problem]:
+    try:
+        kind = engine_class(block.engine)
+    except EngineError:
+        return
+    own = next((level.model for level in block.quantization if level.model), None)
+    model = model or (ModelReference(own) if own else None)
+    for name, variant in (block.variants or {"": Variant()}).items():
+        merged = variant.merged_options()
+        try:
+            kind(EngineSpec(block.engine, model, options={**block.options, **block.http_options(), **merged}))
+        except EngineError as error:
+            yield Problem(str(error), f"engines.{number}.variants.{name}" if merged else f"engines.{number}.options")
+
+
+def _levels(block: EngineBlock) -> tuple[str, ...]:
+    """Return the levels of an engine; () if the server decides them, or the engine cannot be imported."""
+    try:
+        return tuple(engine_class(block.engine).levels())
+    except EngineError:
+        return ()
+
+
+def _adapter_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield the adapters that do not exist; a name such as `org/adapter` may be a hub id."""
+    for number, model in enumerate(scenario.model):
+        if model.lora is None:
+            continue
+        path = Path(model.lora).expanduser()
+        for engine in dict.fromkeys(block.engine for block in scenario.engines):
+            if (why := _wrong_adapter(engine, model.lora, path)) is not None:
+                yield Problem(why, f"model.{number}.lora")
+
+
+def _wrong_adapter(engine: str, name: str, path: Path) -> str | None:
+    try:
+        suffix = getattr(engine_class(engine), "adapter_suffix", None)
+    except EngineError:
+        return None
+    may_be_hub_id = suffix is None and name.count("/") == 1 and not name.startswith((".", "~"))
+    if not path.exists():
+        return None if may_be_hub_id else f"there is no adapter `{name}`; correct the path, it counts from {Path.cwd()}"
+    if suffix is not None and path.suffix != suffix:
+        return f"{engine} takes a `{suffix}` file, not `{name}`; convert it with llama.cpp's convert_lora_to_gguf.py"
+    return None
+
+
+def _reference_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield what the reference of quality names and no engine of the scenario has."""
+    wanted = None if scenario.quality is None else scenario.quality.reference
+    blocks = [] if wanted is None else [one for one in scenario.engines if wanted.engine in (None, one.engine)]
+    if wanted is not None and (why := _wrong_reference(wanted, blocks, scenario)) is not None:
+        yield Problem(why, "quality.reference")
+
+
+def _wrong_reference(wanted: Reference, blocks: list[EngineBlock], scenario: Scenario) -> str | None:
+    if not blocks and not any(map(_scores, _engines(scenario))):
+        return None  # The results say that these engines cannot be scored.
+    if not blocks:
+        return f"the scenario has no engine `{wanted.engine}`; {near(str(wanted.engine), _engines(scenario))}"
+    variants = [name for block in blocks for name in block.variants]
+    if wanted.variant is not None and wanted.variant not in variants:
+        hint = near(wanted.variant, variants) if variants else "there are no `variants`"
+        return f"no engine has a variant `{wanted.variant}`; {hint}"
+    levels = [{*_levels(block), *(one.level for one in block.quantization)} for block in blocks]
+    if wanted.quantization is None or not all(levels) or any(wanted.quantization in one for one in levels):
+        return None
+    return f"no engine has a level `{wanted.quantization}`; {near(wanted.quantization, set().union(*levels))}"
+
+
+def _scores(engine: str) -> bool:
+    try:
+        return hasattr(engine_class(engine), "score")
+    except EngineError:
+        return False
+
+
+def _engines(scenario: Scenario) -> set[str]:
+    return {block.engine for block in scenario.engines}
