@@ -247,6 +247,9 @@ class HttpEngine:
             raise StartFailed(f"{url} answered with an HTML page; {advice}")
         entries = page.content.get(listed) if page.content is not None else None
         if page.status != 200 or not isinstance(entries, list):
+            if self._options.served_model is not None and page.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return None
+            advice = f"{advice}, or name its model in served_model if it has no list"
             raise StartFailed(f"{url} did not list its models (status {page.status}); {advice}")
         return {str(entry[name]): entry for entry in entries if isinstance(entry, dict) and name in entry}
 

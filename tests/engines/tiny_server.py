@@ -2,7 +2,7 @@
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
     [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--host ADDRESS] [--until-close]
-    [--kill-after N] [--owner NAME] [--reset PATH] [--own-temperature]
+    [--kill-after N] [--owner NAME] [--reset PATH] [--own-temperature] [--no-list STATUS]
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Engine:
         if request.path == "/health":
             self.health_checks += 1
             return 503 if self.health_checks <= self.options.unready else 200, {}
+        if request.path == "/v1/models" and self.options.no_list is not None:
+            return self.options.no_list, "ok", "text/plain"
         if request.path == "/v1/models" and self.options.loading > 0:
             self.options.loading -= 1
             return 503, {"error": "loading"}
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--reset", help="the route that drops its cache")
     parser.add_argument("--until-close", action="store_true", help="end replies by closing, without chunks")
     parser.add_argument("--kill-after", type=int, help="the next request after so many whole replies kills the server")
+    parser.add_argument("--no-list", type=int, help="status of its list of models, which says `ok`")
     parser.add_argument("--own-temperature", action="store_true", help="refuse requests that name a temperature")
     parser.add_argument("--certificate", help="a file with certificate and key: speak TLS")
     options = parser.parse_args()

@@ -114,6 +114,20 @@ def test_a_server_without_a_list_gets_the_scenarios_name() -> None:
     assert (info.model, engine.endpoint().model, info.context_tokens) == ("mine", "mine", None)
 
 
+@pytest.mark.parametrize("status", [200, 405])
+def test_a_server_that_refuses_its_list_can_be_measured_under_a_stated_name(status: int) -> None:
+    """Some servers answer `ok` or 405; without `served_model` the sentence names both ways out."""
+    with running(f"--no-list {status}") as url:
+        info, engine = started(url=url, served_model="mine")
+        assert (info.model, engine.endpoint().model) == ("mine", "mine")
+        with pytest.raises(StartFailed) as caught:
+            started(url=url)
+    assert str(caught.value) == (
+        f"{url}/v1/models did not list its models (status {status}); set url to the base address of the API, or name "
+        "its model in served_model if it has no list"
+    )
+
+
 def test_a_page_instead_of_an_api_is_recognised() -> None:
     """HTML means that the address is wrong."""
     with running("--html") as url, pytest.raises(StartFailed) as caught:
