@@ -14,11 +14,11 @@ from harness.units import enumerated
 
 
 def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
-    """A line for each load of a plan some of whose quantiles will be bounds, however the requests turn out."""
+    """A line for each load too short for a quantile that its limits name, however the requests turn out."""
     cells = [cell for cell in planned if isinstance(cell, Cell)]
     times = max((cell.repetition for cell in cells), default=1)
     plans = {plan.name: plan for cell in cells for plan in cell.trials}
-    lines = (will_be_bounds(name, plan.load, plan.workload, plan.limits, times) for name, plan in plans.items())
+    lines = (will_be_bounds(name, plan.load, plan.workload, plan.limits, times, ()) for name, plan in plans.items())
     return [line for line in lines if line]
 
 
@@ -29,20 +29,25 @@ def foretold_of(scenario: Scenario) -> list[str]:
     for loads in blocks:
         for name, load in zip(load_names(loads), loads, strict=True):
             limits = (*scenario.limits, *load.limits)
-            lines[name] = will_be_bounds(name, load, scenario.workload, limits, scenario.repetitions)
+            lines[name] = will_be_bounds(name, load, scenario.workload, limits, scenario.repetitions, ())
     return [line for line in lines.values() if line]
 
 
 def will_be_bounds(
-    name: str, load: Load, workload: Workload, limits: Iterable[str] = (), repetitions: int = 1
+    name: str,
+    load: Load,
+    workload: Workload,
+    limits: Iterable[str] = (),
+    repetitions: int = 1,
+    always: Iterable[float] = LEVELS,
 ) -> str | None:
     """What to say before a load runs; None where every quantile may be a number, or nobody knows how many requests
-    there will be. limits: whose levels count, too.   repetitions: which are taken together.
+    there will be. limits: whose levels count, too.   repetitions: which are taken together.   always: further levels.
     """
     expected = measured_requests(load, workload)
     if expected is None:
         return None
-    levels = sorted({*LEVELS, *(p for _, p in limited(limits))})
+    levels = sorted({*always, *(p for _, p in limited(limits))})
     lacking = [p for p in levels if expected * repetitions < stats.floor_two_sided(p)]
     if not lacking:
         return None

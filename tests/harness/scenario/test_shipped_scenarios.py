@@ -9,12 +9,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from harness.errors import UsageError
+from harness.scenario.engine_problems import level_problems
 from harness.scenario.reader import load
 from harness.scenario.reference import json_schema
 from harness.scenario.templates import EDITOR_LINE, init_template, list_scenarios, shipped_path
 from harness.schedule.cells import Cell, Skip
-from harness.schedule.estimate import estimate
+from harness.schedule.estimate import estimate, over_budget
 from harness.schedule.matrix import expand
+from harness.verdict.forecast import foretold_of
 
 NAMES = sorted(list_scenarios())
 
@@ -40,6 +42,14 @@ def test_each_loads_expands_and_ends_within_minutes(name: str) -> None:
     models = len({cell.model for cell in cells})
     assert estimate(planned).time_s.low <= 180 * (1 if models == 1 else 6)
     assert estimate(planned).requests.low <= 1_400 * (1 if models == 1 else 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_validates_without_a_word(name: str) -> None:
+    """No quantile of a limit needs more requests than its loads send, no level is missing, no budget too small."""
+    scenario = load(shipped_path(name), env={})
+    assert [*foretold_of(scenario), *level_problems(scenario)] == []
+    assert over_budget(scenario.budget, estimate(expand(scenario))) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
