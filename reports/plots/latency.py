@@ -198,7 +198,7 @@ def _length_table(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[s
         return first_rows(Table("", ("latency", "prompt, tokens", "ms"), listed), "are in records.parquet")
     named = [(metric, key) for metric in metrics for key in ("p50_ms", "p95_ms")]
     rows: list[tuple[Cell, ...]] = []
-    for _, group in bins.groupby("tokens", sort=True):
+    for _, group in bins[bins["n"] > 0].groupby("tokens", sort=True):
         found = {str(row["metric"]): row for row in group.to_dict("records")}
         values = [found.get(metric, {}).get(key, math.nan) for metric, key in named]
         sizes = (number(float(group["tokens"].iloc[0])), number(float(group["n"].max())))

@@ -30,19 +30,22 @@ def dots_of(x: Floats, y: Floats) -> Ints:
         return np.arange(len(x))
     picked = []
     for first, last in _slices(x, np.linspace(x[0], x[-1], PARTS + 1)):
+        if first == last:
+            continue
         wanted = np.unique([int(np.ceil((last - first - 1) * share)) for share in SHOWN_QUANTILES])
         picked.append(first + np.argpartition(y[first:last], wanted)[wanted])
     return np.sort(np.concatenate(picked))
 
 
 def bins_of(x: Floats, y: Floats, edges: Floats) -> tuple[Floats, Ints, Floats, Floats]:
-    """Return x (mean), n, p50 and p95 of y between edges of x, which is ascending; empty parts are left out.
+    """Return x (mean), n, p50 and p95 of y between edges of x, which is ascending; an empty part has x of its middle.
 
     A quantile is NaN for fewer than LEAST_FOR_P50 or LEAST_FOR_P95 points.
     """
     parts = _slices(x, edges)
     n = np.array([b - a for a, b in parts], dtype=np.int64)
-    means = np.array([float(x[a:b].mean()) for a, b in parts])
+    middles = (edges[1:] + edges[:-1]) / 2
+    means = np.array([float(x[a:b].mean()) if b > a else middle for (a, b), middle in zip(parts, middles, strict=True)])
     p50, p95 = (
         np.array([quantile(y[a:b], p) if b - a >= least else np.nan for a, b in parts])
         for p, least in ((0.5, LEAST_FOR_P50), (0.95, LEAST_FOR_P95))
@@ -73,4 +76,4 @@ def _slices(x: Floats, edges: Floats) -> list[tuple[int, int]]:
         return []
     begins = np.searchsorted(x, edges)
     begins[-1] = len(x)
-    return [(int(a), int(b)) for a, b in pairwise(begins) if b > a]
+    return [(int(a), int(b)) for a, b in pairwise(begins)]

@@ -158,6 +158,17 @@ def test_peaks_of_memory_outlive_thinning() -> None:
     assert set(zip(gauges["source"], gauges["name"], strict=True)) == {("engine", "rss_bytes"), ("gpu1", "power_w")}
 
 
+def test_a_time_without_requests_is_a_gap() -> None:
+    """Two bursts with nothing between them: the parts in between are there, without a quantile to draw a line to."""
+    records = [streamed(i, at, ttft_ms=50.0) for i, at in enumerate([*range(0, 2000, 10), *range(18_000, 20_000, 10)])]
+    bins = series(trial_of(records, end_s=20.0))["latency_bins"].query("metric == 'ttft_ms'")
+    between = bins[(bins["at_s"] > 3) & (bins["at_s"] < 17)]
+    assert len(between) > 5
+    assert between["p50_ms"].isna().all()
+    assert not between["n"].any()
+    assert bins["at_s"].is_monotonic_increasing
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e6)), min_size=1, max_size=2000))
 def test_dots_hold_the_extremes(points: list[tuple[float, float]]) -> None:
     """The greatest and the least of all points are drawn, at most MAX_DOTS of them; bins count every point once."""
