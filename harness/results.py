@@ -12,6 +12,7 @@ from harness.analysis.facts import facts_of
 from harness.analysis.reading import StoredTrial, read
 from harness.analysis.repetitions import spreads
 from harness.analysis.samples.gauges import CellSamples
+from harness.analysis.series.pooled import pooled
 from harness.analysis.series.trial import series_of
 from harness.analysis.summary import KEYS, Measures, levels_for, measure, tidy
 from harness.errors import ExitCode
@@ -45,6 +46,7 @@ class Results:
     exit_code: ExitCode  # as if the run ended now
     definitions: list[dict[str, str]] = field(default_factory=metrics.definitions)
     decisions: list[dict[str, Any]] = field(default_factory=list)  # see `decision.decide`
+    pooled: dict[tuple[str, ...], dict[str, pd.DataFrame]] = field(default_factory=dict)  # see `pooled.pooled`
 
 
 def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | None = None) -> Results:
@@ -77,7 +79,9 @@ def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | Non
     verdicts = gate.judge_all(groups, summary)
     code = _exit_code(manifest, verdicts, validity)
     decisions = decide(manifest, summary, validity, verdicts, facts)
-    return Results(manifest, summary, validity, facts, verdicts, series, code, decisions=decisions)
+    return Results(
+        manifest, summary, validity, facts, verdicts, series, code, decisions=decisions, pooled=pooled(measures)
+    )
 
 
 def _compare_starts(

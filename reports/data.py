@@ -35,6 +35,7 @@ class ReportData:
             front, beaten_by, limits, chosen. A value is {value, low, high, bound, n, unit, source, reason}, or None.
         series: Per (cell, trial) the frames distribution, classes, latency, latency_bins, lengths, length_bins, rates,
             slices, gauges, and phases, bursts.
+        pooled: Per keys of the summary the frames distribution and histogram of all repetitions.
     """
 
     title: str
@@ -46,6 +47,7 @@ class ReportData:
     definitions: Sequence[dict[str, str]] = ()
     decisions: Sequence[dict[str, Any]] = ()
     series: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    pooled: dict[tuple[str, ...], dict[str, pd.DataFrame]] = field(default_factory=dict)
     exit_code: int | None = None
     calibration: str = ""
     late_readings_above: float = 1.0

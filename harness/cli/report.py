@@ -103,6 +103,7 @@ def report_data(results: Results) -> ReportData:
         definitions=results.definitions,
         decisions=results.decisions,
         series=results.series,
+        pooled=results.pooled,
         exit_code=int(results.exit_code),
         calibration=sentence(results.manifest.provenance.calibration),
         late_readings_above=LATE_READINGS.value,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from harness.analysis.distributions import Distribution
 from harness.analysis.series.clouds import stacked
-from harness.analysis.stats import ALPHA, LEVELS, Floats, Ints, binomial_quantiles
+from harness.analysis.stats import ALPHA, LEVELS, Floats, Ints, Ordered, binomial_quantiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +21,16 @@ COLUMNS = ("metric", "share", "ms", "low_ms", "high_ms", "n")
 _LOWEST = -2.4  # standard deviations: 0.8 %, the lowest level of interest
 
 
-def curves_of(found: Mapping[str, Distribution], metrics: tuple[str, ...] = CURVES) -> pd.DataFrame:
+class Curved(Protocol):
+    """Distribution of one trial, or of several together."""
+
+    @property
+    def ordered(self) -> Ordered: ...
+
+    def effective_size(self, p: float) -> float: ...
+
+
+def curves_of(found: Mapping[str, Curved], metrics: tuple[str, ...] = CURVES) -> pd.DataFrame:
     """Return the inverse CDF of some metrics, with the columns COLUMNS; at most CURVE_POINTS + len(NAMED) rows of each.
 
     share: of the requests at most as slow as ms.   low_ms, high_ms: 95 % interval of that quantile, NaN for too few.
@@ -32,7 +40,7 @@ def curves_of(found: Mapping[str, Distribution], metrics: tuple[str, ...] = CURV
     return stacked(curves, COLUMNS[1:])
 
 
-def _curve(distribution: Distribution) -> tuple[Floats, Floats, Floats, Floats, Ints]:
+def _curve(distribution: Curved) -> tuple[Floats, Floats, Floats, Floats, Ints]:
     """Return the columns behind `metric`."""
     ordered = distribution.ordered
     n = ordered.n
@@ -60,7 +68,7 @@ def _levels(n: int) -> Floats:
     return levels
 
 
-def _band(distribution: Distribution, levels: Floats) -> tuple[Floats, Floats]:
+def _band(distribution: Curved, levels: Floats) -> tuple[Floats, Floats]:
     """Return the ends of the intervals: exact binomial ranks at the effective sample size (`stats.ordered_quantile`).
 
     Between two of LEVELS that size is the upper one's.
