@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench docs wheel clean
+	test-gpu test-lowest coverage mutants bench battery docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -122,6 +122,9 @@ bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory ta
 	$(BIN)/python -m pytest benchmarks -q -s
 	$(ENGINES)/bin/python -m pytest benchmarks/test_engine_overhead.py -m engines -q -s
 	$(VLLM)/bin/python -m pytest benchmarks/test_engine_overhead.py -m vllm_inside -q -s
+
+battery: $(STAMP)  ## whole runs against a server of known truth: how often their verdict is right
+	$(BIN)/python -m benchmarks.battery
 
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.scenario.reference
