@@ -130,7 +130,8 @@ def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Seq
         validity[key] = Validity(Level.INVALID, (why,)) if invalid else Validity(Level.VALID)
         facts[key] = facts_of(one.cell, reading, one.samples())
         measures += measure(one, reading, one.samples())
-    summary = pd.concat([tidy(measures, extra), _quality(manifest, choices)], ignore_index=True)
+    frames = [frame for frame in (tidy(measures, extra), _quality(manifest, choices)) if len(frame)]
+    summary = pd.concat(frames, ignore_index=True) if frames else tidy([], extra)
     verdicts = judge_all([*_groups(manifest, validity, facts), *_quality_groups(manifest)], summary)
     code = _exit_code(manifest, verdicts, validity)
     decisions = decide(manifest, summary, validity, verdicts, facts)

@@ -72,7 +72,7 @@ def _hub_error(name: str) -> Exception:
 
     response = SimpleNamespace(headers={}, status_code=404, request=None)
     kind: type[Exception] = getattr(errors, name)
-    if issubclass(kind, errors.HfHubHTTPError):
+    if issubclass(kind, errors.HfHubHTTPError) and not issubclass(kind, FileNotFoundError):
         return kind("404 for some reason", response=response)  # type: ignore[arg-type]
     return kind("for some reason")
 
