@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
+from engines.http import engine as http
+from engines.huggingface import options as huggingface
+from engines.llamacpp import options as llamacpp
+from engines.vllm import options as vllm
 from harness.cli.app import app
 from harness.errors import ExitCode
 from harness.scenario.reader import load
@@ -16,6 +22,14 @@ from harness.scenario.reader import load
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NOT_BUILT = {ExitCode.REGRESSED}
+OPTIONS = [
+    http.HttpOptions,
+    huggingface.Options,
+    llamacpp.LlamaServerOptions,
+    llamacpp.LlamaCppOptions,
+    llamacpp.LlamaCppServerOptions,
+    vllm.VllmOptions,
+]
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -86,6 +100,22 @@ def test_there_are_commands_and_scenarios_to_check() -> None:
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
     assert sum(len(commands(text)) for text in texts) >= 5
     assert sum(len(blocks(text, "yaml")) for text in texts) >= 1
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: f"{options.__module__}.{options.__name__}")
+def test_every_option_of_an_engine_is_documented(options: Any) -> None:
+    """docs/engines.md names it between backticks."""
+    text = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    assert [one.name for one in fields(options) if not re.search(rf"`{one.name}\b", text)] == []
+
+
+def test_examples_of_single_tests_select_some() -> None:
+    """A command that runs a part of a file in CONTRIBUTING.md names tests that are there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    examples = re.findall(r"pytest (tests/\S+\.py) -k (\w+)", text)
+    assert examples
+    for path, word in examples:
+        assert re.search(rf"^def test_\w*{word}", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_the_table_of_exit_codes() -> None:
