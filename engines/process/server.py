@@ -354,9 +354,19 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _members(group: int) -> list[psutil.Process]:
+    """Return the processes of a group, which no longer are descendants once their parent has ended."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getpgid(pid) == group:
+                found.append(psutil.Process(pid))
+    return found
+
+
 async def _end_tree(process: subprocess.Popen[bytes]) -> None:
     """End a session leader, its group, and its descendants that have left the group."""
-    others = _descendants(process.pid)
+    others = list({*_descendants(process.pid), *_members(process.pid)})
 
     def have_ended() -> bool:
         return process.poll() is not None and not any(map(is_working, others))

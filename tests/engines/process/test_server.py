@@ -150,6 +150,30 @@ def test_a_server_that_is_killed_later_is_noticed(tmp_path: Path) -> None:
     assert asyncio.run(body()) == f'the server {sys.executable!r} was killed by SIGKILL; its last line: "serving"'
 
 
+def test_what_a_killed_server_leaves_is_ended_politely(tmp_path: Path) -> None:
+    """A worker whose server was killed by somebody else gets the polite signal, and stop() waits for its end."""
+    log = tmp_path / "log"
+    worker = "import signal,sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('done'))); "
+    worker += "print('ready', flush=True); signal.pause()"
+    code = "import socket,subprocess,sys; server = socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
+    code += f"subprocess.run([sys.executable, '-c', {worker!r}])"
+
+    async def body() -> int:
+        server = ServerProcess(ServerCommand(shlex.join([sys.executable, "-c", code, "{port}"]), log_path=log))
+        await server.start()
+        while "ready" not in log.read_text():
+            await asyncio.sleep(0.01)
+        leader, member = server.pids()
+        psutil.Process(leader).kill()
+        while server.alive() is None:
+            await asyncio.sleep(0.01)
+        await server.stop()
+        return member
+
+    assert gone(asyncio.run(body()))
+    assert "done" in log.read_text()
+
+
 @pytest.mark.parametrize(
     ("listener", "limit_s", "seen"),
     [("refuses", 60, "status 503"), ("hangs", 0.25, r"no answer within 0\.25 s"), (None, 60, "nothing answered")],
