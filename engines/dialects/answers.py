@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import isfinite
 from typing import Any
 
 import orjson
@@ -150,7 +149,7 @@ def amount_at(event: Mapping[str, Any], name: str, factor: float = 1.0) -> float
     found = event.get(name)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _MOST:
         return None
-    return float(found) * factor if isfinite(found) else None
+    return float(found) * factor
 
 
 def reported_of(**amounts: float | None) -> dict[str, float] | None:

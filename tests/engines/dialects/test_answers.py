@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engines.base import Chunk, ChunkKind, Usage
-from engines.dialects.answers import count_chunks, count_of, mend, pieces_of, usage_of
+from engines.dialects.answers import amount_at, count_chunks, count_of, mend, pieces_of, tool_text, usage_of
 from engines.dialects.base import Pieces
 
 CONTENT, REASONING, EMPTY, FINISH = ChunkKind.CONTENT, ChunkKind.REASONING, ChunkKind.EMPTY, ChunkKind.FINISH
@@ -39,6 +39,15 @@ def test_a_token_count_is_a_whole_number(stated: object, count: int | None) -> N
 def test_invalid_counts_are_unknown_and_noted(stated: tuple[Any, ...], usage: Usage, note: str) -> None:
     """The valid counts stay; the note quotes the first 40 characters of each invalid one."""
     assert usage_of(*stated) == (usage, note)
+
+
+@pytest.mark.parametrize(
+    ("stated", "amount"),
+    [(0, 0.0), (2.5, 5.0)] + [(wrong, None) for wrong in (-1, float("nan"), float("inf"), True, "3", None, 10**40)],
+)
+def test_an_amount_is_a_number_from_zero_up(stated: object, amount: float | None) -> None:
+    """In its own unit, times the factor to ours."""
+    assert amount_at({"mb": stated}, "mb", 2.0) == amount
 
 
 @pytest.mark.parametrize("nothing", ["", None, False, [], {}])
@@ -132,6 +141,30 @@ def test_halves_of_a_character_are_joined_within_their_kind() -> None:
         Chunk(CONTENT, "\N{GRINNING FACE}b", 3),
         Chunk(FINISH, finish_reason="st\N{REPLACEMENT CHARACTER}op"),
     ]
+
+
+def test_bytes_of_a_character_are_joined() -> None:
+    """Bytes that are not UTF-8 alone come as lone surrogates (see `tolerant`)."""
+    chunks = [Chunk(CONTENT, "caf\udcc3", 1), Chunk(CONTENT, "\udca9!", 1)]
+    mend(chunks)
+    assert chunks == [Chunk(CONTENT, "caf", 1), Chunk(CONTENT, "\N{LATIN SMALL LETTER E WITH ACUTE}!", 1)]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ({"function": {"name": "f", "arguments": '{"a":1}'}}, 'f{"a":1}'),
+        ({"custom": {"name": "f", "input": "words"}}, "fwords"),
+        ({"name": "f", "parameters": {"a": 1}}, 'f{"a":1}'),
+        ({"type": "input_json_delta", "partial_json": '{"a'}, '{"a'),
+        ({"name": "f"}, "f"),
+        ({}, ""),
+        ("f", ""),
+    ],
+)
+def test_generated_text_of_a_tool_call(call: object, text: str) -> None:
+    """The name and what it is called with, in the places where servers put them."""
+    assert tool_text(call) == text
 
 
 def test_a_broken_name_of_a_backend_is_mended_too() -> None:

@@ -147,6 +147,32 @@ def test_finish_reasons_that_mean_failure(reason: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("abort", "'abort'"),
+        ({"type": "abort"}, "'abort'"),
+        ({"type": "abort", "message": "abort"}, "'abort'"),
+        ({"reason": "abort", "message": BOOM}, f"'abort': {BOOM}"),
+    ],
+)
+def test_a_bad_end_has_a_message_if_there_is_one(reason: Any, words: str) -> None:
+    """The name alone is no message."""
+    expected = f"the server ended its reply with the finish reason {words}"
+    assert ending(reason) == [Chunk(ChunkKind.ERROR, expected)]
+
+
+@pytest.mark.parametrize(("levels", "found"), [(0, BOOM), (3, BOOM), (4, BOOM), (5, "")])
+def test_a_message_is_looked_for_within(levels: int, found: str) -> None:
+    """Below keys of any name, five levels down; from there on the whole object stands for it."""
+    inner: dict[str, Any] = {"message": BOOM}
+    for _ in range(levels):
+        inner = {"zone": inner}
+    event = {"error": {"code": 500}, "zone": inner}
+    expected = found or orjson.dumps(event).decode()
+    assert failure_in(event, alone=True) == expected
+
+
+@pytest.mark.parametrize(
     "reason",
     ["stop", "length", "tool_calls", "content_filter", "eos_token", "model_length", "function_call", "end_turn"],
 )

@@ -74,6 +74,38 @@ def test_wherever_it_is_cut(way: str, kind: str, places: list[int]) -> None:
         assert ends[read - 1] >= last  # read 0 brought the head
 
 
+@pytest.mark.parametrize(
+    ("kind", "framing"),
+    [
+        ("Text/Event-Stream; charset=utf-8", Framing.EVENTS),
+        ("application/x-ndjson", Framing.LINES),
+        ("application/json-lines", Framing.LINES),
+        ("application/json", Framing.DOCUMENT),
+        ("text/html", Framing.PAGE),
+        ("text/plain", Framing.EVENTS),
+        ("", Framing.EVENTS),
+    ],
+)
+def test_the_content_type_decides_where_the_bytes_do_not(kind: str, framing: Framing) -> None:
+    """A body that begins with neither a field, nor JSON, nor a page."""
+    assert framing_of(WireResponse(200, {"content-type": kind}, [b"Hello"])) is framing
+
+
+@pytest.mark.parametrize(
+    ("body", "one_line"),
+    [
+        (b'data: {"a": 1}\ndata: [DONE]\n', True),
+        (b'data: {"a": 1}\n\ndata: [DONE]\n', False),
+        (b'data: {"a":\ndata: 1}\n', False),
+        (b'data: {"a": 1}\ndata: words\n', False),
+        (b'data: {"a": 1}\n', False),
+    ],
+)
+def test_one_line_end_may_end_an_event(body: bytes, one_line: bool) -> None:
+    """Seen from the first two lines of data."""
+    assert one_line_each(body) is one_line
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_document_is_no_stream(kind: str) -> None:
     """A document has no TTFT under any content type, on one line or many, with leading blanks or without."""

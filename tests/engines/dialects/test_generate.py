@@ -47,7 +47,9 @@ def test_a_request_with_statistics() -> None:
         "user": "u",
         "generation_config": {"max_new_tokens": 7, "min_new_tokens": 7, "temperature": 0.5, "do_sample": True},
     }
-    assert dialect.encode(Request("hi", 7, stream=False), None).path == "/generate"
+    plain = dialect.encode(Request("hi", 7, stream=False), None)
+    assert (plain.path, plain.headers["accept"]) == ("/generate", "application/json")
+    assert "model_name" not in json.loads(plain.body)
 
 
 def test_a_request_to_a_platform_with_backends() -> None:

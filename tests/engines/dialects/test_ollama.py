@@ -94,6 +94,13 @@ def test_thoughts_answers_and_tools() -> None:
     assert thought[1] == Chunk(ChunkKind.REASONING, "hm")
 
 
+def test_chunks_of_one_line_came_together() -> None:
+    """All but the first of a line are joined to the chunk before."""
+    lines = line(message={"content": "a"}) + line(message={"thinking": "hm", "content": "b"}) + line(**DONE)
+    found = dialects.get("ollama-chat").decode(WireResponse(200, LINES, [lines]))
+    assert (len(found), found.joined) == (5, [2, 4])
+
+
 def test_a_whole_reply() -> None:
     """A single document holds text, counts and finish."""
     found = decoded(

@@ -53,6 +53,19 @@ def test_completion_request() -> None:
     }
 
 
+def test_an_endpoint_adds_its_own_fields() -> None:
+    """`unsaid` stands unless the scenario says otherwise; `exact` replaces the usual keys of exact lengths."""
+    more = {"unsaid": {"top_k": 0, "min_p": 0.0}, "exact": {"ignore_eos": True}}
+    wire = dialects.get("openai-completions", {"min_p": 0.1}, **more).encode(Request("hi", 7, exact=True), None)
+    body = json.loads(wire.body)
+    assert {key: body.get(key) for key in ("top_k", "min_p", "ignore_eos", "min_tokens")} == {
+        "top_k": 0,
+        "min_p": 0.1,
+        "ignore_eos": True,
+        "min_tokens": None,
+    }
+
+
 def test_chat_request() -> None:
     """A chat sends one user message; without a stream no stream options; token ids cannot be sent."""
     wire = dialects.get("openai-chat").encode(Request("hi", 7, stream=False), None)
@@ -102,6 +115,30 @@ def test_chat_stream_kinds() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("usage", "output"),
+    [
+        ({"completion_tokens": 5, "reasoning_tokens": 7, "total_tokens": 15}, 12),  # beside the reasoning
+        ({"completion_tokens": 12, "reasoning_tokens": 7, "total_tokens": 15}, 12),  # with it
+        ({"completion_tokens": 5, "reasoning_tokens": 7}, 5),
+        ({"completion_tokens": 5, "total_tokens": 8}, 5),
+    ],
+)
+def test_reasoning_is_part_of_the_output(usage: dict[str, int], output: int) -> None:
+    """Some servers count it apart, which their total shows."""
+    (found,) = decoded("openai-chat", event({"choices": [], "usage": {"prompt_tokens": 3, **usage}}))
+    assert found == Chunk(ChunkKind.USAGE, usage=Usage(3, output, usage.get("reasoning_tokens")))
+
+
+@pytest.mark.parametrize(
+    "tokens", [{"token_ids": [7, 8]}, {"logprobs": {"content": [{}, {}]}}, {"logprobs": {"tokens": ["a", "b"]}}]
+)
+def test_a_choice_may_state_its_tokens(tokens: dict[str, object]) -> None:
+    """By their ids or their probabilities; without text they are tokens all the same."""
+    body = event({"choices": [{"text": "ab", **tokens}]}) + event({"choices": [{"text": "", **tokens}]})
+    assert [(one.text, one.tokens) for one in decoded("openai-completions", body)] == [("ab", 2), ("", 2)]
+
+
 def test_errors() -> None:
     """An error inside a good stream, a refusal and a web page are ERROR chunks with the server's words."""
     inside = decoded("openai-completions", piece() + event({"error": {"message": "out of memory"}}))
@@ -128,6 +165,19 @@ def test_an_event_belongs_to_the_read_that_completes_it() -> None:
     reads = [body[:10], body[10 : len(one)], body[len(one) : -1], body[-1:]]
     found = dialects.get("openai-completions").decode(WireResponse(200, STREAM, reads))
     assert [(read, chunk.text) for read, chunk in found] == [(1, " a"), (3, " b")]
+
+
+def test_an_event_without_its_end_is_complete_with_the_last_read() -> None:
+    """Only the end of the body ends it, and that may bring no byte."""
+    found = dialects.get("openai-completions").decode(WireResponse(200, STREAM, [piece(" a")[:-1], b""]))
+    assert [(read, chunk.text) for read, chunk in found] == [(1, " a")]
+
+
+def test_chunks_of_one_document_came_together() -> None:
+    """All but the first are joined to the chunk before."""
+    body = json.dumps({"choices": [{"message": {"reasoning": "hm", "content": "hi"}, "finish_reason": "stop"}]})
+    found = dialects.get("openai-chat").decode(WireResponse(200, {}, [body.encode()]))
+    assert (found.kinds, found.joined) == ([ChunkKind.REASONING, ChunkKind.CONTENT, ChunkKind.FINISH], [1, 2])
 
 
 def test_half_an_event_at_the_end_is_no_error() -> None:
