@@ -227,6 +227,25 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """Expected speed of an engine.
+
+    Attributes:
+        start_s: From launching it until it is ready.
+        first_s: From a slot to the first token, without the prompt.
+        prompt_token_s: Added for each token of the prompt.
+        token_s: From token to token.
+        slots: Requests side by side without slowing each other down; None: any number.
+    """
+
+    start_s: float
+    first_s: float
+    prompt_token_s: float
+    token_s: float
+    slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Address and wire format of a served engine.
 
@@ -362,6 +381,14 @@ class EstimatingEngine(Protocol):
 
         A cell is skipped because of the estimate. A lower bound never skips a cell that would have fitted.
         """
+
+
+@runtime_checkable
+class PredictableEngine(Protocol):
+    """Engine that states its speed before it starts, for the estimate of a run's time."""
+
+    def speed(self) -> Speed:
+        """Return the expected speed."""
 
 
 @dataclass(frozen=True, slots=True)

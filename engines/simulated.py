@@ -26,6 +26,7 @@ from engines.base import (
     EngineSpec,
     LevelUnsupported,
     Request,
+    Speed,
     StartFailed,
     Usage,
 )
@@ -136,6 +137,13 @@ class SimulatedEngine:
         self._running = True
         model = self._spec.model.name if self._spec.model else None
         return EngineInfo("simulated", "1", model, level=self._spec.level, options=asdict(self._options))
+
+    def speed(self) -> Speed:
+        """Return the set speed, for the estimate of a run's time."""
+        options, factor = self._options, 1 / self._speed
+        prompt_token_s = 1 / options.prefill_tokens_per_s if options.prefill_tokens_per_s else 0.0
+        first_s, token_s = options.ttft_ms / 1e3, options.tpot_ms / 1e3
+        return Speed(options.load_s, first_s * factor, prompt_token_s * factor, token_s * factor, options.max_batch)
 
     async def stop(self) -> None:
         """Release everything. Replies in progress end with EngineError."""

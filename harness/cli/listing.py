@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.errors import UsageError
-from harness.units import format_bytes, format_duration
+from harness.units import format_bytes
 from reports.format import sampling
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from harness.schedule.availability import Support
     from harness.schedule.cells import Cell, Skip
     from harness.schedule.estimate import Estimate
-    from harness.units import Range
 
 BYTES_PER_RECORD = 500
 BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the uncompressed stream
@@ -70,6 +70,7 @@ def _support_lines(one: Support) -> Iterator[str]:
 def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) -> str:
     """Return the configurations, trials and skips of a run, with an estimate of time and disk space in `folder`."""
     from harness.schedule.cells import Skip
+    from harness.schedule.duration import run_time_s
     from harness.schedule.estimate import estimate
 
     lines, ways = [f"{scenario.title}: {scenario.description}".rstrip(": ")], list[str]()
@@ -81,35 +82,30 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
         lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}" for plan in cell.trials]
         ways += [sampling(one.sampling.as_options()) for plan in cell.trials for one in plan.workloads]
     lines += [f"sampling   {way}" for way in dict.fromkeys(ways)]
-    lines += _totals(estimate(planned), folder)
+    lines += _totals(estimate(planned), run_time_s(scenario, planned), folder)
     if scenario.quality is not None:
         lines.append(f"quality    up to {scenario.quality.tokens:,} tokens for each cell")
     return "\n".join(lines)
 
 
-def _totals(wanted: Estimate, folder: Path) -> list[str]:
+def _totals(wanted: Estimate, time_s: float, folder: Path) -> list[str]:
     free = shutil.disk_usage(next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())).free
-    disk = wanted.tokens.times(BYTES_PER_TOKEN) + wanted.requests.times(BYTES_PER_RECORD)
-    unbounded = "an unknown size (closed loops limited by duration have no bound)"
-    size = unbounded if disk.high is None else format_bytes(disk.high)
+    disk = wanted.likely_tokens * BYTES_PER_TOKEN + wanted.likely_requests * BYTES_PER_RECORD
+    endless = wanted.time_s.high is None
     return [
         f"cells      {wanted.cells}" + (f" and {wanted.skipped} skipped" if wanted.skipped else ""),
         f"trials     {wanted.trials}",
-        f"requests   {_number(wanted.requests)}",
-        f"tokens     {_number(wanted.tokens)}",
-        f"time       {_duration(wanted.time_s)}, and the starts of the engines",
-        f"disk       at most {size}; {format_bytes(free)} are free",
+        f"requests   about {wanted.likely_requests:,.0f}",
+        f"tokens     about {wanted.likely_tokens:,.0f}" + (" and the prompts of files" if wanted.reads_prompts else ""),
+        f"time       about {rounded_time(time_s)}" + ("; without an upper bound, as replies end it" if endless else ""),
+        f"disk       about {format_bytes(disk)}; {format_bytes(free)} are free",
     ]
 
 
-def _number(found: Range) -> str:
-    if found.high is None:
-        return f"at least {found.low:,.0f}; how many more depends on how fast the engine is"
-    return f"about {found.high:,.0f}" if found.low == found.high else f"{found.low:,.0f} to {found.high:,.0f}"
-
-
-def _duration(found: Range) -> str:
-    least = format_duration(round(found.low))
-    if found.high is None:
-        return f"at least {least}"
-    return f"{least} to {format_duration(round(found.high))} (the latter if every request takes until its time-out)"
+def rounded_time(seconds: float) -> str:
+    """Return a time in two units at most: `45s`, `1m45s`, `2h10m`."""
+    minutes, rest_s = divmod(round(seconds / 5) * 5, 60) if seconds >= 60 else (0, math.ceil(seconds))
+    hours, rest_m = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{rest_m}m" if rest_m else f"{hours}h"
+    return (f"{minutes}m" if minutes else "") + (f"{rest_s}s" if rest_s or not minutes else "")

@@ -157,8 +157,8 @@ class CommonLoad(StrictModel):
         count = self.measured_count or 0
         if self.user_count is None:
             return self._until_answered(self.warmup_s + self._seconds_until(count))
-        rounds, think_s = math.ceil(count / self.user_count), self._mean_think_s(workload)
-        return Range((rounds - 1) * think_s, rounds * (self.timeout_s + think_s))
+        rounds, think_s = math.ceil(count / self.user_count), self.mean_think_s(workload)
+        return Range(self.warmup_s + (rounds - 1) * think_s, self.warmup_s + rounds * (self.timeout_s + think_s))
 
     def _until_answered(self, sending_s: float) -> Range:
         return Range(sending_s, sending_s + self.timeout_s)
@@ -177,7 +177,7 @@ class CommonLoad(StrictModel):
         turns = self.turns_of(workload)
         return 1.0 if turns is None else turns.expected_tokens
 
-    def _mean_think_s(self, workload: Workload) -> float:
+    def mean_think_s(self, workload: Workload) -> float:
         """Return the mean time between a user's requests, averaged over the turns of conversations."""
         own, between = self.think_times(workload)
         own_s = 0.0 if own is None else own.expected_s

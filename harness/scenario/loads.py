@@ -401,7 +401,7 @@ class Sessions(CommonLoad):
         if self.sessions is None:
             return super().expected_time_s(workload)
         # Replies of a given number of conversations may take any time.
-        think_s = (self._mean_turns(workload) - 1) * self._mean_think_s(workload)
+        think_s = (self._mean_turns(workload) - 1) * self.mean_think_s(workload)
         return Range(self.warmup_s + (self.sessions - 1) / self.rate + think_s, None)
 
 

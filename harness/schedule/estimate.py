@@ -9,11 +9,12 @@ from engines.cores import usable_cores
 from engines.http.addresses import is_loopback
 from harness.errors import UsageError
 from harness.scenario.base import listed
-from harness.scenario.lengths import Length
 from harness.scenario.loads import Trace
 from harness.scenario.model import Budget, Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip, TrialPlan
+from harness.schedule.duration import history_share, likely_requests
+from harness.schedule.speed import speed_of
 from harness.telemetry.cgroup import free_memory_bytes
 from harness.units import NOTHING, Range, format_bytes
 
@@ -26,6 +27,9 @@ class Estimate:
         requests: Expected number, warm-up included. `high` includes those sent until the measured ones have ended.
         tokens: Prompt and output tokens at their mean lengths; `high` is None for prompts from a file.
         time_s: Time without the starts of engines.
+        likely_requests: Number at the engines' expected speeds, warm-up included.
+        likely_tokens: Tokens of these requests; prompts from a file count as empty.
+        reads_prompts: True if prompts come from a file.
     """
 
     cells: int
@@ -34,9 +38,11 @@ class Estimate:
     requests: Range
     tokens: Range
     time_s: Range
+    likely_requests: float
+    likely_tokens: float
+    reads_prompts: bool
 
 
-_POINTS = 400
 BYTES_PER_REQUEST = 128  # upper bound while the plan is made; tests/harness/schedule/test_size.py measures it
 BYTES_PER_USER = 2048
 BYTES_PER_BYTE_OF_A_TRACE = 16
@@ -48,6 +54,8 @@ def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
     runnable = [cell for cell in cells if isinstance(cell, Cell)]
     plans = [plan for cell in runnable for plan in cell.trials]
     requests = [all_requests(plan) for plan in plans]
+    speeds = [speed for cell in runnable for speed in [speed_of(cell)] * len(cell.trials)]
+    likely = [likely_requests(plan, speed) for plan, speed in zip(plans, speeds, strict=True)]
     return Estimate(
         cells=len(runnable),
         skipped=len(cells) - len(runnable),
@@ -55,6 +63,9 @@ def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
         requests=sum(requests, NOTHING),
         tokens=sum((_tokens(plan, one) for plan, one in zip(plans, requests, strict=True)), NOTHING),
         time_s=sum((plan.load.expected_time_s(plan.workload) for plan in plans), NOTHING),
+        likely_requests=sum(likely),
+        likely_tokens=sum(_tokens(plan, Range.exactly(one)).low for plan, one in zip(plans, likely, strict=True)),
+        reads_prompts=any(workload.prompts is not None for plan in plans for workload in plan.workloads),
     )
 
 
@@ -116,18 +127,10 @@ def _tokens(plan: TrialPlan, requests: Range) -> Range:
         return Range.exactly(recorded)
     parts = [(one.weight, one.workload or plan.workload) for one in plan.classes.values()] or [(1.0, plan.workload)]
     total = sum(weight for weight, _ in parts)
-    again = _history_share(plan.load.turns_of(plan.workload))
+    again = history_share(plan.load.turns_of(plan.workload))
     known = sum(weight / total * (1 + again) * _tokens_per_request(workload) for weight, workload in parts)
     used = requests.times(known)
     return Range(used.low, None) if any(workload.prompts is not None for _, workload in parts) else used
-
-
-def _history_share(turns: Length | None) -> float:
-    """Return the mean number of earlier turns in a request: E[n (n - 1) / 2] / E[n]."""
-    if turns is None:
-        return 0.0
-    counts = [turns.quantile((i + 0.5) / _POINTS) for i in range(_POINTS)]
-    return sum(n * (n - 1) / 2 for n in counts) / sum(counts)
 
 
 def _tokens_per_request(workload: Workload) -> float:

@@ -82,6 +82,7 @@ def test_quickstart_takes_about_two_minutes() -> None:
     """Two cells whose open load takes 43 seconds each, and some short requests."""
     found = estimate(expand(load(shipped_path("quickstart"), env={})))
     assert (found.cells, found.trials, found.time_s.low) == (2, 4, 86)
+    assert found.likely_requests == pytest.approx(2 * (400 + 6 * 43), rel=0.05)
 
 
 def test_an_unknown_template_names_the_nearest() -> None:
