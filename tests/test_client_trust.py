@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.analysis.reading import read
 from harness.drivers import canary
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.drivers.drive import drive
@@ -108,32 +109,67 @@ def test_what_is_due_is_sent_then(load: Load) -> None:
     assert report.send_lag_max_ms >= lag.max() - 0.1  # what the other side took to accept is not the client's
 
 
+@dataclass
+class Stalls:
+    """A client's loop that is kept busy for 50 ms twice a second; ns: from and until."""
+
+    ns: list[tuple[int, int]] = field(default_factory=list)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stall from 0.3 s on."""
+        loop.call_later(0.3, self._stall, loop)
+
+    def _stall(self, loop: asyncio.AbstractEventLoop) -> None:
+        began = time.monotonic_ns()
+        while time.monotonic_ns() < began + 50 * MS:
+            pass
+        self.ns.append((began, time.monotonic_ns()))
+        loop.call_later(0.45, self._stall, loop)
+
+    def hold_back(self, due: NDArray[np.float64], sent: NDArray[np.float64], t0_ns: int) -> NDArray[np.bool_]:
+        """Which requests fell due in a stall; none of them was sent before it ended."""
+        found = np.zeros(len(due), dtype=np.bool_)
+        for began, ended in self.ns:
+            start, end = (began - t0_ns) / MS, (ended - t0_ns) / MS
+            inside = (due >= start) & (due < end)
+            assert (sent[inside] >= end - 0.1).all(), "nothing can be sent while the loop is busy"
+            found |= inside
+        return found
+
+
+@pytest.mark.slow
+def test_a_stalling_client_turns_round_late_in_a_closed_loop() -> None:
+    """Replies that end in a stall are followed after it: the turnaround has it, and no first token is later for it."""
+    stalls = Stalls()
+    schedule = exact_schedule(1, kind="sustained", users=8, requests=600)
+    records, report = driven(schedule, stalls.begin)
+    records = measured(records)
+    due, sent = (column(records, name) for name in ("due_ns", "sent_ns"))
+    in_stall = stalls.hold_back(due, sent, report.t0_ns)
+    found = read(FabricatedTrial(cell_entry(), trial_entry(loop=str(Loop.CLOSED)), records)).observed
+    order = np.argsort(due, kind="stable")
+    ttft, turnaround = found["ttft_ms"].values, found["client_turnaround_ms"].values
+    assert in_stall.sum() >= 8
+    base = np.quantile(ttft[~in_stall[order]], 0.5)
+    assert np.quantile(ttft[in_stall[order]], 0.5) < base + 10
+    accepting = np.array([record.accepting_ns or 0 for record in records]) / MS
+    assert turnaround == pytest.approx((sent - due - accepting)[order])
+    assert len(found["send_lag_ms"].values) == 0
+
+
 @pytest.mark.slow
 def test_a_stalling_client_is_found_out() -> None:
     """Known answer 7: the load generator's loop is kept busy for 50 ms twice a second. TTFT from due contains the
     stalls, TTFT from sent does not; the doubt says by how much p99 is off.
     """
-    stalls_ns: list[tuple[int, int]] = []
-
-    def stall(loop: asyncio.AbstractEventLoop) -> None:
-        began = time.monotonic_ns()
-        while time.monotonic_ns() < began + 50 * MS:
-            pass
-        stalls_ns.append((began, time.monotonic_ns()))
-        loop.call_later(0.45, stall, loop)
-
+    stalls = Stalls()
     schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="constant", requests=400)
-    records, report = driven(schedule, lambda loop: loop.call_later(0.3, stall, loop))
+    records, report = driven(schedule, stalls.begin)
     found = judged(schedule, records, report)
     (late,) = (one for one in found.reasons if one.code == "client_late")
     records = measured(records)
     due, sent, first = (column(records, name) for name in ("due_ns", "sent_ns", "first_token_ns"))
-    in_stall = np.zeros(len(due), dtype=bool)
-    for began, ended in stalls_ns:
-        start, end = (began - report.t0_ns) / MS, (ended - report.t0_ns) / MS
-        inside = (due >= start) & (due < end)
-        assert (sent[inside] >= end - 0.1).all(), "nothing can be sent while the loop is busy"
-        in_stall |= inside
+    in_stall = stalls.hold_back(due, sent, report.t0_ns)
     assert in_stall.sum() >= 30
     base = np.quantile((first - sent)[~in_stall], 0.5)
     assert np.quantile(first - due, 0.99) > base + 40

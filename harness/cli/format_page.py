@@ -50,7 +50,8 @@ from pathlib import Path
 import pandas as pd
 
 records = pd.concat(pd.read_parquet(path) for path in sorted(Path(run).glob("cells/*/*/records.parquet")))
-print(((records["first_token_ns"] - records["due_ns"]) / 1e6).groupby(records["phase"]).describe())
+start_ns = records["due_ns"].where(records["loop"] == "open", records["sent_ns"])
+print(((records["first_token_ns"] - start_ns) / 1e6).groupby(records["phase"]).describe())
 ```
 
 """
