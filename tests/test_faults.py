@@ -141,8 +141,7 @@ def test_a_second_run_on_the_same_machine_is_refused(tmp_path: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        block = {"engine": "http", "url": "http://127.0.0.1:9", "served_model": "m"}
-        path = scenario(tmp_path, engines=[block])
+        path = scenario(tmp_path)
         refused = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=env)
         assert refused.code == 2
         assert "first, process" in refused.err
