@@ -168,7 +168,7 @@ def _figures(rows: Rows) -> str:
 def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: Callable[[Sequence[str]], str]) -> str:
     key = (figure.metric, figure.statistic)
     rows = [(keys, found[key]) for keys, found in shown if key in found]
-    points = [(keys, row) for keys, row in rows if row["bound"] == "point" and row["value"] == row["value"]]
+    points = [(keys, row) for keys, row in rows if row["value"] == row["value"]]
     if len(points) < MOST_TRIALS:
         return ""
     ends = [pick(points, key=lambda one: one[1]["value"]) for pick in (min, max)]

@@ -8,15 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 
 UNKNOWN = "—"
 THIN = "\u202f"
+ROUGHLY = "~"
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 PLAIN_DIGITS = 3
 MOST_DECIMALS, LEAST_WRITTEN_OUT = 6, 1e-4
 
 
 def amount(value: float, low: float = math.nan, high: float = math.nan, show: str = "number") -> str:
-    """Return a number as text; show: "time" and "number" as is, "share" in per cent, "bytes" with a binary unit."""
+    """Return a number as text; show: "time" and "number" as is, "share" in per cent, "bytes" with a binary unit.
+
+    At least three digits, more of a narrow interval. Times have three whatever their interval, and whole numbers all
+    of theirs: so a larger one is never printed as the smaller.
+    """
     if not math.isfinite(value):
         return UNKNOWN
+    if show == "time":
+        return _digits(value, math.nan, math.nan)
     if show == "share":
         return f"{_digits(value * 100, low * 100, high * 100)}{THIN}%"
     if show == "bytes":
@@ -33,22 +40,31 @@ def sampling(options: Mapping[str, object]) -> str:
 
 
 def estimate(row: dict[str, object] | None, show: str = "number") -> str:
-    """Return the value of a row of the summary; "> X" or "< X" if only a bound is known."""
+    """Return the value of a row of the summary, with ROUGHLY behind it where it is not known well.
+
+    That is where its interval is open or wider than half the value. "> X" or "< X" only if there is no value: some
+    observations are known by a bound.
+    """
     if row is None:
         return UNKNOWN
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
-    if row["bound"] == "lower":
-        return f">{THIN}{amount(low, show=show)}" if math.isfinite(low) else UNKNOWN
-    if row["bound"] == "upper":
-        return f"<{THIN}{amount(high, show=show)}"
-    return amount(value, low, high, show)
+    show = _show(row, show)
+    if math.isfinite(value):
+        roughly = row["bound"] != "point" or (value and high - low > abs(value) / 2)
+        return amount(value, low, high, show) + (ROUGHLY if roughly else "")
+    bound, sign = (high, "<") if row["bound"] == "upper" else (low, ">")
+    return f"{sign}{THIN}{amount(bound, show=show)}" if math.isfinite(bound) else UNKNOWN
 
 
 def interval(row: dict[str, object] | None, show: str = "number") -> str:
-    """Return the 95 % interval of a point, "" if there is none."""
+    """Return the 95 % interval of a value that has both ends, else ""."""
     if row is None or row["bound"] != "point":
         return ""
-    return between(float(row["low"]), float(row["high"]), show)  # type: ignore[arg-type]
+    return between(float(row["low"]), float(row["high"]), _show(row, show))  # type: ignore[arg-type]
+
+
+def _show(row: dict[str, object], show: str) -> str:
+    return "time" if row.get("unit") == "ms" else show
 
 
 def between(low: float, high: float, show: str = "number") -> str:
@@ -71,18 +87,16 @@ def count(number: int, noun: str) -> str:
 
 
 def _digits(value: float, low: float, high: float) -> str:
-    """Return a number to about a tenth of its interval, to three digits without one; 0 for zero only."""
+    """Return a number with three digits, or to about a tenth of a narrow interval; 0 for zero only."""
     width = high - low
     known = math.isfinite(width) and width > max(1e-9, 1e-6 * abs(value))  # narrower is rounding noise
-    if known:
-        decimals = -math.floor(math.log10(width / 10))
-    elif value:
-        decimals = max(0, PLAIN_DIGITS - 1 - math.floor(math.log10(abs(value))))
-    else:
+    if not known and not value:
         return "0"
+    least = PLAIN_DIGITS - 1 - math.floor(math.log10(abs(value))) if value else 0
+    decimals = max(least, -math.floor(math.log10(width / 10)) if known else 0, 0)
     if decimals > MOST_DECIMALS and 0 < abs(value) < LEAST_WRITTEN_OUT:
         return f"{value:.1e}"
-    return grouped(f"{round(value, decimals):.{max(0, min(decimals, MOST_DECIMALS))}f}")
+    return grouped(f"{value:.{min(decimals, MOST_DECIMALS)}f}")
 
 
 def grouped(digits: str) -> str:

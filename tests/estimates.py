@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis import stats
-from harness.analysis.stats import GUARD_LEVELS, Estimate, Floats, Ordered, merged
+from harness.analysis.effective import INDEPENDENT, Dependence, Sizes
+from harness.analysis.stats import Estimate, Floats, Ordered, merged
 
 
-def effective_size(values: Floats, levels: Sequence[float]) -> float:
-    """The least effective sample size over the levels."""
-    return min(stats.sizes_by_level(values, levels).values())
+def effective_size(values: Floats, p: float, dependence: Dependence = INDEPENDENT) -> float:
+    """The effective sample size for a quantile."""
+    return Sizes(values, Ordered.of(values), dependence).at(p).n_eff
 
 
 def quantile_estimate(
-    runs: Sequence[Floats],
-    p: float,
-    *,
-    bounds: Sequence[Floats] | None = None,
-    n_eff: float | None = None,
-    m_cap: float | None = None,
+    runs: Sequence[Floats], p: float, *, bounds: Sequence[Floats] | None = None, n_eff: float | None = None
 ) -> Estimate:
     """A quantile of all runs together.
 
     runs: values in due order; +inf where only a lower bound is known (censored).   bounds: the same with that lower
-    bound in place of +inf.   n_eff: effective size if already known.   m_cap: an upper limit for it.
+    bound in place of +inf.   n_eff: effective size if already known.
     """
-    levels = [*(level for level in GUARD_LEVELS if level < p), p]
-    size = sum(effective_size(run, levels) for run in runs) if n_eff is None else n_eff
-    size = min(size, m_cap) if m_cap is not None else size
+    size = sum(effective_size(run, p) for run in runs) if n_eff is None else n_eff
     own = [Ordered.of(run) for run in runs]
     ordered = merged(own)
     known = ordered if bounds is None else merged([Ordered.of(run) for run in bounds])

@@ -14,15 +14,23 @@ LEVELS = (0.5, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Queued:
-    """Many runs of a queue in its steady state, in seconds; arrays of shape (runs, customers).
+    """Many runs of a queue in its steady state, in seconds.
 
-    due: arrivals.   latency: what is observed of each.   ended: when it leaves.   truth: quantiles by level.
+    due, ended: arrivals and departures, shape (runs, all), the former ascending.   latency: what is observed, shape
+    (runs, n): of the last n.   truth: quantiles by level.   users: who send again when they are served; None: an open
+    loop.
     """
 
     due: Floats
     latency: Floats
     ended: Floats
     truth: dict[float, float]
+    users: int | None = None
+
+
+def by_all(latency: Floats) -> dict[float, float]:
+    """The truth as all runs together say."""
+    return {p: float(np.quantile(latency, p)) for p in LEVELS}
 
 
 def independent(rng: np.random.Generator, runs: int, n: int) -> Queued:
@@ -69,7 +77,82 @@ def many_servers(
         waits[i] = busy[:, 0]
         busy[:, 0] += services[i]
         busy.sort(axis=1)
-    due, waits, services = (array[before:].T.copy() for array in (gaps.cumsum(axis=0), waits, services))
+    due, waits, services = (array.T.copy() for array in (gaps.cumsum(axis=0), waits, services))
     latency = waits + (services if whole else rng.lognormal(math.log(0.05), 0.3, waits.shape))
-    truth = {p: float(np.quantile(latency, p)) for p in LEVELS}
-    return Queued(due, latency, due + waits + services, truth)
+    return Queued(due, latency[:, before:], due + waits + services, by_all(latency[:, before:]))
+
+
+def batching(rng: np.random.Generator, runs: int, n: int, rate: float, *, large: bool) -> Queued:
+    """A server that makes one token of each running reply in a step, with Poisson arrivals; replies of 67 tokens in the
+    median. Latency: to the first token.
+
+    A step takes longer the more replies run and the more begin with it, at most four. large: 40 run at a rate of 40/s.
+    """
+    step_s, each_s, prefill_s = (0.008, 0.00008, 0.002) if large else (0.010, 0.0004, 0.006)
+    before, slots, every = 800, 256, np.arange(runs)
+    due = rng.exponential(1 / rate, (runs, n + before)).cumsum(axis=1)
+    tokens = np.maximum(1, rng.lognormal(4.2, 0.7, due.shape)).astype(np.int64)
+    coming = np.concatenate([due, np.full((runs, 4), np.inf)], axis=1)
+    first, ended = np.zeros_like(due), np.zeros_like(due)
+    now, begun = np.zeros(runs), np.zeros(runs, dtype=np.int64)
+    left, whose = np.zeros((2, runs, slots), dtype=np.int64)
+    while (begun < n + before).any() or left.any():
+        running = (left > 0).sum(axis=1)
+        now = np.where((running == 0) & (begun < n + before), np.maximum(now, coming[every, begun]), now)
+        new = np.minimum(
+            (coming[every[:, None], begun[:, None] + np.arange(4)] <= now[:, None]).sum(axis=1), slots - running
+        )
+        now += np.where(running + new > 0, step_s + each_s * (running + new) + prefill_s * new, 0.0)
+        last = left == 1
+        ended[np.nonzero(last)[0], whose[last]] = now[np.nonzero(last)[0]]
+        left -= left > 0
+        for k in range(4):
+            some = np.flatnonzero(new > k)
+            reply, slot = begun[some] + k, left[some].argmin(axis=1)
+            first[some, reply] = ended[some, reply] = now[some]
+            left[some, slot], whose[some, slot] = tokens[some, reply] - 1, reply
+        begun += new
+    latency = (first - due)[:, before:]
+    return Queued(due, latency, ended, by_all(latency))
+
+
+def closed_loop(rng: np.random.Generator, runs: int, n: int, users: int, slots: int | None) -> Queued:
+    """Users who send again at once, services lognormal with mean 1 s, on some slots, or on enough (None).
+
+    Latency: the wait and a prefill of about 50 ms.
+    """
+    before, every = 2 * users, np.arange(runs)
+    ready, free = np.zeros((runs, users)), np.zeros((runs, slots or users))
+    due, latency, ended = np.empty((3, runs, n + before))
+    services, prefills = rng.lognormal(-0.32, 0.8, due.shape), rng.lognormal(math.log(0.05), 0.1, due.shape)
+    for i in range(n + before):
+        user, slot = ready.argmin(axis=1), free.argmin(axis=1)
+        due[:, i] = ready[every, user]
+        begun = np.maximum(due[:, i], free[every, slot]) if slots else due[:, i]
+        ended[:, i] = free[every, slot] = ready[every, user] = begun + np.maximum(services[:, i], prefills[:, i])
+        latency[:, i] = begun - due[:, i] + prefills[:, i]
+    return Queued(due, latency[:, before:], ended, by_all(latency[:, before:]), users)
+
+
+def lockstep(rng: np.random.Generator, runs: int, users: int, rounds: int) -> Queued:
+    """Users whose replies all end together, and prompts that are read one after another: a ramp in each round."""
+    ready = rng.uniform(0, 0.001, (runs, users))
+    parts = []
+    for _ in range(rounds):
+        ready.sort(axis=1)
+        latency = rng.uniform(0.0014, 0.0026, ready.shape).cumsum(axis=1) + rng.normal(0.05, 0.0002, ready.shape)
+        ended = (ready + latency).max(axis=1, keepdims=True) + 1.2 + rng.uniform(0, 0.001, ready.shape)
+        parts.append((ready, latency, ended))
+        ready = ended.copy()
+    due, latency, ended = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    return Queued(due, latency, ended, by_all(latency), users)
+
+
+def busy_machine(rng: np.random.Generator, runs: int, n: int, users: int) -> Queued:
+    """A closed loop without a queue on a machine whose speed changes slowly: it forgets itself in 60 requests."""
+    made = closed_loop(rng, runs, n, users, None)
+    speed, keep = rng.normal(size=(runs, n)), math.exp(-1 / 60)
+    for i in range(1, n):
+        speed[:, i] = keep * speed[:, i - 1] + math.sqrt(1 - keep * keep) * speed[:, i]
+    latency = made.latency * np.exp(0.3 * speed)
+    return Queued(made.due, latency, made.ended, by_all(latency), users)

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from harness.analysis import stats
-from harness.analysis.stats import GUARD_LEVELS, LEVELS, Batched, Estimate, Floats, Ints, Ordered, merged
-from harness.metrics import METRICS
-
-Cap = Callable[[float], float]
-
-
-def no_cap(p: float) -> float:
-    """Leave the effective sample size for quantile p as it is."""
-    return math.inf
+from harness.analysis.effective import INDEPENDENT, Dependence, Size, Sizes
+from harness.analysis.stats import Batched, Estimate, Floats, Ints, Ordered, merged
 
 
 @dataclass
@@ -29,7 +20,8 @@ class Observations:
     values: Floats  # +inf where censored
     bounds: Floats  # the same with the least possible value instead of +inf
     clusters: Ints | None = None  # observations of each request; None for one each
-    cap: Cap = no_cap  # upper limit of the effective sample size for quantile p
+    places: Ints | None = None  # which of the requests each was observed of; None for several of each
+    dependence: Dependence = INDEPENDENT
 
     @cached_property
     def ordered(self) -> Ordered:
@@ -51,14 +43,12 @@ class Observations:
         return stats.batched(self.bounds, self.clusters)
 
     @cached_property
-    def _sizes(self) -> dict[float, float]:
-        return stats.sizes_by_level(self.values, LEVELS, self.clusters, self.ordered)
+    def _sizes(self) -> Sizes:
+        return Sizes(self.values, self.ordered, self.dependence, self.clusters)
 
-    def effective_size(self, p: float) -> float:
-        """Return the effective sample size for quantile p: the minimum over GUARD_LEVELS up to p, at most the cap."""
-        if p not in self._sizes:
-            self._sizes.update(stats.sizes_by_level(self.values, [p], self.clusters, self.ordered))
-        return min(*(self._sizes[level] for level in (*GUARD_LEVELS, p) if level <= p), self.cap(p))
+    def size(self, p: float) -> Size:
+        """Return the effective sample size for quantile p."""
+        return self._sizes.at(p)
 
 
 @dataclass
@@ -70,24 +60,14 @@ class CountedGaps:
     censored: int
     sizes: dict[float, float]  # effective sample sizes by level; those of other levels are unknown
     batches: Batched
-    cap: Cap = no_cap
 
-    def effective_size(self, p: float) -> float:
-        """Return the effective sample size for quantile p: the minimum over known levels up to p, at most the cap."""
+    def size(self, p: float) -> Size:
+        """Return the effective sample size for quantile p: the least of known levels up to p."""
         up_to = [size for level, size in self.sizes.items() if level <= p]
-        return min(min(up_to or self.sizes.values(), default=0.0), self.cap(p))
+        return Size(self.ordered.n, min(up_to or self.sizes.values(), default=0.0))
 
 
 Distribution = Observations | CountedGaps
-
-
-def capped(found: Mapping[str, Distribution], cap: Cap) -> dict[str, Distribution]:
-    """Return the distributions by metric name, those of latencies that include queueing with a cap."""
-    copies = {name: copy(one) for name, one in found.items()}  # which keep what was computed
-    for name, one in copies.items():
-        if METRICS[name].queues:
-            one.cap = cap
-    return copies
 
 
 class Pool:
@@ -110,7 +90,7 @@ class Pool:
         """Return "mean", "min", "max" or a quantile ("p99.9")."""
         if statistic.startswith("p"):
             p = float(statistic[1:]) / 100
-            size = sum(run.effective_size(p) for run in self._runs)
+            size = sum(run.size(p).n_eff for run in self._runs)
             return stats.ordered_quantile(self._ordered, self._known, [run.ordered for run in self._runs], p, size)
         if statistic == "mean":
             censored = sum(run.censored for run in self._runs)

@@ -10,6 +10,8 @@ Latencies begin at `Columns.start`, those with `_service` in their name at sent.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from harness.analysis.chunks import ChunkLists, PerRequest
@@ -105,17 +107,17 @@ def _offered(columns: Columns, event: str) -> Flags:
 
 
 def _plain(each: Floats, rows: Flags) -> Observations:
-    values = each[rows & np.isfinite(each)]
-    return Observations(values, values)
+    places = np.flatnonzero(rows & np.isfinite(each))
+    values = each[places]
+    return Observations(values, values, places=places)
 
 
 def _with_censored(nanoseconds: Floats, known: Flags, at_least: Floats, censored: Flags) -> Observations:
     """Return known values and censored ones, in the order of the requests."""
-    rows = known | censored
-    bounds = np.where(censored, at_least, nanoseconds)[rows] / NS_PER_MS
-    if not censored.any():
-        return Observations(bounds, bounds)
-    return Observations(np.where(censored[rows], np.inf, bounds), bounds)
+    places = np.flatnonzero(known | censored)
+    bounds = np.where(censored, at_least, nanoseconds)[places] / NS_PER_MS
+    values = np.where(censored[places], np.inf, bounds) if censored.any() else bounds
+    return Observations(values, bounds, places=places)
 
 
 def _until(columns: Columns, event: str, start: Floats) -> Observations:
@@ -260,4 +262,5 @@ def _speeds(tpot: Observations) -> Observations:
     """Return 1000 / tpot. The speed of a censored request is at most that of its bound: it enters as 0."""
     with np.errstate(divide="ignore"):
         speeds = 1000.0 / tpot.values
-    return _plain(speeds, np.isfinite(speeds))
+    found = _plain(speeds, np.isfinite(speeds))
+    return found if tpot.places is None else replace(found, places=tpot.places[found.places])

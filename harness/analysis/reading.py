@@ -16,16 +16,16 @@ import numpy as np
 
 from harness.analysis.chunks import CHUNK_COLUMNS, ChunkLists, PerRequest
 from harness.analysis.columns import ALL, Columns, due_order
-from harness.analysis.distributions import Distribution, Observations, capped
+from harness.analysis.distributions import Distribution, Observations
 from harness.analysis.latencies import distributions, observe
 from harness.analysis.lateness import READ_COLUMNS, FirstReads, first_reads
 from harness.analysis.one_pass import PassingChunks
-from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, changes_by_plan, guard_of
+from harness.analysis.queue import NO_GUARD, QueueGuard, changes_by_plan, guard_of
 from harness.analysis.stats import LEVELS, Flags, Ints
 from harness.analysis.window import Window, window_of
-from harness.records import record_schema
+from harness.records import Loop, Phase, record_schema
 from harness.scenario.limits import BACKEND_CLASS, CACHE_CLASSES
-from harness.store.categories import frame_of
+from harness.store.categories import frame_of, one_of
 from harness.store.manifest import CellEntry, TrialEntry
 
 if TYPE_CHECKING:
@@ -74,24 +74,33 @@ class Reading:
     @cached_property
     def observed(self) -> dict[str, Observations]:
         """The observations of the measured requests by metric name."""
-        return observe(self.columns.measured)
+        return self.observations(self.columns.measured)
 
     @cached_property
     def distributions(self) -> dict[str, Distribution]:
-        """The distributions of the measured requests, capped by the queue guard."""
-        return capped(self._uncapped, self.guard.cap)
+        """The distributions of the measured requests."""
+        return distributions(self.columns.measured, self.observed)
 
     @cached_property
     def guard(self) -> QueueGuard:
-        """The queue guard of this trial; NO_GUARD if the load changes by schedule."""
-        if changes_by_plan(self.trial):
-            return NO_GUARD
-        ttft, e2e = (self._uncapped[name] for name in ("ttft_ms", "e2e_ms"))
-        return guard_of(self.columns, (ttft if ttft.ordered.n else e2e).effective_size(TAIL))
+        """What makes the requests of this trial alike; NO_GUARD if the load changes by schedule."""
+        return NO_GUARD if changes_by_plan(self.trial) else guard_of(self.columns, self._users())
 
     @cached_property
-    def _uncapped(self) -> dict[str, Distribution]:
-        return distributions(self.columns.measured, self.observed)
+    def explained(self) -> float:
+        """The share of the variance of "as fast as the median" that the requests in flight explain."""
+        first, whole = (self.distributions[name] for name in ("ttft_ms", "e2e_ms"))
+        return (first if first.ordered.n else whole).size(0.5).explained
+
+    def observations(self, rows: Columns) -> dict[str, Observations]:
+        """Return the observations of some measured requests by metric name."""
+        return self.guard.applied_to(observe(rows), rows.times["due"])
+
+    def _users(self) -> int:
+        """Return how many users sent the measured requests of a closed loop; 0 if they came by plan."""
+        if self.trial.loop != Loop.CLOSED:
+            return 0
+        return int(self.frame.loc[one_of(self.frame["phase"], [Phase.MEASURE]), "user"].nunique())
 
 
 def groups_of(columns: Columns) -> dict[str, Flags]:

@@ -1,7 +1,7 @@
-"""Sample size: which quantiles a trial can report as a number, and how long it must be for the others.
+"""Sample size: what the requests of a trial are worth at the quantiles that matter, and what those need.
 
-A quantile needs ln(alpha / 2) / ln(p) independent requests, 72 for a p95 and 368 for a p99; with fewer it is a bound.
-Queueing lowers the effective sample size, by an unknown factor before the run: a forecast is a lower limit.
+An interval with two ends needs ln(alpha) / ln(p) independent requests, 59 for a p95 and 299 for a p99. Queueing lowers
+the effective sample size, by an unknown factor before the run: a forecast is a lower limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LEVELS = (0.5, 0.95, 0.99)
 HEADLINE = 0.95
-METRICS = ("ttft_ms", "e2e_ms")
+METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
 def limited(limits: Iterable[str]) -> Iterator[tuple[str, float]]:
@@ -31,21 +31,31 @@ def limited(limits: Iterable[str]) -> Iterator[tuple[str, float]]:
 
 
 def sizes_of(reading: Reading) -> dict[str, dict[str, Any]]:
-    """Return the quantiles of a trial that are bounds because there are too few requests, as "ttft_ms p99".
+    """Return what the quantiles of a trial rest on, as "ttft_ms p99": those of METRICS at LEVELS, and those of limits.
 
-    Each has level, needed and have (effective sample sizes), n (requests) and times_longer (required length of the
-    trial over its length).
+    Each has level, n (requests), n_eff (what they are worth), needed (n_eff for an interval with two ends), explained
+    (R2 of the requests in flight), states (of the requests in flight; None unknown) and times_longer (required length
+    of the trial over its length; 1 where it was enough).
     """
-    limits = set(limited(reading.trial.limits))
-    wanted = dict.fromkeys([(name, p) for name in METRICS for p in (HEADLINE, stats.LEVELS[-1])])
-    wanted |= dict.fromkeys(sorted(one for one in limits if one[0] in reading.distributions))
+    wanted = dict.fromkeys((name, p) for name in METRICS for p in LEVELS)
+    wanted |= dict.fromkeys(
+        sorted(one for one in set(limited(reading.trial.limits)) if one[0] in reading.distributions)
+    )
+    states = reading.guard.as_fact()["states"]
     found = {}
     for name, p in wanted:
-        held = reading.distributions[name]
-        have, needed = held.effective_size(p), stats.floor_two_sided(p)
-        if held.ordered.n and math.floor(have) < needed:
-            size = {"level": p, "needed": needed, "have": have, "n": held.ordered.n}
-            found[f"{name} {label(p)}"] = size | {"times_longer": needed / max(have, 1.0)}
+        size, needed = reading.distributions[name].size(p), stats.floor_two_sided(p)
+        if size.n:
+            lacking = math.floor(size.n_eff) < needed
+            found[f"{name} {label(p)}"] = {
+                "level": p,
+                "n": size.n,
+                "n_eff": size.n_eff,
+                "needed": needed,
+                "explained": size.explained,
+                "states": states,
+                "times_longer": needed / max(size.n_eff, 1.0) if lacking else 1.0,
+            }
     return found
 
 

@@ -34,6 +34,7 @@ MAX_CENSORED_SHARE_FOR_MEAN = 0.001
 MAX_BATCHES = 30
 MIN_BATCHES = 4  # Student's factor is 3.2 for four, 4.3 for three and 12.7 for two: an interval without information
 MIN_PAIRS = 3
+ROUNDING = 1e-9  # so that a chance that is all of a tail is not above it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def merged(parts: Sequence[Ordered]) -> Ordered:
 
 
 class Bound(StrEnum):
-    """Kind of an estimate: a number with its interval, or a one-sided bound of the truth."""
+    """Which ends of an interval are known: both, or only that one."""
 
     POINT = "point"
     LOWER = "lower"
@@ -92,13 +93,13 @@ class Bound(StrEnum):
 class Estimate:
     """A number with its uncertainty."""
 
-    value: float  # NaN unless `bound` is "point"
-    low: float = math.nan  # ends of the 95 % interval; NaN where unknown, infinite where open
+    value: float  # the sample's own; NaN without observations, or where it is censored
+    low: float = math.nan  # ends of the 95 % interval; NaN where there is none, infinite where open
     high: float = math.nan
-    bound: Bound = Bound.POINT  # "lower": the truth is above `low`; "upper": below `high` (and above `low` if finite)
+    bound: Bound = Bound.POINT
     n: int = 0
     n_eff: float = math.nan  # effective sample size
-    needed: int | None = None  # effective sample size required for a point
+    needed: int | None = None  # effective sample size required for both ends
 
 
 NOTHING = Estimate(math.nan, n_eff=0.0)
@@ -123,49 +124,66 @@ def quantile_rank(n: int, p: float) -> int:
 
 
 def floor_two_sided(p: float) -> int:
-    """Return the least effective n for a two-sided distribution-free interval of a quantile: ln(alpha/2) / ln(p)."""
-    return math.ceil(math.log(ALPHA / 2) / math.log(max(p, 1 - p)))
+    """Return the least effective n for a distribution-free interval with two ends: p^m + (1 - p)^m <= alpha."""
+    m = math.ceil(math.log(ALPHA) / math.log(max(p, 1 - p)))
+    return m if p**m + (1 - p) ** m <= ALPHA else m + 1
 
 
-def floor_upper(p: float) -> int:
-    """Return the least effective n for a one-sided upper bound of a quantile: ln(alpha) / ln(p)."""
-    return math.ceil(math.log(ALPHA) / math.log(p))
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How long a series of n values remembers."""
+
+    n: int
+    time: float  # integrated autocorrelation time, at least 1
+    lags: float = 0.0  # lags that were summed
+
+    @property
+    def size(self) -> float:
+        """The effective sample size n / time, the time's bias taken off: (2 lags + 1) / n of it (Wolff 2004)."""
+        return self.n / (self.time * (1 + (2 * self.lags + 1) / self.n)) if self.time > 1 else float(self.n)
 
 
 def autocorrelation_time(series: Floats) -> float:
-    """Return the integrated autocorrelation time 1 + 2 sum rho_k over Geyer's initial positive sequence; at least 1.
+    """Return the integrated autocorrelation time 1 + 2 sum rho_k over Geyer's initial positive sequence; at least 1."""
+    return memory_of(series).time
+
+
+def memory_of(series: Floats) -> Memory:
+    """Return the memory by Geyer's initial positive sequence.
 
     A series of more than MAX_STEPS is averaged in blocks of b: tau = b var(block means) tau(block means) / var, since
     both give the variance of the overall mean.
     """
     n = len(series)
     if n < 4:
-        return 1.0
+        return Memory(n, 1.0)
     if n > MAX_STEPS:
-        return _autocorrelation_time_by_blocks(series, 2 * n // MAX_STEPS + 1)
+        return _memory_by_blocks(series, 2 * n // MAX_STEPS + 1)
     centred = series - series.mean()
     variance = float(centred @ centred) / n
     if _is_constant(series, variance):
-        return 1.0
+        return Memory(n, 1.0)
     total = 0.0
     for pair in range(min(DIRECT_PAIRS, n // 2)):
         step = (_product(centred, 2 * pair) + _product(centred, 2 * pair + 1)) / (n * variance)
         if step <= 0:
-            return max(1.0, 2 * total - 1)
+            return Memory(n, max(1.0, 2 * total - 1), 2 * pair)
         total += step
-    return _autocorrelation_time_by_fft(centred)
+    return _memory_by_fft(centred)
 
 
 def _is_constant(series: Floats, variance: float) -> bool:
     return variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2)
 
 
-def _autocorrelation_time_by_blocks(series: Floats, block: int) -> float:
+def _memory_by_blocks(series: Floats, block: int) -> Memory:
     variance = float(series.var())
     if _is_constant(series, variance):
-        return 1.0
+        return Memory(len(series), 1.0)
     means = series[: len(series) // block * block].reshape(-1, block).mean(axis=1)
-    return max(1.0, block * float(means.var()) * autocorrelation_time(means) / variance)
+    found = memory_of(means)
+    time = max(1.0, block * float(means.var()) * found.time / variance)
+    return Memory(len(series), time, block * found.lags)
 
 
 def _product(centred: Floats, lag: int) -> float:
@@ -173,8 +191,8 @@ def _product(centred: Floats, lag: int) -> float:
     return float(np.einsum("i,i->", early, late) if len(early) > MOST_FOR_BLAS else early @ late)
 
 
-def _autocorrelation_time_by_fft(centred: Floats) -> float:
-    """Compute the autocorrelation time of a long memory, all lags at once."""
+def _memory_by_fft(centred: Floats) -> Memory:
+    """Sum the autocorrelation of a long memory, all lags at once."""
     n = len(centred)
     size = 1 << (2 * n - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
@@ -182,31 +200,7 @@ def _autocorrelation_time_by_fft(centred: Floats) -> float:
     pairs = (covariance / covariance[0])[: n - n % 2].reshape(-1, 2).sum(axis=1)
     negative = np.flatnonzero(pairs <= 0)
     end = int(negative[0]) if len(negative) else len(pairs)
-    return max(1.0, float(2 * pairs[:end].sum() - 1))
-
-
-def sizes_by_level(
-    values: Floats, levels: Sequence[float], cluster_sizes: Ints | None = None, ordered: Ordered | None = None
-) -> dict[float, float]:
-    """Return the effective sample size n / tau of the indicators 1{x <= q_u} at each level u.
-
-    Formula: quantile ESS (Vehtari et al. 2021) with Geyer's truncation. +inf among the values is allowed.
-    `cluster_sizes` are those of consecutive values that belong together (the gaps of a reply). Then the size is
-    p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q_u} - p) and tau over the s_j.
-    """
-    n = len(values)
-    if n == 0:
-        return dict.fromkeys(levels, 0.0)
-    ordered = Ordered.of(values) if ordered is None else ordered
-    return {level: _size(values, ordered.at(quantile_rank(n, level)), cluster_sizes) for level in levels}
-
-
-def _size(values: Floats, threshold: float, cluster_sizes: Ints | None) -> float:
-    below = (values <= threshold).astype(np.float64)
-    if cluster_sizes is None:
-        return len(below) / autocorrelation_time(below)
-    share = float(below.mean())
-    return size_of_clusters(np.add.reduceat(below - share, cluster_starts(cluster_sizes)), share, len(below))
+    return Memory(n, max(1.0, float(2 * pairs[:end].sum() - 1)), 2 * end)
 
 
 def cluster_starts(cluster_sizes: Ints) -> Ints:
@@ -228,43 +222,53 @@ def size_of_clusters(sums: Floats, share: float, n: int) -> float:
 def ordered_quantile(ordered: Ordered, known: Ordered, own: Sequence[Ordered], p: float, size: float) -> Estimate:
     """Estimate quantile p of several runs together, at an effective sample size.
 
-    `ordered` has +inf where censored, `known` lower bounds instead; `own` has each run. Below the required sample size
-    the result is a bound: an upper one where it exists, else a lower one. A rank among censored values gives a lower
-    bound: every true value is above its own bound, so order statistics of the bounds are below the true ones.
+    `ordered` has +inf where censored, `known` lower bounds instead; `own` has each run. The value is the sample's own.
+    Its interval has one end below the required sample size. A rank among censored values gives a lower bound: every
+    true value is above its own bound, so order statistics of the bounds are below the true ones.
     """
     n = ordered.n
     if n == 0:
         return NOTHING
-    needed = floor_two_sided(p)
-    value = ordered.at(quantile_rank(n, p))
+    needed, rank = floor_two_sided(p), quantile_rank(n, p)
+    value = ordered.at(rank)
     if math.isinf(value):
-        return Estimate(math.nan, known.at(quantile_rank(n, p)), math.inf, Bound.LOWER, n, size, needed)
-    if math.floor(size) < needed:
-        return _one_sided(ordered, known, p, size)
-    low, high = _two_sided(ordered, p, size)
-    each = [run.at(quantile_rank(run.n, p)) for run in own if run.n]
-    low, high = widen_by_spread(each, value, low, high)
-    return Estimate(value, low, high, Bound.POINT, n, size, needed)
+        return Estimate(math.nan, known.at(rank), math.inf, Bound.LOWER, n, size, needed)
+    low, high, bound = _ends(ordered, known, p, size)
+    if bound is Bound.POINT:
+        each = [run.at(quantile_rank(run.n, p)) for run in own if run.n]
+        low, high = widen_by_spread(each, value, low, high)
+    return Estimate(value, low, high, bound, n, size, needed)
 
 
-def _two_sided(ordered: Ordered, p: float, size: float) -> tuple[float, float]:
-    """Return exact binomial ranks at the effective sample size, scaled to the n observations."""
-    n, m = ordered.n, math.floor(size)
-    lower = math.floor(n * _binomial_quantile(ALPHA / 2, m, p) / m)
-    upper = math.ceil(n * (_binomial_quantile(1 - ALPHA / 2, m, p) + 1) / m)
-    return ordered.at(lower) if lower >= 1 else -math.inf, ordered.at(upper) if upper <= n else math.inf
+def _ends(ordered: Ordered, known: Ordered, p: float, size: float) -> tuple[float, float, Bound]:
+    """Return the exact binomial ranks at the effective sample size, scaled to the n observations, and which are known.
+
+    Observation k of m stands for those from (k - 1) n / m to k n / m: the lower end is the first, the upper the last.
+    """
+    n, m = ordered.n, max(1, math.floor(size))
+    below, above = tails(p, m)
+    low, high = -math.inf, math.inf
+    if below > 0 and (k := _binomial_quantile(below, m, p)) >= 1:
+        low = known.at(min(math.floor(n * (k - 1) / m) + 1, quantile_rank(n, p)))
+    if above > 0:
+        high = ordered.at(min(n, math.ceil(n * (_binomial_quantile(1 - above, m, p) + 1) / m)))
+    both = math.isfinite(low) and above > 0
+    return low, high, Bound.POINT if both else Bound.UPPER if above > 0 else Bound.LOWER
 
 
-def _one_sided(ordered: Ordered, known: Ordered, p: float, size: float) -> Estimate:
-    n, m, needed = ordered.n, max(1, math.floor(size)), floor_two_sided(p)
-    lower = math.floor(n * _binomial_quantile(ALPHA, m, p) / m)
-    low = known.at(lower) if lower >= 1 else -math.inf
-    if m >= floor_upper(p):
-        upper = math.ceil(n * (_binomial_quantile(1 - ALPHA, m, p) + 1) / m)
-        high = ordered.at(min(upper, n))
-        if math.isfinite(high):
-            return Estimate(math.nan, low, high, Bound.UPPER, n, size, needed)
-    return Estimate(math.nan, low, math.inf, Bound.LOWER, n, size, needed)
+def tails(p: float, m: int) -> tuple[float, float]:
+    """Share ALPHA between the chances that quantile p of m values lies below and above its interval; 0 for no end.
+
+    An end can miss no more seldom than all values lie on one side of the quantile: p^m above, (1 - p)^m below. So from
+    59 values on a p95 has two ends; with a half of ALPHA for each they would begin at 72.
+    """
+    least_below, least_above = (1 - p) ** m, p**m
+    if min(least_below, least_above) > ALPHA:
+        return 0.0, 0.0
+    if least_below + least_above > ALPHA:
+        return (ALPHA, 0.0) if least_below <= least_above else (0.0, ALPHA)
+    above = min(max(ALPHA / 2, least_above), ALPHA - least_below)
+    return (ALPHA - above) * (1 + ROUNDING), above * (1 + ROUNDING)
 
 
 def widen_by_spread(own: Sequence[float], value: float, low: float, high: float) -> tuple[float, float]:
@@ -291,7 +295,7 @@ def _binomial_quantile(q: float, m: int, p: float) -> int:
     return int(binomial_quantiles(q, m, p))
 
 
-def binomial_quantiles(q: float, m: Floats | float, p: Floats | float) -> Floats:
+def binomial_quantiles(q: Floats | float, m: Floats | float, p: Floats | float) -> Floats:
     """Return the least k with P(Bin(m, p) <= k) >= q, for each of several m (whole numbers) and p."""
     from scipy.special import bdtr, bdtrik
 
@@ -326,11 +330,11 @@ def extreme_estimate(ordered: Ordered, known: Ordered, *, largest: bool) -> Esti
     return Estimate(value, n=n)
 
 
-def share_estimate(runs: Sequence[NDArray[Any]], *, caps: Sequence[float] | None = None) -> Estimate:
+def share_estimate(runs: Sequence[NDArray[Any]], sizes: Sequence[float] | None = None) -> Estimate:
     """Return the share of true flags with the Clopper-Pearson interval at the effective sample size.
 
-    With k of n flags true and effective size m the interval is that of k m / n successes among m. `caps` limits the
-    effective size of each run (a queue that mixes slowly).
+    With k of n flags true and effective size m the interval is that of k m / n successes among m. `sizes` are those of
+    each run; by default as its autocorrelation has it.
     """
     from scipy.special import betaincinv
 
@@ -338,8 +342,7 @@ def share_estimate(runs: Sequence[NDArray[Any]], *, caps: Sequence[float] | None
     n = sum(len(run) for run in flags)
     if n == 0:
         return NOTHING
-    most = [math.inf] * len(flags) if caps is None else caps
-    m = sum(min(len(run) / autocorrelation_time(run), cap) for run, cap in zip(flags, most, strict=True))
+    m = sum([memory_of(run).size for run in flags] if sizes is None else sizes)
     share = float(sum(run.sum() for run in flags)) / n
     k = share * m
     low = 0.0 if share <= 0 else float(betaincinv(k, m - k + 1, ALPHA / 2))

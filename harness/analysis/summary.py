@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from harness.analysis import stats
 from harness.analysis.columns import ALL, Columns
-from harness.analysis.distributions import Distribution, Pool, capped
-from harness.analysis.latencies import distributions, observe
-from harness.analysis.queue import NO_GUARD, QueueGuard
+from harness.analysis.distributions import Distribution, Pool
+from harness.analysis.effective import share_size
+from harness.analysis.latencies import distributions
 from harness.analysis.rates import Rate, judged, rates, shares
 from harness.analysis.reading import Reading, StoredTrial, read
 from harness.analysis.samples import machine, server
@@ -56,7 +56,7 @@ class Measures:
     shares: dict[str, Flags]
     readings: dict[str, float | Estimate] = field(default_factory=dict)
     sensors: dict[str, str] = field(default_factory=dict)
-    guard: QueueGuard = NO_GUARD
+    share_sizes: dict[str, float] = field(default_factory=dict)  # effective sample sizes of the shares
 
 
 def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
@@ -130,7 +130,11 @@ def shares_of(trial: TrialEntry, rows: Columns, class_name: str) -> dict[str, Fl
 
 
 def _measure_class(stored: StoredTrial, reading: Reading, columns: Columns, name: str) -> Measures:
-    rows, cap = columns.measured, reading.guard.cap
+    rows, due_in_window = columns.measured, reading.window.population(columns)
+    found = reading.distributions if name == ALL else distributions(rows, reading.observations(rows))
+    flags = shares_of(reading.trial, rows, name)
+    goodput = {"goodput": shares_of(reading.trial, due_in_window, name).get("attainment")}
+    good = {metric: own for metric, own in goodput.items() if own is not None}
     return Measures(
         keys=(*stored.cell.keys, reading.trial.load),
         class_name=name,
@@ -138,17 +142,21 @@ def _measure_class(stored: StoredTrial, reading: Reading, columns: Columns, name
         window=reading.window,
         clock=_joined(reading.frame["clock"]),
         token_source=_joined(reading.frame["token_source"]),
-        distributions=reading.distributions if name == ALL else capped(distributions(rows, observe(rows)), cap),
+        distributions=found,
         rates=rates(columns, reading.window),
-        shares=shares_of(reading.trial, rows, name) | _good_in_window(reading, columns, name),
-        guard=reading.guard,
+        shares=flags | good,
+        share_sizes=_share_sizes(reading, rows, flags) | _share_sizes(reading, due_in_window, good),
     )
 
 
-def _good_in_window(reading: Reading, columns: Columns, name: str) -> dict[str, Flags]:
-    """Return which of the requests due in the window were good, for goodput."""
-    found = shares_of(reading.trial, reading.window.population(columns), name)
-    return {"goodput": found["attainment"]} if "attainment" in found else {}
+def _share_sizes(reading: Reading, rows: Columns, shares: Mapping[str, Flags]) -> dict[str, float]:
+    """Return the effective sample size of each share; good requests depend on the queue as latencies do."""
+    dependence = reading.guard.dependence(judged(rows).times["due"])
+    found = {}
+    for name, flags in shares.items():
+        explained = None if name == "error_rate" else reading.explained
+        found[name] = share_size(flags.astype(np.float64), dependence, explained)
+    return found
 
 
 def _joined(series: pd.Series[Any]) -> str:
@@ -171,11 +179,16 @@ def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[st
             continue
         rows.append(
             shared
-            | {"metric": name, "statistic": statistic, "value": estimate.value, "low": estimate.low}
+            | {"metric": name, "statistic": statistic, "value": estimate.value, "low": _closed(estimate.low)}
             | {"high": estimate.high, "bound": estimate.bound.value, "n": estimate.n, "n_eff": estimate.n_eff}
             | {"unit": METRICS[name].unit, "source": _source(name, group), "window": window}
         )
     return rows
+
+
+def _closed(low: float) -> float:
+    """Return a lower end, NaN if it is open: no metric is below every number."""
+    return low if low > -math.inf else math.nan
 
 
 def _source(name: str, group: Sequence[Measures]) -> str:
@@ -206,7 +219,7 @@ def _estimates(group: Sequence[Measures], extra: Collection[tuple[str, str]]) ->
 
 def _share(group: Sequence[Measures], name: str) -> Estimate:
     known = [one for one in group if name in one.shares]
-    return stats.share_estimate([one.shares[name] for one in known], caps=[one.guard.cap(0.5) for one in known])
+    return stats.share_estimate([one.shares[name] for one in known], [one.share_sizes[name] for one in known])
 
 
 def _goodput(group: Sequence[Measures]) -> Estimate:

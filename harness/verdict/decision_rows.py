@@ -208,9 +208,7 @@ def _of_summary(found: Mapping[str, Any]) -> Value:
     value = _finite(float(found["value"]))
     low, high = _finite(float(found["low"])), _finite(float(found["high"]))
     about = {"n": int(found["n"]), "unit": str(found["unit"]), "source": str(found["source"])}
-    bounded = "only a bound is known: too few requests"
-    nothing = "too few requests even for a bound"
-    reason = "" if value is not None else nothing if low is None and high is None else bounded
+    reason = "" if value is not None else "only a bound is known: some requests never got that far"
     return {"value": value, "low": low, "high": high, "bound": str(found["bound"]), "reason": reason} | about
 
 
@@ -319,12 +317,12 @@ def _quality(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], name:
     if found is None:
         return unknown(why, METRICS[name].unit)
     value = _of_summary(found)
-    return value | {"reason": why} if value["bound"] != "point" else value
+    return value | {"reason": why} if value["value"] is None else value
 
 
 def _ends(value: Value) -> tuple[float, float]:
     """Of its interval, or twice the value; of a bound the other end is infinite."""
-    if value["bound"] == "lower":
+    if value["value"] is None and value["bound"] == "lower":
         return value["low"], math.inf
     low, high = (value["value"] if value[end] is None else value[end] for end in ("low", "high"))
     return (math.nan, math.nan) if low is None else (low, high)

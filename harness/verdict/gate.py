@@ -1,6 +1,6 @@
 """The gate: the scenario's limits against the summary, and the exit code.
 
-A limit is judged by the value; where there is only a bound it passes or fails if the bound decides, else nobody can
+A limit is judged by the value; where only a bound is known it passes or fails if the bound decides, else nobody can
 tell. Nor can anybody of a figure of quality whose chunks are too few for an interval: it says nothing of other text. A
 metric without a value is "cannot_tell" with the reason, which exits 6: a limit that was not checked has not
 held.
@@ -116,7 +116,7 @@ def _why_no_row(limit: Limit) -> str:
 
 def _outcome(limit: Limit, row: Mapping[Any, Any]) -> Outcome:
     holds = _OPERATORS[limit.op]
-    if row["bound"] == "point":
+    if math.isfinite(row["value"]):
         return Outcome.PASS if holds(row["value"], limit.value) else Outcome.FAIL
     best, worst = (row["low"], row["high"]) if limit.op.startswith("<") else (row["high"], row["low"])
     if math.isfinite(worst) and holds(worst, limit.value):
@@ -129,10 +129,11 @@ def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome, why: str |
     subject = " ".join(part for part in (limit.metric, limit.statistic) if part)
     unit = "" if row["unit"] == "share" else f" {row['unit']}"
     low, high, n = float(row["low"]), float(row["high"]), int(row["n"])
-    if row["bound"] == "point":
+    if math.isfinite(row["value"]):
         text = f"{subject} is {row['value']:.4g}{unit}"
         if low < high and low <= limit.value <= high:
-            text += f"; the limit lies within its interval, {low:.4g} to {high:.4g}, so chance may decide"
+            ends = f"{low:.4g} to {high:.4g}" if math.isfinite(high) else f"{low:.4g} or more"
+            text += f"; the limit lies within its interval, {ends}, so chance may decide"
         return f"{text}."
     text = f"{subject} is known only as {'at least' if row['bound'] == 'lower' else 'at most'} "
     text += f"{low if row['bound'] == 'lower' else high:.4g}{unit} ({n} observations)"

@@ -80,7 +80,7 @@ def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
         throughput, latency = rows.get(THROUGHPUT), rows.get((metric, "p95"))
         if throughput is None or latency is None or data.verdict_of(keys) == "invalid":
             continue
-        if throughput["bound"] != "point" or latency["bound"] != "point":
+        if not (math.isfinite(throughput["value"]) and math.isfinite(latency["value"])):
             bounds += 1
             continue
         busy = rows.get(("mean_concurrency", "value"))
@@ -168,7 +168,7 @@ def _alt(points: Sequence[Point], noun: str, bounds: int, some: str) -> str:
         f"{amount(quickest.spot[1])} ms ({quickest.cell}, {quickest.load})."
     )
     text += f" Drawn are those{some}." if some else ""
-    return text + (f" {bounds} more had too few requests for a p95." if bounds else "")
+    return text + (f" {bounds} more are known as a bound only." if bounds else "")
 
 
 def _table(points: Sequence[Point], noun: str) -> Table:

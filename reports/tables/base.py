@@ -79,7 +79,7 @@ def measured(row: dict[str, Any] | None, show: str = "number", note: int | None 
     """Return a row of the summary with its interval; a bound sorts by its number."""
     if row is None:
         return Cell(estimate(None), note=note)
-    known = row[{"lower": "low", "upper": "high"}.get(row["bound"], "value")]
+    known = row["value"] if math.isfinite(row["value"]) else row["high" if row["bound"] == "upper" else "low"]
     return Cell(estimate(row, show), interval(row, show), note=note, value=sortable(known))
 
 

@@ -12,6 +12,7 @@ from reports.format import amount, count, seconds
 from reports.tables.base import TONES, Cell, Table, cell_name, data_quality, trial_name
 
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
+LEAST_EXPLAINED = 0.01
 _PRESSURES = (
     ("swapped_bytes", "memory swapped on the machine", "bytes"),
     ("engine_major_faults", "major page faults of the engine", "number"),
@@ -49,20 +50,23 @@ def _queue(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     queue = facts.get("queue") or {}
     if queue.get("reason"):
         yield "queueing", f"not checked: {queue['reason']}", ""
-    elif queue.get("queueing"):
-        states = queue.get("n_eff_in_flight")
-        size = f"effective sample size of the queue length {amount(states)}" if states is not None else ""
-        applied = "intervals are widened accordingly" if queue.get("applied") else "intervals need not be widened"
-        yield "queueing", "; ".join(part for part in ("requests were queueing", size, applied) if part), ""
-    elif "queueing" in queue:
-        yield "queueing", "hardly any", "good"
+    elif queue.get("rounds"):
+        yield "closed loop", f"intervals are those of {queue['rounds']} rounds of all users", ""
+    elif queue.get("states") is not None:
+        begin, end = facts["window"]["start_s"], facts["window"]["end_s"]
+        yield "requests in flight", f"{amount(queue['states'])} independent states in {seconds(end - begin)}", ""
 
 
 def _sizes(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield the quantiles whose interval is open."""
     for statistic, size in (facts.get("sample_size") or {}).items():
-        have = f"effective sample size {amount(size['have'])} of {size['n']} requests"
-        more = f"a point needs {size['needed']}, {amount(size['times_longer'])} times as many"
-        yield f"{statistic} is a bound", f"{have}; {more}", "doubtful"
+        if size["times_longer"] <= 1:
+            continue
+        have = f"open: effective sample size {amount(size['n_eff'])} of {size['n']} requests"
+        if size["explained"] >= LEAST_EXPLAINED:
+            have += f" (those in flight explain {amount(size['explained'], show='share')})"
+        closed = f"both ends need {size['needed']}, {amount(size['times_longer'])} times as many"
+        yield f"interval of {statistic}", f"{have}; {closed}", ""
 
 
 def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -163,7 +163,7 @@ def _shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Co
 
 def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
     numbers = {name: math.nan if value[name] is None else value[name] for name in ("value", "low", "high")}
-    shown = measured(numbers | {"bound": value["bound"]}, column.show)
+    shown = measured(numbers | {"bound": value["bound"], "unit": value["unit"]}, column.show)
     explained = shown.text == UNKNOWN or value["bound"] == "point" or column.show == "bytes" or column.name == "kl_mean"
     if value["reason"] and explained:
         return replace(shown, note=noted(notes, value["reason"]))

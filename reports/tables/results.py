@@ -96,8 +96,6 @@ def _value(
     if missing is None:
         return Cell(UNKNOWN)
     reason = f"{column.name}: {missing.get(column.name, 'no request has a value')}"
-    if row is not None:
-        reason = f"{column.name} {column.statistic}: too few requests even for a bound"
     return Cell(UNKNOWN, note=noted(notes, reason))
 
 

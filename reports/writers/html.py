@@ -23,8 +23,9 @@ _DRAW = "`harness report RUN --format plots` draws"
 ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # in units of the pictures
 _UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; {_DRAW} those of every one."
 _HOW_TO_READ = (
-    "Small numbers are 95\u00a0% intervals. “>\u00a0X” and “<\u00a0X” are bounds: too few requests, or some never "
-    "ended. Latencies count from due; in closed loops and for later turns from sent."
+    "Small numbers are 95\u00a0% intervals. A “~” marks an interval that is open, or wider than half the value; "
+    "“>\u00a0X” is a bound, since some requests never ended. Latencies count from due; in closed loops and for later "
+    "turns from sent."
 )
 
 

@@ -2,7 +2,7 @@
 
 There is one gauge per metric, in base units: milliseconds of `docs/metrics.md` are seconds here, shares lie between 0
 and 1. Only rows that pool all repetitions are exported. Ends of intervals are gauges of their own, `_low` and `_high`;
-if only a bound is known, only that one is there. Results of invalid trials are left out.
+an open end has none. Results of invalid trials are left out.
 """
 
 from __future__ import annotations

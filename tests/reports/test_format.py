@@ -22,13 +22,17 @@ from reports.format import (
     shortened_inside,
 )
 
+UNITS = {"%": 0.01, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
 
 @pytest.mark.parametrize(
     ("value", "low", "high", "shown"),
     [
         (81.23456, 79.0, 84.0, "81.2"),
-        (81.23456, 60.0, 110.0, "81"),
-        (12345.678, 12000.0, 12900.0, "12 350"),
+        (81.23456, 60.0, 110.0, "81.2"),
+        (25.83, 5.0, 90.0, "25.8"),
+        (12345.678, 12000.0, 12900.0, "12 346"),
+        (400.1234, 399.2, 401.1, "400.1"),
         (12345.678, math.nan, math.nan, "12 346"),
         (0.0123456, math.nan, math.nan, "0.0123"),
         (5.0, 5.0, 5.0, "5.00"),
@@ -38,7 +42,7 @@ from reports.format import (
     ],
 )
 def test_digits_follow_the_interval(value: float, low: float, high: float, shown: str) -> None:
-    """The last digit is about a tenth of the interval; three digits without one."""
+    """Three digits at least; more where the interval is narrow, to about a tenth of it."""
     assert amount(value, low, high).replace("\u202f", " ") == shown
 
 
@@ -52,24 +56,41 @@ def test_shares_and_bytes(value: float, show: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bound", "low", "high", "shown"),
+    ("value", "bound", "low", "high", "shown"),
     [
-        ("lower", 30_000.0, math.inf, "> 30 000"),
-        ("upper", 1.0, 200.0, "< 200"),
-        ("lower", -math.inf, math.inf, UNKNOWN),
-        ("point", 90.0, 110.0, "100"),
+        (100.0, "point", 90.0, 110.0, "100"),
+        (100.0, "point", 70.0, 125.0, "100~"),
+        (100.0, "point", math.nan, math.nan, "100"),
+        (53.4, "lower", 51.0, math.inf, "53.4~"),
+        (53.4, "lower", math.nan, math.inf, "53.4~"),
+        (53.4, "upper", math.nan, 60.0, "53.4~"),
+        (math.nan, "lower", 30_000.0, math.inf, "> 30 000"),
+        (math.nan, "upper", math.nan, 200.0, "< 200"),
+        (math.nan, "lower", math.nan, math.inf, UNKNOWN),
     ],
 )
-def test_bounds_are_shown_as_bounds(bound: str, low: float, high: float, shown: str) -> None:
-    """A bound never looks like a number."""
-    row: dict[str, object] = {
-        "value": 100.0 if bound == "point" else math.nan,
-        "low": low,
-        "high": high,
-        "bound": bound,
-    }
+def test_a_value_is_shown_where_there_is_one(value: float, bound: str, low: float, high: float, shown: str) -> None:
+    """A value that is known roughly is marked; a bound stands only where there is no value."""
+    row: dict[str, object] = {"value": value, "low": low, "high": high, "bound": bound}
     assert estimate(row).replace("\u202f", " ") == shown
-    assert bool(interval(row)) is (bound == "point")
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e6), st.floats(0.01, 2), st.floats(0.01, 2))
+def test_the_larger_time_is_never_printed_as_the_smaller(one: float, other: float, near: float, wide: float) -> None:
+    """Whatever their intervals."""
+    less, more = sorted((one, other))
+    shown = [amount(less, less * (1 - near), less * (1 + near), "time"), amount(more, 0, more * (1 + wide), "time")]
+    first, second = (float(text.replace("\u202f", "")) for text in shown)
+    assert first <= second
+
+
+@given(st.floats(1e-3, 1e9), st.floats(0, 10), st.sampled_from(("number", "time", "share", "bytes")))
+def test_three_digits_are_always_there(value: float, width: float, show: str) -> None:
+    """However wide the interval, a printed number is within half a per cent of the value."""
+    text = amount(value, value * max(0.0, 1 - width), value * (1 + width), show)
+    digits = text.replace("\u202f", " ").rstrip(" %KMGiBT").replace(" ", "")
+    scale = next((scale for unit, scale in UNITS.items() if text.endswith(unit)), 1)
+    assert float(digits) * scale == pytest.approx(value, rel=0.0051)
 
 
 def test_an_absent_row_is_a_dash() -> None:

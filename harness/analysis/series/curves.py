@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from harness.analysis.effective import Size
 from harness.analysis.series.clouds import stacked
-from harness.analysis.stats import ALPHA, LEVELS, Floats, Ints, Ordered, binomial_quantiles
+from harness.analysis.stats import LEVELS, Floats, Ints, Ordered, binomial_quantiles, tails
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ class Curved(Protocol):
     @property
     def ordered(self) -> Ordered: ...
 
-    def effective_size(self, p: float) -> float: ...
+    def size(self, p: float) -> Size: ...
 
 
 def curves_of(found: Mapping[str, Curved], metrics: tuple[str, ...] = CURVES) -> pd.DataFrame:
@@ -69,23 +70,24 @@ def _levels(n: int) -> Floats:
 
 
 def _band(distribution: Curved, levels: Floats) -> tuple[Floats, Floats]:
-    """Return the ends of the intervals: exact binomial ranks at the effective sample size (`stats.ordered_quantile`).
+    """Return the ends of the intervals, as `stats.ordered_quantile` has them; NaN where one is open.
 
-    Between two of LEVELS that size is the upper one's.
+    Between two of LEVELS the effective sample size is the upper one's.
     """
-    ordered = distribution.ordered
+    ordered, n = distribution.ordered, distribution.ordered.n
     upper_level = np.array(LEVELS)[np.minimum(np.searchsorted(LEVELS, levels), len(LEVELS) - 1)]
-    sizes = {level: np.floor(distribution.effective_size(level)) for level in np.unique(upper_level)}
+    sizes = {level: max(1.0, np.floor(distribution.size(level).n_eff)) for level in np.unique(upper_level)}
     size = np.array([sizes[level] for level in upper_level])
     low, high = np.full((2, len(levels)), np.nan)
-    tail = np.maximum(levels, 1 - levels)
-    with np.errstate(divide="ignore"):
-        enough = (levels < 1) & (size >= np.ceil(np.log(ALPHA / 2) / np.log(tail)))
-    if not enough.any():
+    chances = np.array([tails(p, int(m)) for p, m in zip(levels, size, strict=True)])
+    closed = (chances > 0).all(axis=1) & (levels < 1)
+    if not closed.any():
         return low, high
-    m, p, n = size[enough], levels[enough], ordered.n
-    first = np.floor(n * binomial_quantiles(ALPHA / 2, m, p) / m).astype(np.int64)
-    last = np.ceil(n * (binomial_quantiles(1 - ALPHA / 2, m, p) + 1) / m).astype(np.int64)
-    low[enough] = np.where(first >= 1, ordered.at_ranks(np.clip(first, 1, n)), np.nan)
-    high[enough] = np.where(last <= n, ordered.at_ranks(np.clip(last, 1, n)), np.nan)
+    m, p = size[closed], levels[closed]
+    below, above = chances[closed].T
+    k = binomial_quantiles(below, m, p)
+    first = np.minimum(np.floor(n * (k - 1) / m) + 1, np.ceil(n * p - 1e-9)).astype(np.int64)
+    last = np.ceil(n * (binomial_quantiles(1 - above, m, p) + 1) / m).astype(np.int64)
+    low[closed] = np.where(k >= 1, ordered.at_ranks(np.clip(first, 1, n)), np.nan)
+    high[closed] = ordered.at_ranks(np.clip(last, 1, n))
     return low, np.where(np.isfinite(high), high, np.nan)

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.analysis.columns import ALL
 from harness.analysis.distributions import Distribution
+from harness.analysis.effective import Size
 from harness.analysis.series.clouds import stacked
 from harness.analysis.series.curves import CURVES, curves_of
 from harness.analysis.stats import Floats, Ints, Ordered, merged
@@ -35,8 +36,8 @@ class Together:
     def ordered(self) -> Ordered:
         return merged([run.ordered for run in self.runs])
 
-    def effective_size(self, p: float) -> float:
-        return sum(run.effective_size(p) for run in self.runs)
+    def size(self, p: float) -> Size:
+        return Size(self.ordered.n, sum(run.size(p).n_eff for run in self.runs))
 
 
 def pooled(measures: Iterable[Measures]) -> dict[tuple[str, ...], dict[str, pd.DataFrame]]:

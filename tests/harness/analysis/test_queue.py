@@ -1,24 +1,21 @@
-"""Queue guard: when requests in flight hold the latencies down, and that they do nothing else."""
+"""The queue of a trial: its states, what each request met, the rounds of a closed loop."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, follows, guard, in_flight, states_in_flight, tail_follows
+from harness.analysis.effective import INDEPENDENT
+from harness.analysis.queue import NO_GUARD, QueueGuard, guard, in_flight, states_in_flight
 from harness.analysis.reading import read
 from tests import many_queues
 from tests.estimates import effective_size
-from tests.fabricated import noisy, streamed, trial_of
+from tests.fabricated import changed, noisy, streamed, trial_of
 
 NS = 1e9
 moments = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
-states = st.floats(1, 1000)
-levels = st.floats(0.01, 0.999)
 
 
 def queue_trial(utilisation: float, n: int = 1500, seed: int = 41) -> list:
@@ -41,34 +38,29 @@ def test_requests_in_flight_are_counted(due: list[float], lasted: list[float], a
     assert found.tolist() == expected
 
 
-@given(states, st.booleans(), st.booleans(), levels, levels)
-def test_a_guard_only_ever_takes_away(amount: float, queueing: bool, tail: bool, p: float, q: float) -> None:
-    """It gives its number of states or no limit, and where it holds a quantile down it does so for those above."""
-    one = QueueGuard(amount, queueing, tail)
-    assert one.cap(p) in (amount, math.inf)
-    assert one.cap(max(p, q)) <= one.cap(min(p, q))
+def test_without_a_queue_nothing_depends() -> None:
+    """Neither requests whose latencies do not queue nor an unknown number of states hold anything down."""
+    due = np.arange(10.0)
+    assert NO_GUARD.dependence(due) is INDEPENDENT
+    assert QueueGuard(5.0, due, due + 1).dependence(due, queues=False) is INDEPENDENT
+    assert QueueGuard(5.0, due, due + 1).dependence(due).met.tolist() == [0] + [1] * 9
 
 
-@given(states, levels)
-def test_without_a_queue_nothing_is_held_down(amount: float, p: float) -> None:
-    """Few states do not matter to latencies that do not depend on them."""
-    assert QueueGuard(amount).cap(p) == math.inf
-    assert NO_GUARD.cap(p) == math.inf
+def test_rounds_are_told_by_due_times() -> None:
+    """Every request belongs to the round in which it was due, those of a class, too; a queue is then not asked."""
+    due = np.arange(100.0) * NS
+    found = guard(due, due + NS, due, users=10)
+    assert found.as_fact()["rounds"] == 10
+    own = found.dependence(due[5::7])
+    assert own.met is None
+    assert own.rounds.tolist() == [1 + int(at // NS) // 10 for at in due[5::7]]
 
 
-def test_many_states_are_enough() -> None:
-    """From 100 on (200 for tails) the latencies' own effective size is taken."""
-    assert QueueGuard(99, queueing=True).cap(0.5) == 99
-    assert QueueGuard(101, queueing=True).cap(0.5) == math.inf
-    assert QueueGuard(101, queueing=True).cap(0.95) == 101
-    assert QueueGuard(201, queueing=True).cap(0.99) == math.inf
-
-
-def test_a_tail_that_follows_the_queue_is_held_down_alone() -> None:
-    """Seldom queueing leaves the median as it is."""
-    one = QueueGuard(50, tail_follows=True)
-    assert (one.cap(0.5), one.cap(0.95), one.cap(TAIL)) == (math.inf, math.inf, 50)
-    assert not one.applied
+def test_few_rounds_are_a_queue() -> None:
+    """With fewer than eight the requests in flight are asked."""
+    due = np.arange(79.0) * NS
+    assert guard(due, due + NS, due, users=10).as_fact()["rounds"] is None
+    assert guard(due, due + NS, due, users=10).dependence(due).met is not None
 
 
 def test_states_of_a_known_process() -> None:
@@ -79,29 +71,32 @@ def test_states_of_a_known_process() -> None:
     assert found == pytest.approx((due[-1] - due[0]) / NS, rel=0.15)
 
 
-def test_whether_the_slowest_met_many() -> None:
-    """Latencies made of the queue follow it, independent ones do not; ties do not matter."""
-    rng = np.random.default_rng(43)
-    met = rng.poisson(5, 2000).astype(float)
-    for follow in (tail_follows, follows):
-        assert follow(met + rng.normal(0, 1, 2000), met)
-        assert not follow(rng.normal(size=2000) - met, met)
-        assert not follow(rng.normal(size=2000), np.ones(2000))
-    assert np.mean([tail_follows(rng.normal(size=2000), met) for _ in range(300)]) <= 0.03
+def test_independent_latencies_are_not_held_down() -> None:
+    """A steady engine far from its limit, however few states its requests in flight went through."""
+    reading = read(trial_of(noisy(44)))
+    size = reading.distributions["ttft_ms"].size(0.5)
+    assert size.explained < 0.02
+    assert size.n_eff > 0.5 * size.n
 
 
-def test_independent_latencies_are_not_guarded() -> None:
-    """A steady engine far from its limit."""
-    assert not read(trial_of(noisy(44))).guard.applied
+def test_a_busy_queue_holds_down_what_queues() -> None:
+    """At 0.95 a few minutes hold few independent states; gaps between chunks do not care."""
+    reading = read(trial_of(queue_trial(0.95), end_s=160.0))
+    first, gaps = (reading.distributions[name].size(0.5) for name in ("ttft_ms", "icl_ms"))
+    assert reading.guard.states < 40
+    assert first.explained > 0.5
+    assert first.n_eff < 3 * reading.guard.states
+    assert gaps.explained == 0
+    assert reading.explained == first.explained
 
 
-def test_a_busy_queue_is_guarded() -> None:
-    """At 0.95 a few minutes hold few independent states."""
-    trial = trial_of(queue_trial(0.95), end_s=160.0)
-    reading = read(trial)
-    assert reading.guard.applied
-    held = reading.distributions["ttft_ms"].effective_size(0.5)
-    assert held <= reading.guard.states < effective_size(reading.observed["ttft_ms"].values, [0.5]) * 10
+def test_a_class_depends_on_the_requests_of_all() -> None:
+    """What each of its requests met are those of the other classes, too."""
+    records = [changed(record, class_name=f"class {i % 2}") for i, record in enumerate(queue_trial(0.95))]
+    reading = read(trial_of(records, end_s=160.0))
+    every, own = reading.distributions["ttft_ms"], reading.observations(reading.groups["class 0"].measured)["ttft_ms"]
+    assert own.size(0.5).explained == pytest.approx(every.size(0.5).explained, abs=0.1)
+    assert own.dependence.met.tolist() == every.dependence.met[::2].tolist()
 
 
 def test_a_busy_machine_is_no_queue() -> None:
@@ -109,22 +104,23 @@ def test_a_busy_machine_is_no_queue() -> None:
     rng = np.random.default_rng(46)
     due = np.cumsum(rng.exponential(0.05, 2000)) * NS
     latency = np.repeat(rng.lognormal(0, 1, 40), 50)
-    own = effective_size(latency, [0.5, 0.99])
-    one = guard(due, np.sort(due + rng.lognormal(0, 1, 2000) * NS), due, latency, own)
+    found = guard(due, np.sort(due + rng.lognormal(0, 1, 2000) * NS), due)
+    own, held = (effective_size(latency, 0.5, one) for one in (INDEPENDENT, found.dependence(due)))
     assert own < 1000
-    assert not one.queueing
+    assert held > 0.5 * own
 
 
 def test_loads_that_change_by_plan_are_not_guarded() -> None:
     """A spike is one state by plan, and not for want of time."""
-    assert read(trial_of(queue_trial(0.95), kind="burst")).guard == NO_GUARD
+    assert read(trial_of(queue_trial(0.95), kind="burst")).guard is NO_GUARD
 
 
 def test_the_guard_does_not_depend_on_the_clock() -> None:
     """Begun an hour later, everything is the same."""
     made = many_queues.one_server(np.random.default_rng(45), 1, 1000, 0.7)
     due, ended, latency = made.due[0] * NS, np.sort(made.ended[0]) * NS, made.latency[0]
-    own = effective_size(latency, [0.5, 0.99])
-    one, later = (guard(due + by, ended + by, due + by, latency, own) for by in (0.0, 3600 * NS))
-    assert one.states == pytest.approx(later.states, rel=1e-3)
-    assert (one.queueing, one.tail_follows) == (later.queueing, later.tail_follows)
+    one, later = (
+        effective_size(latency, 0.95, guard(due + by, ended + by, due + by).dependence(due + by))
+        for by in (0.0, 3600 * NS)
+    )
+    assert one == pytest.approx(later, rel=1e-3)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis import stats
-from harness.analysis.stats import Bound
+from harness.analysis.effective import Sizes
+from harness.analysis.stats import Bound, Ordered
 from tests.estimates import effective_size, mean_estimate, quantile_estimate
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
@@ -37,7 +38,7 @@ def test_quantiles_are_ordered(values: np.ndarray, a: float, b: float) -> None:
 @given(st.lists(finite, min_size=4, max_size=200).map(np.array))
 def test_effective_size_is_between_zero_and_n(values: np.ndarray) -> None:
     """No series is worth more than its length."""
-    assert 0 < effective_size(values, [0.5, 0.95]) <= len(values)
+    assert 0 < min(effective_size(values, p) for p in (0.5, 0.95)) <= len(values)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=50).map(np.array), min_size=1, max_size=3))
@@ -47,28 +48,38 @@ def test_share_interval_contains_the_share(runs: list[np.ndarray]) -> None:
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
-@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=300).map(np.array), levels)
-def test_quantile_interval_contains_the_point(values: np.ndarray, p: float) -> None:
-    """Where there is a point, its interval holds it; where there is none, the value is NaN."""
-    found = quantile_estimate([values], p)
-    if found.bound is Bound.POINT:
-        assert found.low <= found.value <= found.high
-    else:
-        assert math.isnan(found.value)
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=300).map(np.array), levels, st.floats(1, 300))
+def test_the_value_is_the_sample_s_whatever_is_known_of_it(values: np.ndarray, p: float, size: float) -> None:
+    """However few it rests on; its interval holds it, and the ends are open that nobody knows."""
+    found = quantile_estimate([values], p, n_eff=size)
+    assert found.value == stats.quantile(values, p)
+    assert found.low <= found.value <= found.high
+    assert math.isfinite(found.high) == (found.bound is not Bound.LOWER)
+    assert math.isfinite(found.low) or found.bound is not Bound.POINT
 
 
-@pytest.mark.parametrize(("p", "two_sided", "upper"), [(0.5, 6, 5), (0.9, 36, 29), (0.95, 72, 59), (0.99, 368, 299)])
-def test_floors_are_the_published_ones(p: float, two_sided: int, upper: int) -> None:
-    """The least effective sizes agree with the table of the method."""
-    assert stats.floor_two_sided(p) in (two_sided, two_sided - 1, two_sided + 1)
-    assert stats.floor_upper(p) == upper
+@pytest.mark.parametrize(("p", "two_sided"), [(0.5, 6), (0.9, 29), (0.95, 59), (0.99, 299), (0.1, 29)])
+def test_floors_are_those_of_an_interval_with_two_ends(p: float, two_sided: int) -> None:
+    """The least m with p^m + (1 - p)^m <= 0.05; one fewer leaves an end open."""
+    assert stats.floor_two_sided(p) == two_sided
+    kinds = [quantile_estimate([np.arange(float(m))], p, n_eff=m).bound for m in (two_sided - 1, two_sided)]
+    assert kinds == [Bound.LOWER if p >= 0.5 else Bound.UPPER, Bound.POINT]
 
 
-@pytest.mark.parametrize(("n", "bound"), [(30, Bound.LOWER), (59, Bound.UPPER), (73, Bound.POINT)])
-def test_a_quantile_of_too_few_is_only_a_bound(n: int, bound: Bound) -> None:
-    """Below the floor of p95 there is no point: an upper bound from 59 on, a lower one before."""
-    found = quantile_estimate([np.arange(float(n))], 0.95, n_eff=n)
-    assert found.bound is bound
+@given(st.floats(0.01, 0.99), st.integers(1, 2000))
+def test_both_tails_together_are_alpha(p: float, m: int) -> None:
+    """And an end that cannot be had with so few is given none."""
+    below, above = stats.tails(p, m)
+    assert below + above == pytest.approx(stats.ALPHA if min(p, 1 - p) ** m <= stats.ALPHA else 0, rel=1e-6)
+    assert above == 0 or above >= p**m
+    assert below == 0 or below >= (1 - p) ** m
+
+
+@pytest.mark.parametrize("m", [1, 3, 5, 20])
+def test_a_lower_end_is_never_above_the_value(m: int) -> None:
+    """A p99 of 2,400 requests that are worth five is not said to be above the largest of them."""
+    found = quantile_estimate([np.arange(2400.0)], 0.99, n_eff=m)
+    assert found.low <= found.value < 2399
 
 
 def test_a_rank_among_censored_values_is_a_lower_bound() -> None:
@@ -104,8 +115,8 @@ def test_clusters_of_equal_values_are_worth_their_number() -> None:
     """A hundred copies of each value carry what the values carry."""
     rng = np.random.default_rng(4)
     values = np.repeat(rng.normal(size=400), 100)
-    sizes = np.full(400, 100)
-    assert stats.sizes_by_level(values, [0.5], sizes)[0.5] == pytest.approx(400, rel=0.3)
+    found = Sizes(values, Ordered.of(values), cluster_sizes=np.full(400, 100)).at(0.5)
+    assert found.n_eff == pytest.approx(400, rel=0.3)
 
 
 def test_runs_that_differ_widen_the_interval() -> None:
@@ -121,6 +132,14 @@ def test_zero_of_many_has_the_rule_of_three() -> None:
     """No failure among n bounds the rate by 1 - 0.025^(1/n)."""
     found = stats.share_estimate([np.zeros(100, dtype=bool)])
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 100))
+
+
+@pytest.mark.parametrize("m", [5, 12, 59, 80])
+def test_coverage_of_a_sample_that_is_worth_fewer(m: int) -> None:
+    """Forty equal values each: with the number of different ones as size, 95 in 100 intervals of p99 hold the truth."""
+    rng = np.random.default_rng(12)
+    found = [quantile_estimate([np.repeat(rng.random(m), 40)], 0.99, n_eff=m) for _ in range(300)]
+    assert np.mean([one.low <= 0.99 <= one.high for one in found]) >= 0.92
 
 
 @pytest.mark.parametrize("p", [0.5, 0.95])
@@ -178,7 +197,7 @@ def test_lag_by_lag_agrees_with_all_lags_at_once(values: np.ndarray, window: int
     centred = smooth - smooth.mean()
     if centred @ centred > 1e-6:
         assert stats.autocorrelation_time(smooth) == pytest.approx(
-            stats._autocorrelation_time_by_fft(centred), rel=1e-6, abs=1e-6
+            stats._memory_by_fft(centred).time, rel=1e-6, abs=1e-6
         )
 
 
@@ -195,22 +214,19 @@ def test_more_confidence_never_narrows_an_interval(values: np.ndarray, p: float,
         assert wide.low <= narrow.low <= narrow.high <= wide.high
 
 
-@given(st.lists(st.floats(0, 1e4), min_size=80, max_size=300).map(np.array), st.floats(1, 300))
-def test_a_cap_leaves_the_number_and_takes_certainty(values: np.ndarray, cap: float) -> None:
-    """A quantile held down by a queue is the same number or a bound, and is worth no more than the cap."""
-    free, held = (quantile_estimate([values], 0.5, m_cap=one) for one in (None, cap))
-    assert held.n_eff <= min(cap, free.n_eff)
-    if held.bound is Bound.POINT:
-        assert held.value == free.value
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=200).map(np.array), st.floats(1, 300))
-def test_a_cap_widens_a_share(flags: np.ndarray, cap: float) -> None:
+@given(st.lists(st.booleans(), min_size=1, max_size=200).map(np.array), st.floats(0, 1))
+def test_a_smaller_size_widens_a_share(flags: np.ndarray, part: float) -> None:
     """The same share with an interval at least as wide."""
-    free, held = (stats.share_estimate([flags], caps=caps) for caps in (None, [cap]))
+    free, held = (stats.share_estimate([flags], [size]) for size in (len(flags), max(0.5, part * len(flags))))
     assert held.value == free.value
     assert held.low <= free.low + 1e-9
     assert held.high >= free.high - 1e-9
+
+
+def test_the_bias_of_a_memory_is_taken_off() -> None:
+    """A series as long as ten times its memory is worth fewer than ten; noise is worth itself."""
+    assert stats.Memory(1000, 100.0, lags=200.0).size == pytest.approx(10 / 1.401)
+    assert stats.Memory(1000, 1.0).size == 1000
 
 
 def test_runs_that_differ_widen_means_and_shares_too() -> None:

@@ -201,11 +201,12 @@ def test_pictures_of_models_of_like_names_are_files_of_their_own(chosen: ReportD
     assert names[:2] == ["choice-a-b-memory.svg", "choice-a-b-memory-2.svg"]
 
 
-def test_few_requests_are_said_to_be_too_few() -> None:
-    """Not that a bound is known where none is, and no method of a ratio that does not exist."""
+def test_few_requests_have_their_numbers() -> None:
+    """Marked as known roughly, never as a bound; and no method of a ratio that does not exist."""
     data = report_data(
         results_of([Choice("f16", requests=2), Choice("q8_0", requests=2)], limits=("ttft_ms p95 <= 1",))
     )
     text = markdown.render(data)
-    assert "too few requests even for a bound" in text
+    assert "\\~ |" in text
+    assert "\\> " not in text.split("## Caveats")[0]
     assert "Ratio of speeds: usage" not in text

@@ -135,8 +135,12 @@ def test_each_check_says_what_was_seen() -> None:
     steady = {"class": "warm-up", "warmup_s": 12.0, "warming": "ttft_ms", "converged": True, "trends": trends}
     found = seen(
         steady=steady,
-        queue={"n_eff_in_flight": 40.0, "queueing": True, "tail_follows": True, "applied": True},
-        sample_size={"ttft_ms p99": {"level": 0.99, "needed": 368, "have": 92.0, "n": 100, "times_longer": 4.0}},
+        window={"start_s": 5.0, "end_s": 35.0},
+        queue={"states": 40.0, "rounds": None},
+        sample_size={
+            "ttft_ms p50": {"needed": 6, "n_eff": 92.0, "n": 100, "times_longer": 1.0, "explained": 0.05},
+            "ttft_ms p99": {"needed": 299, "n_eff": 92.0, "n": 100, "times_longer": 3.25, "explained": 0.05},
+        },
         tokens={
             "counted_by": {"usage": 10},
             "chunks": {"replies": 10, "median_share": 0.01, "worst_share": -0.02},
@@ -156,9 +160,9 @@ def test_each_check_says_what_was_seen() -> None:
     assert found == {
         "steady state": "warm-up; the first 12\u202fs of the window are still warm-up",
         "trend of ttft_ms": "-25.0% over the window, p = 0.500",
-        "queueing": "requests were queueing; effective sample size of the queue length 40.0; "
-        "intervals are widened accordingly",
-        "ttft_ms p99 is a bound": "effective sample size 92.0 of 100 requests; a point needs 368, 4.00 times as many",
+        "requests in flight": "40.0 independent states in 30\u202fs",
+        "interval of ttft_ms p99": "open: effective sample size 92.0 of 100 requests (those in flight explain "
+        "5.00\u202f%); both ends need 299, 3.25 times as many",
         "tokens counted by": "usage: 10 replies",
         "chunks vs. that count": "+1.00% (median), -2.00% at worst, of 10 replies",
         "length of replies": "100\u202f% of 10 replies as long as requested",

@@ -78,7 +78,7 @@ def test_no_word_of_the_results_is_broken(full: ReportData, width: int) -> None:
     results = out.getvalue().partition("Limits")[0]
     assert all(len(line) <= width for line in results.splitlines())
     words = results.replace(",", " ").split()
-    for word in ("simulated", "sustained", "poor", "400.1", "11.96", "GiB"):
+    for word in ("simulated", "sustained", "poor", "400.1", "12.0", "GiB"):
         assert word in words
 
 

@@ -92,13 +92,14 @@ def test_twenty_trials_make_a_small_page() -> None:
 
 
 def test_a_cell_keeps_the_number_behind_its_text() -> None:
-    """Bounds sort as the number they are a bound of; what is unknown has none."""
+    """Without a value a bound sorts as its number; what is unknown has none."""
     row = {"value": 2.0, "low": 1.0, "high": 3.0, "bound": "point"}
     assert measured(row).value == 2.0
-    assert measured(row | {"bound": "lower"}).value == 1.0
-    assert measured(row | {"bound": "upper"}).value == 3.0
-    assert measured(row | {"value": float("nan")}).value is None
-    assert measured(row | {"bound": "lower", "low": -math.inf}).value is None  # sorts last, as what is shown as a dash
+    assert measured(row | {"bound": "lower"}).value == 2.0
+    unknown = row | {"value": math.nan}
+    assert measured(unknown | {"bound": "lower"}).value == 1.0
+    assert measured(unknown | {"bound": "upper"}).value == 3.0
+    assert measured(unknown | {"bound": "lower", "low": math.nan}).value is None  # sorts last, as a dash
     assert measured(None).value is None
 
 

@@ -1,0 +1,203 @@
+"""Effective sample size: how many independent requests those of a trial are worth at a quantile, or for a share.
+
+Three things make requests alike, and each has its place in 1/m = R2 / states + (1 - R2) / own:
+
+- own: neighbours are alike, so the indicator 1{x <= q} has an autocorrelation time. In a closed loop it is that of
+  whole rounds: within a round one request more is slow because another one is not, which no single lag shows.
+- states: every latency depends on the requests in flight, which change slowly. R2 is the share of the indicator's
+  variance that they explain.
+
+`docs/adr/0020-sample-value-always.md` has what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from harness.analysis.stats import (
+    GUARD_LEVELS,
+    Floats,
+    Ints,
+    Ordered,
+    cluster_starts,
+    memory_of,
+    quantile_rank,
+    size_of_clusters,
+    t_factor,
+)
+
+BINS = 10
+WIDER = 5  # times as many requests beyond the next level that is looked at
+ENOUGH_BEYOND = 30
+SURE = {1: 1.5, 2: 0.5}  # standard errors of R2 that are added to it, by how many levels it is the largest of
+LEAST_ROUNDS, MANY_ROUNDS = 8, 100
+NORMAL = 1.959964
+CHANCE = 1.644854  # standard errors that the first lag of independent rounds exceeds in one of twenty
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What n observations are worth. `explained`: R2."""
+
+    n: int
+    n_eff: float
+    explained: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """What may make observations alike; arrays with one value each, in due order.
+
+    states: independent states of the requests in flight.   met: requests in flight that each met, None if they do not
+    matter.   rounds: number of the round of a closed loop that each belongs to, None if there are too few.
+    """
+
+    states: float = math.inf
+    met: Floats | None = None
+    rounds: Ints | None = None
+
+    def of(self, places: Ints) -> Dependence:
+        """Return that of some observations."""
+        met = None if self.met is None else self.met[places]
+        return replace(self, met=met, rounds=None if self.rounds is None else self.rounds[places])
+
+    @cached_property
+    def _bins(self) -> tuple[Ints, Ints] | None:
+        """The bin of each observation by the requests it met, and the size of each bin; None if all met alike."""
+        if self.met is None or not len(self.met) or not math.isfinite(self.states):
+            return None
+        edges = np.unique(np.quantile(self.met, np.linspace(0, 1, BINS + 1)[1:-1]))
+        bins = np.searchsorted(edges, self.met, side="right")
+        counts = np.bincount(bins, minlength=len(edges) + 1)
+        return (bins, counts) if (counts > 0).sum() > 1 else None
+
+    @cached_property
+    def _round_sizes(self) -> Ints | None:
+        if self.rounds is None or not len(self.rounds):
+            return None
+        sizes = np.bincount(self.rounds - self.rounds[0])
+        return sizes[sizes > 0] if (sizes > 0).sum() >= LEAST_ROUNDS else None
+
+    def explained(self, below: Floats) -> float:
+        """Return the adjusted share of the variance of an indicator that the requests in flight explain."""
+        variance = float(below.var())
+        if self._bins is None or self._round_sizes is not None or variance <= 0:
+            return 0.0
+        bins, counts = self._bins
+        used, n = counts > 0, len(below)
+        means = np.bincount(bins, below, len(counts))[used] / counts[used]
+        between = float((counts[used] * (means - below.mean()) ** 2).sum()) / (n * variance)
+        return min(1.0, max(0.0, 1 - (1 - between) * (n - 1) / max(1, n - int(used.sum()))))
+
+    def own(self, below: Floats) -> float:
+        """Return the effective sample size of an indicator by itself."""
+        if self._round_sizes is None:
+            return memory_of(below).size
+        return size_of_rounds(below, self._round_sizes)
+
+    def joined(self, own: float, explained: float, looks: int = 1) -> float:
+        """Return the effective sample size by all that makes the observations alike.
+
+        R2 rests on few states, so more is taken: its standard error is 2 (1 - R2) sqrt(R2 / states).
+        """
+        if own <= self.states:
+            return own
+        error = 2 * (1 - explained) * math.sqrt(explained / self.states)
+        sure = min(1.0, explained + SURE[looks] * error)
+        return 1 / (sure / self.states + (1 - sure) / own)
+
+
+INDEPENDENT = Dependence()
+
+
+def size_of_rounds(below: Floats, sizes: Ints) -> float:
+    """Return the effective sample size of an indicator in rounds of consecutive requests.
+
+    The variance between few rounds is uncertain (Student's factor). Fewer than MANY_ROUNDS are taken as independent
+    unless neighbours are alike: of those an autocorrelation time is mostly chance.
+    """
+    n, rounds, share = len(below), len(sizes), float(below.mean())
+    sums = np.add.reduceat(below - share, cluster_starts(sizes))
+    spread = float(sums.var(ddof=1)) * rounds
+    if spread > 1e-12:
+        spread *= _time_of_rounds(sums)
+    m = n if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
+    return m * (NORMAL / t_factor(rounds)) ** 2
+
+
+def _time_of_rounds(sums: Floats) -> float:
+    centred = sums - sums.mean()
+    first_lag = float(centred[:-1] @ centred[1:]) / float(centred @ centred)
+    alike = len(sums) >= MANY_ROUNDS or first_lag > CHANCE / math.sqrt(len(sums))
+    return len(sums) / memory_of(sums).size if alike else 1.0
+
+
+def wider(p: float) -> Iterator[float]:
+    """Yield p and lower levels, each with WIDER times as many observations beyond it."""
+    while p > 0:
+        yield round(p, 12)
+        p = 1 - WIDER * (1 - p)
+
+
+class Sizes:
+    """Effective sample sizes of observations at quantiles; +inf among the values is allowed.
+
+    A few slow requests say little of how they come together. So the autocorrelation at p is also that of lower levels,
+    until one has ENOUGH_BEYOND requests beyond it, and R2 is the larger one of p and the next lower level.
+
+    `cluster_sizes` are those of consecutive values that belong together (the gaps of a reply), None for one each. Then
+    the size is the least of GUARD_LEVELS up to p: thresholds near p may split equal gaps this way or that.
+    """
+
+    def __init__(
+        self, values: Floats, ordered: Ordered, dependence: Dependence = INDEPENDENT, cluster_sizes: Ints | None = None
+    ) -> None:
+        self._values, self._ordered, self._clusters = values, ordered, cluster_sizes
+        self._dependence = dependence
+        self._known: dict[float, tuple[float, float]] = {}
+
+    def at(self, p: float) -> Size:
+        """Return the size for quantile p."""
+        n = self._ordered.n
+        if n == 0:
+            return Size(0, 0.0)
+        if self._clusters is not None:
+            up_to = [*(level for level in GUARD_LEVELS if level < p), p]
+            return Size(n, min(self._of_clusters(level, self._clusters) for level in up_to))
+        levels = list(wider(p))
+        enough = next((i for i, level in enumerate(levels) if n * (1 - level) >= ENOUGH_BEYOND), len(levels) - 1)
+        own = min(self._look(level)[0] for level in levels[: enough + 1])
+        shares = [self._look(level)[1] for level in levels[:2]]
+        return Size(n, self._dependence.joined(own, max(shares), len(shares)), max(shares))
+
+    def _below(self, p: float) -> Floats:
+        return (self._values <= self._ordered.at(quantile_rank(self._ordered.n, p))).astype(np.float64)
+
+    def _look(self, p: float) -> tuple[float, float]:
+        """Return the size by itself and R2 of the indicator of quantile p."""
+        if p not in self._known:
+            below = self._below(p)
+            self._known[p] = (self._dependence.own(below), self._dependence.explained(below))
+        return self._known[p]
+
+    def _of_clusters(self, p: float, cluster_sizes: Ints) -> float:
+        """Return p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q} - p)."""
+        if p not in self._known:
+            below = self._below(p)
+            share = float(below.mean())
+            sums = np.add.reduceat(below - share, cluster_starts(cluster_sizes))
+            self._known[p] = (size_of_clusters(sums, share, len(below)), 0.0)
+        return self._known[p][0]
+
+
+def share_size(flags: Floats, dependence: Dependence = INDEPENDENT, explained: float | None = None) -> float:
+    """Return the effective sample size of flags, 1 or 0. `explained`: R2 of the latencies behind them, if any."""
+    if not len(flags):
+        return 0.0
+    shares = [dependence.explained(flags), *([] if explained is None else [explained])]
+    return dependence.joined(dependence.own(flags), max(shares), len(shares))
