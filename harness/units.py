@@ -50,6 +50,8 @@ _COMPOUND = re.compile("(?=[0-9])" + "".join(rf"({_NUMBER}{unit})?" for unit in 
 # Editors check a text before its variables are filled in, so variables match too.
 DURATION_PATTERN = rf"^({_NUMBER} ?(us|ms|s|m|h|d)({_NUMBER}(us|ms|s|m|h|d))*|.*\$\{{.*)$"
 
+SHARE_PATTERN = rf"^({_NUMBER} ?%|.*\$\{{.*)$"
+
 
 def parse_duration_s(value: object) -> float:
     """Return the seconds of a text such as `30s`, `500ms`, `2m`, `1h`, `1m30s`."""

@@ -44,6 +44,7 @@ def test_a_command_of_the_grammar_that_is_not_built_says_so(tmp_path: Path, comm
             ("--only", "quantization=q4_0,q8_0"),
             "--only quantization=q4_0,q8_0: separate several values by `|`, in quotes: --only 'quantization=q4_0|q8_0'",
         ),
+        (("--columns", "ttft,tpto"), "--columns ttft,tpto: there is no column `tpto`; did you mean `tpot`?"),
         (("--format", "pdf", "--dry-run"), "--format pdf: there is no such report; write one of "),
     ],
 )
@@ -163,6 +164,17 @@ def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> 
     assert ended.err == ""
     assert json.loads(ended.out)["exit_code"] == 0
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_columns_of_the_command_are_stored_and_may_be_others_in_a_later_report(tmp_path: Path) -> None:
+    """`run --columns` is a key of the stored scenario; `report --columns` leaves it as it is."""
+    path = str(scenario(tmp_path))
+    ran = harness("run", path, "--out", "run", "--columns", "TTFT p99,slo", cwd=tmp_path, env=VIRTUAL_TIME)
+    assert ran.code == 0, ran.err
+    made = harness("report", "run", "--columns", "e2e", "--format", "md", cwd=tmp_path)
+    assert made.code == 0, made.err
+    stored = json.loads((tmp_path / "run" / "manifest.json").read_text())["scenario"]
+    assert (stored["columns"], "tolerance" in stored) == (["ttft_ms p99", "slo"], False)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ Exports = Annotated[
 Only = Annotated[str | None, typer.Option(metavar="KEY=VALUE,...", help=_ONLY)]
 Out = Annotated[Path | None, typer.Option(help="New folder for the run. [default: runs/<time>-<name>]")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", help="Columns of the table, such as ttft,tpot_ms p99,goodput. [default: as fit]"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
 Wait = Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")]
 
@@ -56,6 +60,22 @@ def check_exports(exports: list[str]) -> list[tuple[str, Path]]:
             raise UsageError(f"--export {text}: {file} cannot be a file; name one in a folder that exists")
         found.append((kind, Path(file)))
     return found
+
+
+def parse_columns(text: str | None) -> list[str] | None:
+    """Return the columns of a comma-separated list; None for those that fit."""
+    from harness.scenario.columns import parse_column
+
+    try:
+        return None if text is None else [parse_column(one) for one in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--columns {text}: {error}") from error
+
+
+def column_sets(text: str | None) -> list[str]:
+    """Return the `--set` that stores the columns of a command with the run."""
+    columns = parse_columns(text)
+    return [] if columns is None else [f"columns=[{','.join(columns)}]"]
 
 
 def parse_wait(text: str, option: str = "--wait") -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import AsJson, Exports, Formats, check_exports, check_formats
+from harness.cli.options import AsJson, Columns, Exports, Formats, check_exports, check_formats, parse_columns
 from harness.cli.output import say, table_console
 from harness.errors import ExitCode
 
@@ -22,6 +22,7 @@ def report(
     run: Annotated[str, typer.Argument(help="Folder or name of a run, or latest.", show_default=False)],
     formats: Formats = [],  # noqa: B006
     exports: Exports = [],  # noqa: B006
+    columns: Columns = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports. [default: the run's folder]")] = None,
 ) -> None:
@@ -29,7 +30,7 @@ def report(
     from harness.store.run import find_run
 
     files = check_exports(exports)
-    made = write(find_run(run), check_formats(formats), out=out)
+    made = write(find_run(run), check_formats(formats), out=out, columns=parse_columns(columns))
     made.export(files)
     show(made, as_json=as_json, quiet=False)
     raise typer.Exit(made.exit_code)
@@ -68,8 +69,14 @@ def show(made: Report, *, as_json: bool, quiet: bool) -> None:
             say(f"wrote {path}")
 
 
-def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) -> Report:
-    """Derive a stored run's results and write its reports, into the run's folder or `out`; formats: None for all.
+def write(
+    run: Path, formats: Sequence[str] | None, *, out: Path | None = None, columns: Sequence[str] | None = None
+) -> Report:
+    """Derive a stored run's results and write its reports, into the run's folder or `out`.
+
+    Args:
+        formats: None for all.
+        columns: Columns of the results table, instead of the scenario's.
 
     Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written.
     """
@@ -79,6 +86,8 @@ def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) 
     from reports import write as write_files
 
     stored = Run.open(run)
+    if columns is not None:
+        stored.manifest.scenario = {**stored.manifest.scenario, "columns": [*columns]}
     results = derive(stored.manifest, stored.trials(), run)
     data = report_data(results)
     folder = out or run

@@ -40,6 +40,7 @@ def run(
     resume: Annotated[str | None, typer.Option(metavar="RUN", help=_RESUME, show_default=False)] = None,
     formats: shared.Formats = [],  # noqa: B006
     exports: shared.Exports = [],  # noqa: B006
+    columns: shared.Columns = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the run, and stop.")] = False,
     quiet: shared.Quiet = False,
     as_json: shared.AsJson = False,
@@ -61,6 +62,7 @@ def run(
     chosen = None if driver is None else driver.value
     files, kinds = shared.check_exports(exports), shared.check_formats(formats)
     given = {"SCENARIO": scenario, "--out": out, "--set": sets, "--label": labels, "--only": only, "--driver": chosen}
+    given["--columns"], sets = columns, [*sets, *shared.column_sets(columns)]
     job = new_job(scenario, out, sets, labels, only, chosen) if resume is None else stored_job(resume, given)
     within_s, bind = shared.parse_wait(workers_within, "--workers-within"), (master_bind_host, master_bind_port)
     locust = options(job.scenario, expect_workers=expect_workers, web=web, workers_within_s=within_s, bind=bind)
@@ -72,10 +74,8 @@ def run(
         return
     job.check()
     check_budget(job.scenario, job.planned, consent=yes)
-    stored = job.stored
-    report = measure(
-        job.scenario, job.planned, job.folder, kinds, wait_s=wait_s, quiet=quiet, locust=locust, stored=stored
-    )
+    how: dict[str, Any] = {"wait_s": wait_s, "quiet": quiet, "locust": locust, "stored": job.stored}
+    report = measure(job.scenario, job.planned, job.folder, kinds, **how)
     report.export(files)
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)

@@ -7,19 +7,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
-from harness.scenario.base import Count, FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, as_name, items_by
+from harness.scenario.base import (
+    Count,
+    FreeText,
+    Integer,
+    Name,
+    NotBuilt,
+    StrictModel,
+    TextOrItems,
+    as_name,
+    items_by,
+    listed,
+)
+from harness.scenario.columns import GROUPS, ColumnName
 from harness.scenario.engines import EngineBlock, ModelEntry, known_spelling
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.loads import LoadItem
 from harness.scenario.metrics_urls import MetricsPages
 from harness.scenario.quality import Quality
 from harness.scenario.workload import TrafficClass, Workload
-from harness.units import PositiveSeconds
+from harness.units import SHARE_PATTERN, PositiveSeconds, enumerated, parse_share
 
 DEFAULT_SEED = 20_240_517
 LOAD_MISSING = "needs `load`, such as `load: [{kind: single_user, requests: 20}]`, here or in every engine"
+LEAST_TOLERANCE, LARGEST_TOLERANCE = 0.005, 0.5
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.005, 10.0  # a reading takes about 45 us of a core
 
 
@@ -36,6 +58,21 @@ def _bearable(interval_s: float) -> float:
     if interval_s > LONGEST_INTERVAL_S:
         raise ValueError("must be at most 10s; longer intervals miss the peaks of memory and load")
     return interval_s
+
+
+def _checked_tolerance(value: object) -> float:
+    share = parse_share(value)
+    if not LEAST_TOLERANCE <= share <= LARGEST_TOLERANCE:
+        raise ValueError(f"must be from {LEAST_TOLERANCE:.1%} to {LARGEST_TOLERANCE:.0%}, found {value}")
+    return share
+
+
+Tolerance = Annotated[
+    float,
+    BeforeValidator(_checked_tolerance),
+    PlainSerializer(lambda share: f"{100 * share:.12g}%", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": SHARE_PATTERN}),
+]
 
 
 class Telemetry(StrictModel):
@@ -95,6 +132,20 @@ class Scenario(StrictModel):
     slo: Slo = Field(default=Slo(), description="Requirements that a good request meets.")
     limits: tuple[LimitText, ...] = Field(
         default=(), description="Requirements of the run.", examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]]
+    )
+    tolerance: Tolerance | None = Field(
+        default=None,
+        description="Doubt a number that may be off by more than this share of it; p99 by twice as much, rates by "
+        "three fifths, latencies by at least 1 ms. From 0.5% to 50%; default: 5%.",
+        examples=["5%"],
+    )
+    columns: Annotated[tuple[ColumnName, ...], Field(min_length=1), BeforeValidator(listed), TextOrItems()] | None = (
+        Field(
+            default=None,
+            description=f"Columns of the results table: {enumerated([f'`{name}`' for name in GROUPS], 'or')}, or a "
+            "metric with a statistic. Default: those that fit.",
+            examples=[["ttft", "tpot_ms p99", "goodput"]],
+        )
     )
     decide: Literal["all", "any"] = Field(
         default="all",

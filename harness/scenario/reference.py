@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from harness.metrics import metric_names
 from harness.scenario.loads import KINDS, LOADS_NOT_BUILT
 from harness.scenario.model import Scenario
-from harness.units import DURATION_PATTERN, format_duration
+from harness.units import DURATION_PATTERN, SHARE_PATTERN, format_duration
 
 Schema: TypeAlias = Mapping[str, Any]
 _NOUNS = {"EngineBlock": "engine", "ModelEntry": "model", "TrafficClass": "class", "Variant": "options"}
@@ -160,6 +160,8 @@ def _types(value: Schema) -> Iterator[str]:
         yield from (f"`{_plain(one)}`" for one in value.get("enum", [value.get("const")]))
     elif value.get("pattern") == DURATION_PATTERN:
         yield "time"
+    elif value.get("pattern") == SHARE_PATTERN:
+        yield "percentage"
     elif value.get("type") == "array":
         yield f"list of {_type(value.get('items', {})) or 'anything'}"
     elif value.get("type") == "object":

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.telemetry.prometheus.tally import Tally
+from harness.units import parse_share
 
 Number = int | float  # an integer stays one
 Free = dict[str, object]  # JSON-able names and values that depend on the engine or the scenario
@@ -450,6 +451,11 @@ class CellEntry(Part):
         return self.start if trial.start is None or trial.start.is_empty else trial.start
 
 
+def share_from_text(value: object) -> object:
+    """Return the share of a stored percentage, such as 0.05 of `5%`."""
+    return parse_share(value) if isinstance(value, str) else value
+
+
 class ScenarioKeys(Part):
     """Keys of the scenario that are read by name."""
 
@@ -457,6 +463,8 @@ class ScenarioKeys(Part):
     decide: str | None = None
     limits: list[str] = []
     quality: Free | None = None
+    tolerance: Annotated[float | None, BeforeValidator(share_from_text)] = None
+    columns: list[str] | None = None
 
 
 class Manifest(Part):
