@@ -25,6 +25,21 @@ def test_what_is_generated_is_up_to_date(path: str, text: str) -> None:
     assert (ROOT / path).read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| `prompt_tokens` | length or whole number from 1 | `128` |",
+        "| `think_time` | distribution or time | `0s` |",
+        "| `workers` | `auto` or whole number from 1 to 256 | `auto` |",
+        "| `rate` | number above 0 or list of numbers above 0 |",
+        "| `tolerance` | percentage |",
+    ],
+)
+def test_the_page_has_defaults_and_ranges(row: str) -> None:
+    """As the schema has them."""
+    assert row in markdown()
+
+
 def test_the_schema_is_a_schema() -> None:
     """The schema is valid for the version that it names."""
     jsonschema.Draft202012Validator.check_schema(json_schema())
