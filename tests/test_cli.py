@@ -104,6 +104,14 @@ def test_validate_refuses_what_a_run_would_skip_or_not_begin(tmp_path: Path) -> 
     ]
 
 
+def test_validate_refuses_two_configurations_of_one_name(tmp_path: Path) -> None:
+    """With the words of the run."""
+    path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "Q4_0"]}])
+    ended = harness("validate", str(path), cwd=tmp_path)
+    sentence = "the scenario lists simulated, q4_0 2 times; list it once, and repeat with `repetitions`"
+    assert (ended.code, ended.out, ended.err) == (2, "", f"harness: {path}: {sentence}\n")
+
+
 def test_a_dry_run_tells_that_the_budget_is_exceeded(tmp_path: Path) -> None:
     """The plan is printed, and the run itself would be refused with the same words."""
     path = str(scenario(tmp_path, budget={"requests": 10}))

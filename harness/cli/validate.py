@@ -10,10 +10,11 @@ import typer
 
 from harness.cli.options import Sets
 from harness.cli.output import say
-from harness.errors import Problem, ScenarioError
+from harness.errors import Problem, ScenarioError, UsageError
 
 if TYPE_CHECKING:
     from harness.scenario.model import Scenario
+    from harness.schedule.cells import Cell, Skip
 
 
 def validate(
@@ -29,37 +30,40 @@ def validate(
 def _checked(path: Path, sets: Sequence[str]) -> Sequence[Problem]:
     """Return the problems of a file; print that it is fine if there are none, and remarks."""
     from harness.scenario.reader import load, with_places
+    from harness.schedule.matrix import expand
 
     try:
         scenario = load(path, sets=sets)
     except ScenarioError as error:
         return error.problems
-    problems = with_places(_plan_problems(scenario), path, sets)
+    try:
+        planned = expand(scenario)
+    except UsageError as error:
+        return [Problem(str(error), file=str(path))]
+    problems = with_places(_plan_problems(scenario, planned), path, sets)
     if not problems:
         print(f"{path}: fine")
-    for line in _remarks(scenario):
+    for line in _remarks(scenario, planned):
         say(f"{path}: {line}")
     return problems
 
 
-def _plan_problems(scenario: Scenario) -> Iterator[Problem]:
+def _plan_problems(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterator[Problem]:
     """Yield the problems with which a run would end or skip a configuration: missing levels, too small a budget."""
     from harness.scenario.engine_problems import level_problems
     from harness.schedule.estimate import estimate, over_budget
-    from harness.schedule.matrix import expand
 
     yield from level_problems(scenario)
-    for why in over_budget(scenario.budget, estimate(expand(scenario))):
+    for why in over_budget(scenario.budget, estimate(planned)):
         yield Problem(why, "budget")
 
 
-def _remarks(scenario: Scenario) -> Iterator[str]:
+def _remarks(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterator[str]:
     """Yield what may change until the run: short loads, servers that are down, missing variables."""
-    from harness.schedule.matrix import expand
     from harness.schedule.reachable import silent_servers
     from harness.verdict.forecast import foretold_of
 
     yield from foretold_of(scenario)
-    yield from silent_servers(expand(scenario)).values()
+    yield from dict.fromkeys(silent_servers(planned).values())
     for name in scenario.variables_not_set():
         yield f"the environment variable {name} is not set; `harness run` will need it"

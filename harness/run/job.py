@@ -58,7 +58,7 @@ def new_job(
 ) -> Job:
     """Return the job of a scenario, in a folder of its own."""
     if path is None:
-        raise UsageError("name a scenario file, or a stored run to go on with: --resume RUN")
+        raise UsageError("name a scenario, as in `harness run quickstart`, or a stored run to continue: --resume RUN")
     scenario = load(path, sets=sets, labels=labels)
     scenario = scenario if driver is None else driven_by(scenario, driver)
     cells = expand(scenario, only=parse_only(only))

@@ -132,6 +132,8 @@ class StrictModel(BaseModel):
         problems: list[InitErrorDetails] = [
             {"type": PydanticCustomError(WRONG_KEYS, "{why}", {"why": why}), "loc": (), "input": None}
             for why in cls.check_keys(given)
+            # A key of another name is likely the one that is needed.
+            if not (why.startswith("needs ") and cls.mistaken_keys.keys() & given.keys())
         ]
         try:
             model = handler(given)

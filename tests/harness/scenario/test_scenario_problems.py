@@ -354,7 +354,9 @@ def test_a_shipped_scenario_is_read_by_its_name(tmp_path: Path, monkeypatch: pyt
 def test_keys_of_other_tools_are_translated(tmp_path: Path, given: str, fix: str) -> None:
     """A key that other tools use leads to the key of a load."""
     text = LEAST.replace("{kind: single_user, requests: 3}", given)
-    assert any(one.endswith(fix) for one in problems_of(written(tmp_path, text)))
+    found = problems_of(written(tmp_path, text))
+    assert any(one.endswith(fix) for one in found)
+    assert not any("needs `rate` or `users`" in one for one in found)
 
 
 def test_an_engine_has_no_model_of_its_own(tmp_path: Path) -> None:
