@@ -161,7 +161,7 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
         "disk       about",
     ):
         assert words in ended.out
-    assert "time       about 7s\n" in ended.out  # 20 x 63 ms, and the processes around them
+    assert "time       about 9s\n" in ended.out  # 20 x 63 ms, and the processes around them
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -12,7 +12,7 @@ from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip, TrialPlan
 from harness.schedule.speed import speed_of
 
-RUN_S, CELL_S, TRIAL_S = 3.0, 2.0, 0.2  # for processes, checks and reports
+RUN_S, PROCESS_S, TRIAL_S = 4.0, 3.0, 0.2  # for checks and reports, for each process of a cell, and each trial
 _POINTS = 400
 LONGEST_START_TO_REPEAT_S = 20.0  # a start from memory is measured after a shorter one
 
@@ -29,7 +29,8 @@ def _cell_time_s(scenario: Scenario, cell: Cell, scored: bool) -> float:
     starts = len(cell.trials) if scenario.restart == "per_trial" else 1
     start_s = speed.start_s * (2 if 0 < speed.start_s < LONGEST_START_TO_REPEAT_S else 1)
     scoring_s = scenario.quality.tokens * speed.prompt_token_s if scored and scenario.quality is not None else 0.0
-    return CELL_S + starts * start_s + scoring_s + sum(TRIAL_S + trial_time_s(plan, speed) for plan in cell.trials)
+    trials_s = sum(TRIAL_S + trial_time_s(plan, speed) for plan in cell.trials)
+    return starts * (PROCESS_S + start_s) + scoring_s + trials_s
 
 
 def trial_time_s(plan: TrialPlan, speed: Speed) -> float:

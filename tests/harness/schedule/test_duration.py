@@ -88,9 +88,9 @@ def test_starts_repetitions_and_scoring_count() -> None:
             Scenario.model_validate(keys | more) for more in ({}, {"restart": "per_trial"}, {"repetitions": 3})
         )
     )
-    assert one == pytest.approx(3 + 2 + 2 * 10 + 2 * 60.2)
-    assert each - one == pytest.approx(20)
-    assert three - 3 == pytest.approx(3 * (one - 3))
+    assert one == pytest.approx(4 + 3 + 2 * 10 + 2 * 60.2)
+    assert each - one == pytest.approx(3 + 20)
+    assert three - 4 == pytest.approx(3 * (one - 4))
 
 
 @pytest.mark.parametrize(
