@@ -129,9 +129,10 @@ def test_runs_that_differ_widen_the_interval() -> None:
 
 
 def test_zero_of_many_has_the_rule_of_three() -> None:
-    """No failure among n bounds the rate by 1 - 0.025^(1/n)."""
-    found = stats.share_estimate([np.zeros(100, dtype=bool)])
-    assert found.high == pytest.approx(1 - 0.025 ** (1 / 100))
+    """No failure among n bounds the rate by 1 - 0.025^(1/n), and failures alone bound it from below likewise."""
+    none, all_of_them = (stats.share_estimate([np.full(100, flag)]) for flag in (False, True))
+    assert (none.low, none.high) == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
+    assert (all_of_them.low, all_of_them.high) == (pytest.approx(0.025 ** (1 / 100)), 1)
 
 
 @pytest.mark.parametrize("m", [5, 12, 59, 80])

@@ -11,7 +11,7 @@ from harness.analysis.reading import read
 from harness.analysis.steady import BATCHES, drift_of, mser, series_of_window
 from harness.records import Status
 from harness.verdict.steady import cut_of, steady_facts
-from tests.fabricated import failed, noisy, trial_of
+from tests.fabricated import failed, noisy, streamed, trial_of
 
 numbers = st.lists(st.integers(-1000, 1000).map(float), min_size=2, max_size=120).map(np.array)
 
@@ -49,6 +49,34 @@ def test_a_drift_backwards_is_the_same_drift(values: np.ndarray) -> None:
     assert 0 <= one.p_value <= 1
     assert one.p_value == pytest.approx(other.p_value, rel=1e-6)
     assert one.change == pytest.approx(-other.change, rel=1e-6, abs=1e-9)
+
+
+def test_the_drift_of_a_line() -> None:
+    """From 5 to 195 between the first and the last of the batches: 190 on a mean of 100; a constant has none."""
+    line = drift_of(np.arange(0.5, 200))
+    assert line is not None
+    assert line.change == pytest.approx(1.9)
+    assert line.p_value < 1e-6
+    constant = drift_of(np.zeros(200))
+    assert constant is not None
+    assert constant.change == 0
+    assert drift_of(np.arange(99.0)) is None
+
+
+def test_latencies_are_medians_of_five_requests() -> None:
+    """With the time of the first, and each value beside them for the trend."""
+    records = [streamed(i, i * 100.0, ttft_ms=100.0 + i) for i in range(600)]
+    series = series_of_window(read(trial_of(records)))
+    ttft, in_flight = series["ttft_ms"], series["in_flight"]
+    assert ttft.each is not None
+    values, due_s = ttft.each
+    assert np.diff(values) == pytest.approx(1.0)
+    assert np.diff(due_s) == pytest.approx(0.1)
+    assert len(values) > 590
+    assert ttft.values == pytest.approx(values[2::5][: len(ttft.values)])
+    assert ttft.starts_s == pytest.approx(due_s[::5][: len(ttft.values)])
+    count = len(in_flight.values)
+    assert in_flight.starts_s == pytest.approx(due_s[-1] / count * np.arange(count))
 
 
 def test_requests_in_flight_are_exact_means() -> None:

@@ -164,6 +164,7 @@ def test_bursts_keep_their_limits_before_the_anchor() -> None:
 def test_a_spike_has_the_requested_width() -> None:
     """All its requests come within the given time; with width 0, in the same instant."""
     spread = arrivals.spike(1000, 0.5, generator(6), start_ns=SECOND_NS)
+    assert spread.dtype == np.int64
     assert spread.min() >= SECOND_NS
     assert spread.max() < 1.5 * SECOND_NS
     assert set(arrivals.spike(10, 0, generator(6), start_ns=7).tolist()) == {7}

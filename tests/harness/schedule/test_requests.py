@@ -330,12 +330,50 @@ def test_the_seed_deals_the_classes() -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_replies_of_a_trace_are_as_exact_as_its_load_says(exact: bool, tmp_path: Path) -> None:
-    """The load decides, not the lengths of the workload, which a trace replaces."""
+    """The load decides, not the lengths of the workload, which a trace replaces. The file is a part of the plan."""
     path = tmp_path / "trace.csv"
     path.write_text("due_s,prompt_tokens,output_tokens\n0,10,5\n1.5,20,7\n")
     workload = workload_of(output_tokens=SPREAD | {"exact": not exact})
     plan = build(load_of(kind="trace", file=path, exact=exact), workload, 1)
     assert [(plan.request(i).exact, plan.request(i).max_tokens) for i in range(2)] == [(exact, 5), (exact, 7)]
+    assert plan.plan_hash[:8] == ("7cdab77c" if exact else "49e9b5f1")
+
+
+def test_cancelled_rows_and_their_times_are_drawn() -> None:
+    """Half of them after exactly a second, the others never; also in a loop without end."""
+    workload = workload_of(cancel={"share": 0.5, "after": "1s"})
+    for load in ({"kind": "sustained", "rate": 9, "requests": 900}, {"kind": "single_user", "duration": "9s"}):
+        plan = build(load_of(**load), workload, 1)
+        times = Counter(plan.row(i).cancel_ns for i in range(900))
+        assert set(times) == {None, SECOND_NS}
+        assert times[SECOND_NS] == pytest.approx(450, abs=60)
+
+
+def test_rows_are_numbered_within_their_class() -> None:
+    """A file of prompts is read by the rows of its class alone: their numbers rise by one, over blocks too."""
+    classes = {name: TrafficClass.model_validate({"weight": weight}) for name, weight in (("a", 1), ("b", 3))}
+    plan = schedule_of(1, classes, kind="mixed", users=2, duration="9s")
+    seen: Counter[str] = Counter()
+    for i in range(9000):
+        name = plan.row(i).class_name
+        assert plan._traffic.number_in_class(i) == seen[name]
+        seen[name] += 1
+
+
+def test_a_plan_counts_tokens_as_the_model_does() -> None:
+    """Its tokenizer counts, and nothing does without one."""
+
+    class Letters:
+        def count(self, text: str) -> int:
+            return len(text)
+
+    with_tokenizer, without = (
+        build(load_of(kind="single_user", requests=3), workload_of(), 1, tokenizer=tokenizer)
+        for tokenizer in (Letters(), None)
+    )
+    assert with_tokenizer.count_tokens is not None
+    assert with_tokenizer.count_tokens("abc") == 3
+    assert without.count_tokens is None
 
 
 def test_longer_plans_begin_with_the_shorter() -> None:
