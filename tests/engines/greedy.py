@@ -31,9 +31,14 @@ async def _continuations(spec: EngineSpec, given: list[tuple[int, ...]], tokens:
     await asyncio.to_thread(engine.prepare)
     try:
         await engine.start()
-        return [await _continuation(engine, prompt, tokens) for prompt in given]
+        return await continued(engine, given, tokens)
     finally:
         await engine.stop()
+
+
+async def continued(engine: Any, given: list[tuple[int, ...]], tokens: int) -> list[bytes]:
+    """Return the continuations by an engine that runs."""
+    return [await _continuation(engine, prompt, tokens) for prompt in given]
 
 
 async def _continuation(engine: Any, prompt: tuple[int, ...], tokens: int) -> bytes:

@@ -6,7 +6,7 @@ no ids; with `tiny` that is the same, for its tokens are bytes and its text is A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import needs
 import pytest
 
 from engines.base import EngineSpec, ModelReference
-from tests.engines.greedy import continuations, prompts
+from tests.engines.greedy import continuations, continued, prompts
 
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 40, 64, 64
 _EXACT_LLAMA = {
@@ -25,7 +25,6 @@ _EXACT_LLAMA = {
     "flash_attn": False,
     "prefix_cache": False,
 }
-_EXACT_VLLM = {"enforce_eager": True, "kv_cache_space_gib": 1}
 _SLOW_START = [
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),  # vLLM leaves it to the collector
@@ -40,37 +39,28 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Exact:
-    """An engine set to compute in f32 throughout.
-
-    python: gives the interpreter that has it, or skips; None: it runs in this one.
-    """
+    """An engine set to compute in f32 throughout."""
 
     engine: str
     level: str
     options: Mapping[str, Any] = field(default_factory=dict)
     library: str | None = None
-    python: Callable[[], str] | None = None
 
     def spec(self, folder: Path) -> EngineSpec:
         """Skips the test where the engine is not installed."""
         if self.library is not None:
             needs.library(self.library)
-        python = None if self.python is None else self.python()
-        return EngineSpec(
-            self.engine, ModelReference("tiny"), self.level, self.options, python, log_path=folder / "engine.log"
-        )
+        return EngineSpec(self.engine, ModelReference("tiny"), self.level, self.options, log_path=folder / "engine.log")
 
 
 REFERENCE = Exact("llama-server", "f32", {**_EXACT_LLAMA, "n_parallel": 1})
 OTHERS = [
     pytest.param(Exact("llama-cpp", "f32", _EXACT_LLAMA, "llama_cpp"), marks=pytest.mark.engines, id="llama-cpp"),
     pytest.param(Exact("transformers", "fp32", library="transformers"), marks=pytest.mark.engines, id="transformers"),
-    pytest.param(Exact("vllm", "fp32", _EXACT_VLLM, "vllm"), marks=[pytest.mark.vllm_inside, *_SLOW_START], id="vllm"),
-    pytest.param(
-        Exact("vllm-server", "fp32", _EXACT_VLLM, python=needs.vllm_python),
-        marks=[pytest.mark.vllm, *_SLOW_START],
-        id="vllm-server",
-    ),
+]
+SHARED = [
+    pytest.param("vllm", marks=[pytest.mark.vllm_inside, *_SLOW_START]),
+    pytest.param("vllm_server", marks=[pytest.mark.vllm, *_SLOW_START]),
 ]
 
 
@@ -85,8 +75,19 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ...]:
 @pytest.mark.parametrize("other", OTHERS)
 def test_engines_agree_token_by_token(other: Exact, reference: tuple[bytes, ...], tmp_path: Path) -> None:
     """Forty prompts of held-out text are continued with the same 64 tokens by the engine and the embedded llama.cpp."""
-    spec = other.spec(tmp_path)
-    replies = continuations(spec, prompts(PROMPTS, PROMPT_TOKENS), NEW_TOKENS)
+    check_equal(continuations(other.spec(tmp_path), prompts(PROMPTS, PROMPT_TOKENS), NEW_TOKENS), reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_engines_agree_too(name: str, reference: tuple[bytes, ...], request: pytest.FixtureRequest) -> None:
+    """vLLM, in process and as a server, continues them alike."""
+    running = request.getfixturevalue(name)
+    check_equal(running.run(continued(running.engine, prompts(PROMPTS, PROMPT_TOKENS), NEW_TOKENS)), reference)
+
+
+def check_equal(replies: list[bytes], reference: tuple[bytes, ...]) -> None:
+    """Fail with the first token of each reply that differs."""
     assert [len(reply) for reply in reference] == [NEW_TOKENS] * PROMPTS
     differing = {
         number: f"at token {_first_difference(ours, theirs)}: {theirs!r} is expected, {ours!r} came"

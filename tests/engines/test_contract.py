@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from harness.drivers.drive import drive
 from harness.records import Record, Status
 from harness.schedule.requests import Schedule
 from tests.driven import measured
+from tests.engines.running import VLLM_OPTIONS, Running
 from tests.plans import exact_schedule
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ class Case:
 
     library: the module without which the engine is skipped, or fails where it must be there.
     counts_prompts: whether it says how long a prompt was when it streams.
-    python: gives the interpreter that has the engine, or skips.   kept: it starts so slowly that tests share a start.
+    shared: fixture of the running engine, where starts are so slow that tests share one.
     """
 
     engine: str
@@ -57,18 +58,12 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     library: str | None = None
     counts_prompts: bool = True
-    python: Callable[[], str] | None = None
-    kept: bool = False
+    shared: str | None = None
 
     def spec(self, folder: Path) -> EngineSpec:
         """What to make the engine from."""
         return EngineSpec(
-            self.engine,
-            ModelReference("tiny"),
-            self.level,
-            dict(self.options),
-            python=None if self.python is None else self.python(),
-            log_path=folder / "engine.log",
+            self.engine, ModelReference("tiny"), self.level, dict(self.options), log_path=folder / "engine.log"
         )
 
 
@@ -80,7 +75,7 @@ SLOW_START = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),  # vLLM leaves it to the collector
 ]
-CASES = [
+STARTED = [
     Case("simulated", ("ttft_m", "ttft_ms"), "q8_0", {"ttft_ms": 5, "tpot_ms": 2}),
     Case("http", ("served_modl", "served_model"), None, {"command": TINY_SERVER, "ready": {"path": "/health"}}),
     Case("llama-server", ("n_paralel", "n_parallel"), "q8_0", {"n_ctx": 512, "n_parallel": 4}),
@@ -103,25 +98,20 @@ CASES = [
         ),
         marks=pytest.mark.engines,
     ),
+]
+SHARED = [
     pytest.param(
-        Case("vllm", ("max_model_length", "max_model_len"), "fp32", {"enforce_eager": True}, library="vllm", kept=True),
+        Case("vllm", ("max_model_length", "max_model_len"), "fp32", VLLM_OPTIONS, "vllm", shared="vllm"),
         marks=[pytest.mark.vllm_inside, *SLOW_START],
     ),
     pytest.param(
-        Case(
-            "vllm-server",
-            ("max_model_length", "max_model_len"),
-            "fp32",
-            {"enforce_eager": True},
-            python=needs.vllm_python,
-            kept=True,
-        ),
+        Case("vllm-server", ("max_model_length", "max_model_len"), "fp32", VLLM_OPTIONS, shared="vllm_server"),
         marks=[pytest.mark.vllm, *SLOW_START],
     ),
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.engine)
+@pytest.fixture(params=[*STARTED, *SHARED], ids=lambda case: case.engine)
 def case(request: pytest.FixtureRequest) -> Case:
     """Yield each engine; one with a missing library is skipped with the reason."""
     found: Case = request.param
@@ -167,43 +157,28 @@ async def broken_off(engine: Engine) -> None:
         assert (await answer.content.readline()).startswith(b"data: {")
 
 
-KEPT: dict[str, tuple[asyncio.Runner, Engine, EngineInfo]] = {}
+Body = Callable[[Engine, EngineInfo], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _kept_engines_end() -> Iterator[None]:
-    """Engines that tests have shared are stopped after the last of them."""
-    yield
-    while KEPT:
-        runner, engine, _ = KEPT.popitem()[1]
-        with runner:
-            runner.run(engine.stop())
+@pytest.fixture
+def on_engine(case: Case, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Body], None]:
+    """Run a test's body on an engine that is started for it, or on the shared one."""
+
+    if case.shared is not None:
+        running: Running = request.getfixturevalue(case.shared)
+        return lambda body: running.run(body(running.engine, running.info))
+
+    def run(body: Body) -> None:
+        async def main() -> None:
+            async with started(case.spec(tmp_path)) as (engine, info):
+                await body(engine, info)
+
+        asyncio.run(main())
+
+    return run
 
 
-def kept_engine(spec: EngineSpec) -> tuple[asyncio.Runner, Engine, EngineInfo]:
-    """An engine that goes on running, with the loop that it belongs to."""
-    if spec.engine not in KEPT:
-        runner, engine = asyncio.Runner(), engines.create(spec)
-        engine.prepare()
-        KEPT[spec.engine] = runner, engine, runner.run(engine.start())
-    return KEPT[spec.engine]
-
-
-def with_engine(spec: EngineSpec, body: Callable[[Engine, EngineInfo], Awaitable[None]], *, kept: bool = False) -> None:
-    """Run a test's body on a started engine, on one that other tests use too where it is kept."""
-    if kept:
-        runner, engine, info = kept_engine(spec)
-        runner.run(body(engine, info))  # type: ignore[arg-type]
-        return
-
-    async def main() -> None:
-        async with started(spec) as (engine, info):
-            await body(engine, info)
-
-    asyncio.run(main())
-
-
-def test_it_reports_what_runs(case: Case, tmp_path: Path) -> None:
+def test_it_reports_what_runs(case: Case, on_engine: Callable[[Body], None]) -> None:
     """EngineInfo has the engine's name, plausible types, live processes, and None where nothing is known."""
 
     async def body(engine: Engine, info: EngineInfo) -> None:
@@ -214,7 +189,7 @@ def test_it_reports_what_runs(case: Case, tmp_path: Path) -> None:
         assert all(psutil.pid_exists(pid) for pid in info.pids)
         assert set(case.options) <= set(info.options)
 
-    with_engine(case.spec(tmp_path), body, kept=case.kept)
+    on_engine(body)
 
 
 def test_it_generates_or_serves_but_not_both(case: Case) -> None:
@@ -224,7 +199,7 @@ def test_it_generates_or_serves_but_not_both(case: Case) -> None:
     assert hasattr(kind, "endpoint") == hasattr(kind, "alive")
 
 
-def test_exact_lengths_are_exact(case: Case, tmp_path: Path) -> None:
+def test_exact_lengths_are_exact(case: Case, on_engine: Callable[[Body], None]) -> None:
     """Asked for exactly n tokens, every reply has n, as the engine itself counts; the prompt is counted too."""
 
     async def body(engine: Engine, info: EngineInfo) -> None:
@@ -234,10 +209,10 @@ def test_exact_lengths_are_exact(case: Case, tmp_path: Path) -> None:
         assert all((record.prompt_tokens or 0) > 0 for record in records) == case.counts_prompts
         assert all((record.first_token_ns or 0) <= (record.last_token_ns or -1) for record in records)
 
-    with_engine(case.spec(tmp_path), body, kept=case.kept)
+    on_engine(body)
 
 
-def test_eight_requests_at_once_all_succeed(case: Case, tmp_path: Path) -> None:
+def test_eight_requests_at_once_all_succeed(on_engine: Callable[[Body], None]) -> None:
     """More requests than slots are served in the end, none lost."""
 
     async def body(engine: Engine, info: EngineInfo) -> None:
@@ -246,10 +221,10 @@ def test_eight_requests_at_once_all_succeed(case: Case, tmp_path: Path) -> None:
         assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
         assert {record.output_tokens for record in records} == {8}
 
-    with_engine(case.spec(tmp_path), body, kept=case.kept)
+    on_engine(body)
 
 
-def test_a_cancelled_request_leaves_it_usable(case: Case, tmp_path: Path) -> None:
+def test_a_cancelled_request_leaves_it_usable(on_engine: Callable[[Body], None]) -> None:
     """After requests that were broken off in the middle, the next ones are answered whole."""
 
     async def body(engine: Engine, info: EngineInfo) -> None:
@@ -258,7 +233,7 @@ def test_a_cancelled_request_leaves_it_usable(case: Case, tmp_path: Path) -> Non
         assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
         assert {record.output_tokens for record in records} == {5}
 
-    with_engine(case.spec(tmp_path), body, kept=case.kept)
+    on_engine(body)
 
 
 def test_an_unknown_option_is_refused(case: Case, tmp_path: Path) -> None:
@@ -282,13 +257,15 @@ def test_an_unsupported_level_is_refused(case: Case, tmp_path: Path) -> None:
         attempt()
 
 
+# Engines that tests share are stopped and killed in tests of their own.
+@pytest.mark.parametrize("case", STARTED, indirect=True, ids=lambda case: case.engine)
 def test_stop_can_come_at_any_time_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
     """Before the start, after it and twice; no process survives it, and a new object starts again."""
     pids: list[int] = []
 
     async def main() -> None:
         await engines.create(case.spec(tmp_path)).stop()
-        for _ in range(1 if case.kept else 2):  # of those that are kept other tests start another
+        for _ in range(2):
             async with started(case.spec(tmp_path)) as (engine, info):
                 pids.extend(info.pids)
             await engine.stop()
@@ -297,7 +274,8 @@ def test_stop_can_come_at_any_time_and_leaves_nothing(case: Case, tmp_path: Path
     assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_served_engine_reports_why_it_ended(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", STARTED, indirect=True, ids=lambda case: case.engine)
+def test_a_served_engine_reports_why_it_ended(case: Case, on_engine: Callable[[Body], None]) -> None:
     """alive() is None while it runs and a sentence once its process was killed."""
     if not issubclass(engines.engine_class(case.engine), ServedEngine):
         pytest.skip(f"{case.engine} runs in the process of the trial")
@@ -310,4 +288,4 @@ def test_a_served_engine_reports_why_it_ended(case: Case, tmp_path: Path) -> Non
             await asyncio.sleep(0.01)
         assert "SIGKILL" in str(engine.alive())
 
-    with_engine(case.spec(tmp_path), body)
+    on_engine(body)

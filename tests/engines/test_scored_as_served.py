@@ -21,19 +21,12 @@ from tests.models_made_small import tiny_with_beginning
 
 TOKENS, CHUNK = 1024, 128
 EXACT = {"n_ctx": 256, "cache_type_k": "f32", "cache_type_v": "f32", "flash_attn": False}
-VLLM = {"enforce_eager": True, "kv_cache_space_gib": 1}
-_SLOW_START = [
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),  # vLLM leaves it to the collector
-]
 ENGINES = [
-    pytest.param("llama-server", {}, id="llama-server", marks=pytest.mark.slow),
-    pytest.param("llama-cpp", {}, id="llama-cpp", marks=pytest.mark.engines),
-    pytest.param("transformers", {}, id="transformers", marks=pytest.mark.engines),
-    pytest.param("vllm", VLLM, id="vllm", marks=[pytest.mark.vllm_inside, *_SLOW_START]),
-    pytest.param("vllm-server", VLLM, id="vllm-server", marks=[pytest.mark.vllm, *_SLOW_START]),
+    pytest.param("llama-server", marks=pytest.mark.slow),
+    pytest.param("llama-cpp", marks=pytest.mark.engines),
+    pytest.param("transformers", marks=pytest.mark.engines),
 ]
-LIBRARIES = {"llama-cpp": "llama_cpp", "transformers": "transformers", "vllm": "vllm"}
+LIBRARIES = {"llama-cpp": "llama_cpp", "transformers": "transformers"}
 
 pytestmark = [
     # torch and transformers announce at their import what they will drop one day.
@@ -42,17 +35,14 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("engine", "options"), ENGINES)
-def test_an_engine_reports_the_tokens_in_front_of_a_text(engine: str, options: dict[str, Any], tmp_path: Path) -> None:
-    """The token of beginning where the tokenizer says so; nothing for `tiny`."""
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_reports_the_tokens_in_front_of_a_text(engine: str, tmp_path: Path) -> None:
+    """The token of beginning where the tokenizer says so; nothing for `tiny`. vLLM's are asked in its own tests."""
     if engine in LIBRARIES:
         needs.library(LIBRARIES[engine])
-    python = needs.vllm_python() if engine == "vllm-server" else None
 
     async def beginning(model: ModelReference) -> list[int]:
-        started: Any = engines.create(
-            EngineSpec(engine, model, None, options, python, log_path=tmp_path / "engine.log")
-        )
+        started: Any = engines.create(EngineSpec(engine, model, log_path=tmp_path / "engine.log"))
         await asyncio.to_thread(started.prepare)
         try:
             await started.start()
