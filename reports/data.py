@@ -74,6 +74,15 @@ class ReportData:
         judged = self._judged.get(tuple(keys), ())
         return _worst([found for own, found in judged if repetition in (POOLED, own)])
 
+    def poor_because(self, keys: Sequence[str], metric: str) -> str:
+        """Return why a metric's data is poor in any repetition, "" if it is not.
+
+        A reason that names no metric is about the load, and so about every number.
+        """
+        reasons = (reason for _, found in self._judged.get(tuple(keys), ()) for reason in found["reasons"])
+        poor = (one for one in reasons if one["level"] == "invalid")
+        return next((str(one["sentence"]) for one in poor if metric in (one.get("metrics") or [metric])), "")
+
     @cached_property
     def _validity(self) -> dict[tuple[str, str], dict[str, Any]]:
         return {(one["cell"], one["trial"]): one for one in self.validity}

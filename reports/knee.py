@@ -1,0 +1,43 @@
+"""Knee of a sweep: between which loads more load costs latency or goodput."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STEEP, LEAST_GOOD = 2.0, 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """Loads between which the knee lies.
+
+    Attributes:
+        why: What changed at the upper one, in words.
+    """
+
+    below: float
+    above: float
+    why: str
+
+
+def knee(loads: Sequence[float], p95: Sequence[float], share: Sequence[float] = ()) -> Knee | None:
+    """Return the knee of ascending loads, None if none of them is beyond it; unknown numbers are NaN.
+
+    A load is beyond the knee if its p95 is more than STEEP times that of the lightest, or if its share falls below
+    LEAST_GOOD, which the lightest load reached.
+
+    Args:
+        share: Goodput, or completed requests, per request asked for.
+    """
+    if not loads:
+        return None
+    shares = list(share) or [float("nan")] * len(loads)
+    falls = shares[0] >= LEAST_GOOD
+    for number in range(1, len(loads)):
+        grown = p95[number] / p95[0] if p95[0] > 0 else float("nan")
+        if grown > STEEP:
+            return Knee(loads[number - 1], loads[number], f"p95 grows {grown:.2g} times")
+        if falls and shares[number] < LEAST_GOOD:
+            return Knee(loads[number - 1], loads[number], f"goodput falls to {shares[number] * 100:.2g}\u202f%")
+    return None

@@ -1,0 +1,216 @@
+"""Loads of a run as points of its curves: which of them belong to one sweep, and what each measured."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from harness.store.manifest import CellEntry, TrialEntry
+from reports.data import ALL, ReportData, keys_of, place
+from reports.format import amount, dotted
+from reports.knee import Knee, knee
+from reports.tables.base import by_class, classes, groups
+
+RATE, USERS = "rate", "users"
+WIDE = 0.5
+SINGLE = "single_user"
+_SWEPT = ("sustained", "mixed", "sessions")
+_LIMIT = re.compile(r"(?:<=?)\s*([\d.]+)\s*(ms|s|)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Number of a load with its 95 % interval; an end is NaN where it is open.
+
+    Attributes:
+        value: The bound itself if `censored`: requests that never ended hide the number.
+        poor: Why its data is poor, "" if it is not.
+    """
+
+    value: float
+    low: float
+    high: float
+    censored: bool = False
+    poor: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """Whether its interval is open, or wider than half the value."""
+        return self.censored or not self.high - self.low <= WIDE * abs(self.value)
+
+    @property
+    def text(self) -> str:
+        """Number as in the tables: "53.4 [52.1, 55.0]", "> 53.4", in brackets if its data is poor."""
+        shown = f"> {amount(self.value)}" if self.censored else amount(self.value)
+        if math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high:
+            shown += f" [{amount(self.low)}, {amount(self.high)}]"
+        return f"({shown})" if self.poor else shown
+
+    def inverted(self, factor: float) -> Estimate:
+        """Return factor / number."""
+        value, low, high = (factor / one if one else math.nan for one in (self.value, self.high, self.low))
+        return Estimate(value, low, high, self.censored, self.poor)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load on a configuration, its repetitions together.
+
+    Attributes:
+        name: What tells it from the others: "8/s", "4 users", or its name.
+        axis: What it varies in a sweep, RATE or USERS; "" if it is part of none.
+        kind: Kind of its sweep: only loads of one kind belong together.
+        x: Requests asked for per second, or users.
+    """
+
+    keys: tuple[str, ...]
+    name: str
+    axis: str
+    kind: str
+    x: float
+    cell: CellEntry
+    trial: TrialEntry
+    estimates: Mapping[tuple[str, str], Estimate]
+
+    def get(self, metric: str, statistic: str = "value") -> Estimate | None:
+        return self.estimates.get((metric, statistic))
+
+    def number(self, metric: str, statistic: str = "value") -> float:
+        found = self.get(metric, statistic)
+        return math.nan if found is None else found.value
+
+    @property
+    def share(self) -> float:
+        """Goodput per request asked for; of completed requests without an SLO."""
+        good = self.number("goodput_rps")
+        return (self.number("completed_rps") if math.isnan(good) else good) / self.number("offered_rps")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Loads of one kind, by configuration, in ascending order."""
+
+    axis: str
+    kind: str
+    loads: Mapping[tuple[str, ...], Sequence[Load]]
+
+    def knees(self) -> dict[tuple[str, ...], Knee]:
+        """Return the knee of each configuration that has one, by the p95 of TTFT, or of E2E if nothing streamed."""
+        found = {keys: self._knee(own) for keys, own in self.loads.items()}
+        return {keys: one for keys, one in found.items() if one is not None}
+
+    def _knee(self, own: Sequence[Load]) -> Knee | None:
+        metric = next((name for name in ("ttft_ms", "e2e_ms") if own[0].get(name, "p95")), "ttft_ms")
+        share = [load.share for load in own] if self.axis == RATE else ()
+        return knee([load.x for load in own], [load.number(metric, "p95") for load in own], share)
+
+
+@lru_cache(maxsize=1)
+def loads_of(data: ReportData) -> list[Load]:
+    """Return every load on every configuration that left a number, in the order of the run."""
+    found = []
+    for keys, trials in groups(data).items():
+        rows = by_class(data).get((*keys, ALL), {})
+        estimates = {key: _estimate(data, keys, row) for key, row in rows.items()}
+        known = {key: one for key, one in estimates.items() if math.isfinite(one.value)}
+        if known:
+            found.append(_load(data, keys, *trials[0], known))
+    times = Counter((load.keys[:-1], load.name) for load in found if load.trial.kind != SINGLE)
+    others = (times[load.keys[:-1], load.name] - (load.trial.kind != SINGLE) for load in found)
+    return [_apart(load) if other else load for load, other in zip(found, others, strict=True)]
+
+
+def _apart(load: Load) -> Load:
+    """Return a load that another one equals in rate or users: it belongs with loads named alike but for numbers."""
+    return replace(load, name=load.keys[-1], kind=re.sub(r"\d+(\.\d+)?", "n", load.keys[-1]))
+
+
+def sweeps_of(data: ReportData) -> list[Sweep]:
+    """Return the sweeps of a run: those with at least two loads on a configuration."""
+    found: dict[tuple[str, str], dict[tuple[str, ...], list[Load]]] = {}
+    for load in loads_of(data):
+        if load.axis:
+            found.setdefault((load.axis, load.kind), {}).setdefault(load.keys[:-1], []).append(load)
+    ascending = {key: {keys: _ascending(own) for keys, own in cells.items()} for key, cells in found.items()}
+    return [Sweep(*key, cells) for key, cells in ascending.items() if any(len(own) > 1 for own in cells.values())]
+
+
+def _ascending(own: Sequence[Load]) -> list[Load]:
+    """Return one load for each x, in order."""
+    return sorted({load.x: load for load in own}.values(), key=lambda load: load.x)
+
+
+def names_of(data: ReportData) -> dict[tuple[str, ...], str]:
+    """Return a short name of each configuration: the parts in which they differ."""
+    cells = list(dict.fromkeys(load.keys[:-1] for load in loads_of(data)))
+    differing = [len({keys[part] for keys in cells}) > 1 for part in range(4)]
+    return {
+        keys: dotted(name for name, differs in zip(keys, differing, strict=True) if differs) or place((*keys, ""))
+        for keys in cells
+    }
+
+
+def slos_of(data: ReportData, cell: CellEntry, trial: TrialEntry) -> dict[str, dict[float, str]]:
+    """Return the labels of the SLOs of each latency, by their value in ms: of each class, if any has its own."""
+    names = classes(data, keys_of(cell, trial.load)) if trial.class_slo else [""]
+    found: dict[str, dict[float, list[str]]] = {}
+    for name in names:
+        own = {metric: value for metric, value in trial.class_slo.get(name, {}).items() if value is not None}
+        for metric, value in {**trial.slo, **own}.items():
+            if value is not None:
+                found.setdefault(metric, {}).setdefault(float(value), []).append(name)
+    return {
+        metric: {value: " ".join(["SLO", *filter(None, [", ".join(of)]), f"{value:g} ms"]) for value, of in own.items()}
+        for metric, own in found.items()
+    }
+
+
+def limits_of(load: Load, metric: str, statistic: str) -> dict[float, str]:
+    """Return the upper limits of a latency in ms with their labels."""
+    found = {}
+    for text in load.trial.limits:
+        if text.split()[:2] == [metric, statistic] and (match := _LIMIT.search(text)):
+            value = float(match[1]) * (1000.0 if match[2] == "s" else 1.0)
+            found[value] = f"limit {value:g} ms"
+    return found
+
+
+def _load(
+    data: ReportData,
+    keys: tuple[str, ...],
+    cell: CellEntry,
+    trial: TrialEntry,
+    estimates: Mapping[tuple[str, str], Estimate],
+) -> Load:
+    users = 1 if trial.kind == SINGLE else trial.users
+    kind = "sustained" if trial.kind == SINGLE else trial.kind  # it is a closed loop of one
+    offered = estimates.get(("offered_rps", "value"))
+    if kind in _SWEPT and users is not None:
+        return Load(keys, f"{users} user{'s' * (users != 1)}", USERS, kind, float(users), cell, trial, estimates)
+    if kind in _SWEPT and trial.loop == "open" and offered is not None:
+        rate = _asked(data, cell, trial) or offered.value
+        return Load(keys, f"{rate:.3g}/s", RATE, kind, rate, cell, trial, estimates)
+    return Load(keys, keys[-1], "", kind, math.nan, cell, trial, estimates)
+
+
+def _asked(data: ReportData, cell: CellEntry, trial: TrialEntry) -> float | None:
+    """Return the rate that the scenario asks for, None if it does not say one."""
+    scenario: dict[str, Any] = data.manifest.scenario
+    own = [one for one in scenario.get("engines", ()) if one.get("engine") == cell.engine and one.get("load")]
+    loads = own[0]["load"] if len(own) == 1 else () if own else scenario.get("load", ())
+    rate = loads[trial.index].get("rate") if trial.index < len(loads) else None
+    return float(rate) if isinstance(rate, int | float) else None
+
+
+def _estimate(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any]) -> Estimate:
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+    poor = data.poor_because(keys, str(row["metric"]))
+    censored = not math.isfinite(value)
+    known = next((end for end in (low, high) if math.isfinite(end)), math.nan) if censored else value
+    low, high = (end if math.isfinite(end) else math.nan for end in (low, high))
+    return Estimate(known, low, high, censored, poor)
