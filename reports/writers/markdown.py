@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reports import answer, sections
+from reports import answer, histogram, sections
 from reports.data import ReportData
 from reports.format import for_xml, shortened
 from reports.tables import decision, environment
@@ -32,6 +32,7 @@ class Contents:
     shown: Sequence[Table]
     folded: Sequence[Table]
     decisions: Sequence[Decision]
+    histograms: Sequence[tuple[str, Sequence[str]]]
     calibration: str
     environment: Sequence[tuple[str, str]]
 
@@ -49,6 +50,7 @@ def render(data: ReportData) -> str:
         shown=sections.ranked(data, "markdown"),
         folded=sections.ranked(data, "folded"),
         decisions=decision.of_models(data),
+        histograms=list(histogram.of_run(data)),
         calibration=data.calibration,
         environment=environment.of_run(data),
     )
@@ -68,6 +70,7 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
     if contents.folded:
         lines = [line for table in contents.folded for line in _section(_shortened(table, rows), 3, folded=False)]
         yield from _folded("Further tables", lines)
+    yield from _histograms(contents.histograms, rows)
     yield from (escape(contents.calibration), "")
     yield from _folded("Environment", _environment(contents.environment, rows))
 
@@ -91,6 +94,14 @@ def _decisions(decisions: Sequence[Decision], rows: int) -> list[str]:
         remarks = [*(f"- {escape(remark)}" for remark in model.remarks), ""]
         parts += _folded("Sizes, startup, loads and remarks", [*behind, *remarks])
     return parts
+
+
+def _histograms(found: Sequence[tuple[str, Sequence[str]]], rows: int) -> list[str]:
+    """Return the first histograms folded, as text of fixed width."""
+    shown = [(escape(title, LONGEST_TEXT), lines) for title, lines in found[:rows]]
+    blocks = [line for title, lines in shown for line in (title, "", "```text", *lines, "```", "")]
+    rest = [f"({len(found) - rows} more are not shown here)", ""] if len(found) > rows else []
+    return _folded("Distributions of latency", [*blocks, *rest]) if found else []
 
 
 def _folded(summary: str, lines: Sequence[str]) -> list[str]:

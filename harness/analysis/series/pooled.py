@@ -20,7 +20,7 @@ from harness.analysis.summary import Measures
 if TYPE_CHECKING:
     import pandas as pd
 
-PER_DECADE = (160, 80, 40, 20, 10, 5, 2, 1)
+PER_DECADE = (160, 80, 40, 20, 10, 8, 6, 5, 4, 3, 2, 1)
 """Numbers of buckets to a factor of ten; the first is taken that gives few enough."""
 MOST_BUCKETS = 11
 _LEAST_MS = 1e-3
