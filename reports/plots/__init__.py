@@ -7,9 +7,10 @@ from itertools import chain
 from pathlib import Path
 
 from reports.data import ReportData, keys_of
-from reports.plots import decision, frontier, latency, machine, time
+from reports.plots import decision, latency, machine, sweep, system, time
 from reports.plots.drawing import Plot, file_name
-from reports.tables.base import classes, trial_name
+from reports.sweeps import slos_of
+from reports.tables.base import classes
 
 MOST_TRIALS = 24
 
@@ -25,7 +26,8 @@ def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
     chosen = None if every else set(_first(data))
     keys = ((cell.id, trial.id) for cell, trial in data.trials())
     trials = (of_trial(data, *key) for key in keys if chosen is None or key in chosen)
-    for plot in chain(*of_decisions(data).values(), overview(data), *trials):
+    runs = (*of_decisions(data).values(), of_loads(data), of_distributions(data))
+    for plot in chain(*runs, *trials):
         file, number = folder / f"{plot.name}.svg", 1
         while file in taken:
             number += 1
@@ -53,16 +55,16 @@ def of_decisions(data: ReportData) -> dict[str, list[Plot]]:
 
 
 @lru_cache(maxsize=1)
-def overview(data: ReportData) -> list[Plot]:
-    """Return the plots over all trials that are not invalid, if there are several."""
-    shown = [
-        (trial_name(cell, trial, data), frame)
-        for cell, trial in data.trials()
-        if not data.invalid(cell.id, trial.id)
-        if (frame := data.series.get((cell.id, trial.id), {}).get("distribution")) is not None and len(frame)
-    ]
-    overlays = (latency.overlay(metric, shown) for metric in latency.COMPARED)
-    return [plot for plot in (frontier.frontier(data), *overlays) if plot is not None]
+def of_loads(data: ReportData) -> list[Plot]:
+    """Return the curves over the loads of sweeps, and throughput against speed per user."""
+    found = system.system(data)
+    return [*sweep.of_sweeps(data), *([found] if found else [])]
+
+
+@lru_cache(maxsize=1)
+def of_distributions(data: ReportData) -> list[Plot]:
+    """Return the distributions of each load, for all of its configurations."""
+    return latency.of_loads(data)
 
 
 @lru_cache(maxsize=2 * MOST_TRIALS)
@@ -76,7 +78,7 @@ def of_trial(data: ReportData, cell_id: str, trial_id: str) -> list[Plot]:
     drawn = (
         latency.distribution(series["distribution"], name),
         latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial.load)))),
-        time.service(series, trial.slo, name),
+        time.service(series, slos_of(data, cell, trial), name),
         machine.machine(series, name),
         latency.by_length(series["lengths"], series["length_bins"], name),
     )

@@ -1,4 +1,4 @@
-"""Plot of the decision: speed against memory, with quality as the marker and the Pareto front as a line."""
+"""Plot of the decision: speed against memory, with quality as the marker and the best speed for the memory as steps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from reports.data import ReportData
 from reports.format import amount, between, shortened
 from reports.plots import marks, scales
-from reports.plots.drawing import Plot, file_name, picture
-from reports.plots.marks import COLOURS, DASHES, MUTED
+from reports.plots.drawing import HEIGHT, Panel, Plot, file_name, picture
+from reports.plots.marks import COLOURS, INK, MUTED
 from reports.tables.base import Cell, Table, first_rows, number
 from reports.tables.decision import decisions
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SEVERAL = "several grades possible"
 MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", SEVERAL: "h", "": "P"}
-HEIGHT = 340.0
+READING = "Up and left is better. The steps are the highest speed that so much memory buys, whatever the quality."
 MAX_LABEL, MAX_NAME = 28, 120
 MOST_LABELS = 20
 """Of more rows only Pareto-optimal and recommended ones are named, or names would cover each other."""
@@ -65,24 +65,22 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     memory = [point.memory / scale for point in points]
 
     def draw(axes: Axes) -> None:
-        scales.linear(axes.xaxis, *_span(memory))
-        scales.from_zero(axes.yaxis, max(max(point.high, point.speed) for point in points) * 1.06)
-        front = sorted((point.memory, -point.speed) for point in points if point.front)
-        across, up = [held / scale for held, _ in front], [-speed for _, speed in front]
-        marks.line(axes, across, up, COLOURS[0], DASHES[1], width=1.2)
+        best = marks.front([(-held, point.speed) for held, point in zip(memory, points, strict=True)])[::-1]
+        marks.line(axes, [-held for held, _ in best], [speed for _, speed in best], INK, width=1.2, steps="post")
         for point, held in zip(points, memory, strict=True):
+            ends, tip = (point.low, point.high), f"{point.label}: {amount(point.speed)} tokens/s"
             colour = COLOURS[0] if point.front else MUTED
             shape = MARKERS[_grade(point)]
-            ends = [(point.low, point.high)]
-            marks.estimates(axes, [held], [point.speed], [], ends, colour, shape, filled=point.front)
+            marks.estimate(axes, held, point.speed, colour, shape, filled=point.front, above=ends, tip=tip)
         _name(axes, points, memory)
         _keys(axes, points)
 
-    labels = (f"{noun} needed, {unit} (less is better)", "speed, tokens/s (more is better)")
-    svg = picture(name, draw, labels, HEIGHT)
+    y = scales.from_zero([end for point in points for end in (point.high, point.speed)])
+    panel = Panel("speed, tokens/s", y, draw)
+    svg = picture(name, [panel], scales.near(memory, room=0.22), f"{noun} needed, {unit}", height=1.2 * HEIGHT)
     optimal = ", ".join(point.label for point in points if point.front) or "none"
-    alt = f"Speed against {noun} of {len(points)} configurations. Pareto-optimal, joined by a line: {optimal}."
-    return Plot(name, alt, svg, f"Speed against {noun}", _table(points, noun))
+    alt = f"Speed against {noun} of {len(points)} configurations. Pareto-optimal in speed, memory, quality: {optimal}."
+    return Plot(name, alt, svg, f"Speed against {noun}", READING, _table(points, noun))
 
 
 def _table(points: Sequence[Point], noun: str) -> Table:
@@ -97,12 +95,6 @@ def _table(points: Sequence[Point], noun: str) -> Table:
         for point in points
     ]
     return first_rows(Table("", ("configuration", noun, "speed, tokens/s", "quality", "dominated"), rows))
-
-
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the axis, with room for labels at both sides."""
-    room = max((max(values) - min(values)) * 0.22, max(values) * 0.05)
-    return max(0.0, min(values) - room), max(values) + room
 
 
 def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Drawing of one picture as SVG by matplotlib, without its slow parts: computed layouts, a search for ticks, grids.
+"""Drawing of one picture as SVG by matplotlib, without its slow part, the search for a layout.
 
 docs/adr/0011-cost-of-plots.md has the reasons.
 """
@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from reports.format import for_xml
-from reports.plots.marks import INK, SMALL, grid, width_of
+from reports.plots.marks import FONT, INK, grid, width_of
+from reports.plots.scales import Scale
 from reports.plots.svg import slim
 
 if TYPE_CHECKING:
@@ -25,28 +26,31 @@ if TYPE_CHECKING:
 
     from reports.tables.base import Table
 
-WIDTH, HEIGHT = 560.0, 300.0  # in units of the SVG; matplotlib has 72 of them to the inch
-LEFT, RIGHT, TOP, BOTTOM = 62.0, 12.0, 10.0, 40.0
-PANEL_HEIGHT, PANEL_TITLE = 84.0, 26.0
-FONT, LINE_HEIGHT, KEY_WIDTH = 12.0, 16.0, 26.0
+WIDTH, HEIGHT = 400.0, 190.0  # in units of the SVG; matplotlib has 72 of them to the inch
+LOW = 76.0
+"""Height of axes in a stack."""
+LEFT, RIGHT, MARGIN = 46.0, 12.0, 6.0
+LINE_HEIGHT, KEY_WIDTH = 15.0, 22.0
+_ACROSS = WIDTH - LEFT - RIGHT
 _UNITS_PER_INCH = 72
-_SETTINGS: dict[str, Any] = {
+_LETTERS = int((WIDTH - 2 * MARGIN) / width_of("m"))
+_STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
     **dict.fromkeys(("xtick.bottom", "ytick.left", "axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **dict.fromkeys(("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), SMALL),
+    **dict.fromkeys(("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), FONT),
     **dict.fromkeys(("legend.borderpad", "legend.borderaxespad"), 0.0),
-    "legend.handlelength": KEY_WIDTH / SMALL,
-    "legend.handletextpad": 4 / SMALL,
-    "legend.columnspacing": 12 / SMALL,
-    "legend.labelspacing": 0.25,
+    "legend.handlelength": KEY_WIDTH / FONT,
+    "legend.handletextpad": 4 / FONT,
+    "legend.columnspacing": 12 / FONT,
+    "legend.labelspacing": 0.2,
     "axes.linewidth": 1.0,
-    "axes.titley": 1.0,  # or each drawing asks where the title has room
     "font.family": "sans-serif",
     "lines.scale_dashes": False,
-    "lines.solid_capstyle": "round",
     "svg.fonttype": "none",
     "text.parse_math": False,
 }
+_PAPERS = """<style>svg{color:#1b1f24}.paper{fill:#fff}@media (prefers-color-scheme:dark)\
+{svg{color:#e4e8ec}.paper{fill:#14171b}}</style><rect class="paper" width="100%" height="100%"/>"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class Plot:
 
     Attributes:
         alt: Its content in words.
-        svg: The complete picture, with INK for lines and texts.
+        svg: The picture; lines and texts have the text colour of its surroundings.
+        reading: How to read it, in one sentence.
         table: The numbers behind it.
     """
 
@@ -63,6 +68,7 @@ class Plot:
     alt: str
     svg: str
     title: str = ""
+    reading: str = ""
     table: Table | None = None
 
     @property
@@ -72,21 +78,28 @@ class Plot:
         return float(found[1]) if found else HEIGHT
 
     def inline(self) -> str:
-        """Return the picture for a page, with the page's text colour."""
-        label = escape(self.alt, quote=True)
-        body = _inked(self.svg, "currentColor")
-        return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', body, count=1)
+        """Return the picture for a page."""
+        label = escape(for_xml(self.alt), quote=True)
+        return self.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
     def standalone(self) -> str:
-        """Return the picture for a file, black on white."""
-        return '<?xml version="1.0" encoding="utf-8"?>\n' + _inked(self.svg, "#1a1a1a")
+        """Return the picture for a file: dark on white, or light on dark where the reader prefers that."""
+        named = f"<title>{escape(for_xml(self.title))}</title><desc>{escape(for_xml(self.reading))}</desc>"
+        body = re.sub(r"^<svg[^>]*>", lambda head: head[0] + named + _PAPERS, self.inline(), count=1)
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Axes of a stack; `draw` sets the ends of the ordinate and draws the values."""
+    """Axes with a title above them.
+
+    Attributes:
+        y: Scale of the ordinate.
+        draw: Draws the values into axes that have their scales.
+    """
 
     title: str
+    y: Scale
     draw: Callable[[Axes], None]
 
 
@@ -95,54 +108,32 @@ def file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", text)
 
 
-def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], height: float = HEIGHT) -> str:
-    """Return a picture of one pair of axes with its legend below.
+def picture(
+    name: str,
+    panels: Sequence[Panel],
+    x: Scale,
+    label: str,
+    *,
+    notes: str = "",
+    mark: Callable[[Axes], None] | None = None,
+    height: float = HEIGHT,
+) -> str:
+    """Return a picture of axes below each other over one abscissa, each with its legend above it.
 
     Args:
         name: Name of the plot; it keeps ids within a page apart.
-        draw: Sets the ends of the axes and draws the values.
-        labels: Labels of the abscissa and the ordinate.
+        label: Label of the abscissa.
+        notes: Explanation of marks, below the label.
+        mark: Marks parts of the abscissa in each.
+        height: Height of each of the axes.
     """
-    with _settings(name):
+    import matplotlib as mpl
+
+    settings: Any = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
         whole = _figure(height)
-        axes = _axes(whole, TOP, height - TOP - BOTTOM)
-        draw(axes)
-        grid(axes)
-        below = _legend_below(whole, axes)
-        floor, upper = below + BOTTOM, height - TOP - BOTTOM
-        total = height + below
-        whole.set_size_inches(WIDTH / _UNITS_PER_INCH, total / _UNITS_PER_INCH)
-        axes.set_position((LEFT / WIDTH, floor / total, (WIDTH - LEFT - RIGHT) / WIDTH, upper / total))
-        _write(whole, (LEFT + WIDTH - RIGHT) / 2, below + 6, labels[0], ha="center")
-        _write(whole, 14, floor + upper / 2, labels[1], ha="center", va="center", rotation=90)
-        return _written(whole)
-
-
-def stacked(
-    name: str, panels: Sequence[Panel], along: Callable[[Axes], None], label: str, mark: Callable[[Axes], None]
-) -> str:
-    """Return a picture of axes below each other over one abscissa.
-
-    Args:
-        along: Sets the ends of the abscissa.
-        mark: Shades parts of the abscissa in each.
-    """
-    each = PANEL_HEIGHT + PANEL_TITLE
-    height = len(panels) * each + BOTTOM
-    with _settings(name):
-        whole = _figure(height)
-        for number, panel in enumerate(panels):
-            top = number * each + PANEL_TITLE
-            axes = _axes(whole, top, PANEL_HEIGHT)
-            along(axes)
-            panel.draw(axes)
-            mark(axes)
-            grid(axes)
-            if number < len(panels) - 1:
-                axes.tick_params(labelbottom=False)
-            _write(whole, LEFT - 50, height - top + 8, panel.title)
-            _legend_above(axes)
-        _write(whole, (LEFT + WIDTH - RIGHT) / 2, 8, label, ha="center")
+        drawn = [_axes(whole, panel, x, mark) for panel in panels]
+        _arrange(whole, drawn, panels, height, [_named(label, x), *textwrap.wrap(notes, _LETTERS)])
         return _written(whole)
 
 
@@ -152,45 +143,70 @@ def _figure(height: float) -> Figure:
     return Figure((WIDTH / _UNITS_PER_INCH, height / _UNITS_PER_INCH), dpi=_UNITS_PER_INCH, frameon=False)
 
 
-def _axes(whole: Figure, top: float, height: float) -> Axes:
-    """Add axes at a distance from the upper edge."""
-    total = whole.get_figheight() * _UNITS_PER_INCH
-    box = (LEFT / WIDTH, (total - top - height) / total, (WIDTH - LEFT - RIGHT) / WIDTH, height / total)
-    axes = whole.add_axes(box, autoscale_on=False)
+def _axes(whole: Figure, panel: Panel, x: Scale, mark: Callable[[Axes], None] | None) -> Axes:
+    """Draw axes that are as high as the figure, which their size is taken from."""
+    axes = whole.add_axes((LEFT / WIDTH, 0, _ACROSS / WIDTH, 1), autoscale_on=False, label=panel.title)
     axes.patch.set_visible(False)
+    x.put_on(axes.xaxis)
+    panel.y.put_on(axes.yaxis)
+    panel.draw(axes)
+    if mark is not None:
+        mark(axes)
+    grid(axes)
     return axes
 
 
-def _write(whole: Figure, x: float, y: float, words: str, **look: Any) -> None:
-    """Write words at x from the left and y from below."""
-    if words:
-        whole.text(x / WIDTH, y / (whole.get_figheight() * _UNITS_PER_INCH), words, fontsize=FONT, **look)
+def _arrange(
+    whole: Figure, drawn: Sequence[Axes], panels: Sequence[Panel], height: float, below: Sequence[str]
+) -> None:
+    """Put titles, legends and axes below each other, then the words below, and give the figure their height."""
+    titles = [_named(panel.title, panel.y) for panel in panels]
+    rows = [_legend_rows(axes, title) for axes, title in zip(drawn, titles, strict=True)]
+    above = sum(LINE_HEIGHT * (1.45 + own) + height + 8 for own in rows)
+    total = math.ceil(above + LINE_HEIGHT * (1 + len(below)) + MARGIN)
+    whole.set_size_inches(WIDTH / _UNITS_PER_INCH, total / _UNITS_PER_INCH)
+    top = float(total)
+    for axes, title, own in zip(drawn, titles, rows, strict=True):
+        whole.text(MARGIN / WIDTH, (top - LINE_HEIGHT) / total, title)
+        top -= LINE_HEIGHT * (1.45 + own) + height
+        axes.set_position((LEFT / WIDTH, top / total, _ACROSS / WIDTH, height / total))
+        axes.tick_params(labelbottom=axes is drawn[-1])
+        _legend(axes, own, height)
+        top -= 8
+    for number, words in enumerate(below):
+        x, y = LEFT + _ACROSS / 2 if number == 0 else WIDTH / 2, top - LINE_HEIGHT * (1.6 + number)
+        whole.text(x / WIDTH, y / total, words, ha="center")
 
 
-def _legend_below(whole: Figure, axes: Axes) -> float:
-    """Add the entries in as many columns as the widest of them allows; return their height."""
+def _named(label: str, scale: Scale) -> str:
+    return f"{label} ({scale.remark})" if scale.remark else label
+
+
+def _entries(axes: Axes) -> list[float]:
+    """Return the widths of the legend's entries."""
+    return [KEY_WIDTH + 4 + width_of(words) + 12 for words in axes.get_legend_handles_labels()[1]]
+
+
+def _legend_rows(axes: Axes, title: str) -> int:
+    """Return the lines that the legend needs below the title; 0 if it fits beside it."""
+    widths = _entries(axes)
+    if sum(widths) + width_of(title) <= WIDTH - 2 * MARGIN:
+        return 0
+    return math.ceil(len(widths) / _columns(widths))
+
+
+def _columns(widths: Sequence[float]) -> int:
+    return max(1, min(len(widths), int((WIDTH - 2 * MARGIN + 12) / max(widths))))
+
+
+def _legend(axes: Axes, rows: int, height: float) -> None:
+    """Add the entries beside the title, or in columns below it."""
     handles, words = axes.get_legend_handles_labels()
-    if not words:
-        return 0.0
-    widest = max(KEY_WIDTH + 4 + width_of(one) + 12 for one in words)
-    columns = max(1, min(len(words), int((WIDTH - 16) / widest)))
-    whole.legend(handles, words, loc="lower left", bbox_to_anchor=(8 / WIDTH, 0), ncols=columns)
-    return math.ceil(len(words) / columns) * LINE_HEIGHT + 6
-
-
-def _legend_above(axes: Axes) -> None:
-    """Add the entries in one line that ends at the right, above the axes."""
-    handles, words = axes.get_legend_handles_labels()
     if words:
-        above = 1 + 4 / PANEL_HEIGHT
-        axes.legend(handles, words, loc="lower right", bbox_to_anchor=(1, above), ncols=len(words))
-
-
-def _settings(name: str) -> AbstractContextManager[None]:
-    import matplotlib as mpl
-
-    settings: Any = {**_SETTINGS, "svg.hashsalt": name}
-    return mpl.rc_context(settings)
+        left = (MARGIN - LEFT) / _ACROSS
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (left, 1 + 5 / height)} if rows else {}
+        place = place or {"loc": "lower right", "bbox_to_anchor": (1, 1 + 5 / height)}
+        axes.legend(handles, words, ncols=_columns(_entries(axes)) if rows else len(words), **place)
 
 
 def _written(whole: Figure) -> str:
@@ -201,9 +217,4 @@ def _written(whole: Figure) -> str:
     with warnings.catch_warnings():  # the reader's font is used, not the one that texts are measured with here
         warnings.filterwarnings("ignore", r"Glyph \d+|Matplotlib currently does not support", UserWarning)
         canvas.print_svg(out, metadata={"Date": None})
-    return slim(for_xml(out.getvalue()), INK, SMALL)
-
-
-def _inked(svg: str, colour: str) -> str:
-    """Return the SVG with a colour for lines and texts; INK within a text is left."""
-    return re.sub(rf'(?<=[":]){INK}(?=[";])(?=[^<]*>)', colour, svg)
+    return slim(out.getvalue())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reports.data import ReportData
 from reports.format import amount, between, shortened_inside
 from reports.labels import LATENCIES
 from reports.plots import marks, scales
-from reports.plots.drawing import Plot, picture
-from reports.plots.marks import COLOURS, Floats
+from reports.plots.drawing import Panel, Plot, file_name, picture
+from reports.plots.marks import COLOURS, MUTED, Floats
 from reports.plots.scales import SHARES, share_name
+from reports.sweeps import loads_of, names_of
 from reports.tables.base import Cell, Table, first_rows, number
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 NO_INTERVAL = "too few requests for an interval"
 COMPARED = ("ttft_ms", "e2e_ms")
 LOWEST = 0.01
-MAX_LABEL = 64
+MAX_LABEL = 48
 LEAST_LENGTH_RATIO = 1.2
-STEEP = 30.0
+READING = "Further left is faster; a flat end at the top is a slow tail. Bands are 95 % intervals."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Curve:
 
     Attributes:
         n: Observations; requests that never ended are beyond the last share.
+        poor: Whether its data is poor.
     """
 
     label: str
@@ -43,12 +46,13 @@ class Curve:
     low: Floats
     high: Floats
     n: int
+    poor: bool = False
 
     @classmethod
-    def of(cls, label: str, frame: pd.DataFrame) -> Curve:
+    def of(cls, label: str, frame: pd.DataFrame, *, poor: bool = False) -> Curve:
         """Return the curve of rows with the columns share, ms, low_ms, high_ms, n."""
         share, ms, low, high = (frame[name].to_numpy(dtype=np.float64) for name in ("share", "ms", "low_ms", "high_ms"))
-        return cls(label, share, ms, low, high, int(frame["n"].iloc[0]))
+        return cls(label, share, ms, low, high, int(frame["n"].iloc[0]), poor)
 
     def place(self, share: float) -> int | None:
         """Return the index of a quantile; None if it is censored, or needs more requests."""
@@ -89,7 +93,7 @@ def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
     curves = [Curve.of(LATENCIES[metric], own) for metric in LATENCIES if len(own := frame[frame["metric"] == metric])]
     if not curves:
         return None
-    title = "How latencies are distributed, with 95 % intervals"
+    title = "How latencies are distributed"
     return _plot(f"{name}-distribution", "Latency distributions", title, curves, "latency")
 
 
@@ -102,46 +106,74 @@ def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
     curves = [Curve.of(shortened_inside(str(group), MAX_LABEL), own) for group, own in groups][: len(COLOURS)]
     of = "each class" if total <= len(curves) else f"{len(curves)} of {total} classes"
     label = LATENCIES[metric]
-    title = f"{_capital(label)} of {of}, with 95 % intervals"
-    return _plot(f"{name}-classes", f"Distribution of {label} of {of}", title, curves, label)
+    return _plot(f"{name}-classes", f"Distribution of {label} of {of}", f"{_capital(label)} of {of}", curves, label)
 
 
-def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | None:
-    """Return one curve for each of the first len(COLOURS) trials; None for fewer than two."""
-    own = [(label, frame[frame["metric"] == metric]) for label, frame in shown]
-    every = [Curve.of(shortened_inside(label, MAX_LABEL), frame) for label, frame in own if len(frame)]
-    curves = every[: len(COLOURS)]
-    if len(curves) < 2:
-        return None
-    some = f"the first {len(curves)} of {len(every)} trials" if len(every) > len(curves) else f"{len(curves)} trials"
-    label, name = LATENCIES[metric], f"overview-{metric.removesuffix('_ms')}"
-    about = f"Distribution of {label}, one curve for each of {some}"
-    return _plot(name, about, f"{_capital(label)} of {some}", curves, label)
+def of_loads(data: ReportData) -> list[Plot]:
+    """Return TTFT and E2E of each load that several configurations had, one curve each, their repetitions together.
+
+    The pictures of a metric share their axes. A configuration has one colour in all of them; poor data is grey.
+    """
+    places = {keys: place for place, keys in enumerate(names_of(data))}
+    return [plot for metric in COMPARED for plot in _of_loads(data, metric, places)]
 
 
-def _plot(name: str, about: str, title: str, curves: Sequence[Curve], label: str) -> Plot:
+def _of_loads(data: ReportData, metric: str, places: Mapping[tuple[str, ...], int]) -> Iterator[Plot]:
+    names, by_load = names_of(data), dict[str, dict[int, Curve]]()
+    for load in loads_of(data):
+        keys = load.keys[:-1]
+        frame = data.pooled[load.keys]["distribution"] if load.keys in data.pooled else None
+        own = None if frame is None else frame[frame["metric"] == metric]
+        if own is not None and len(own):
+            poor = bool(data.poor_because(load.keys, metric))
+            label = shortened_inside(names[keys], MAX_LABEL)
+            curve = Curve.of(f"({label})" if poor else label, own, poor=poor)
+            by_load.setdefault(load.keys[-1], {})[places[keys]] = curve
+    shared = {load: curves for load, curves in by_load.items() if len(curves) > 1}
+    every = [curve for curves in shared.values() for curve in curves.values()]
+    label = LATENCIES[metric]
+    for under, curves in shared.items():
+        name = file_name(f"load-{under}-{metric.removesuffix('_ms')}")
+        about = f"Distribution of {label} under {under}"
+        yield _plot(name, about, f"{_capital(label)}, {under}", list(curves.values()), label, list(curves), every)
+
+
+def _plot(
+    name: str,
+    about: str,
+    title: str,
+    curves: Sequence[Curve],
+    label: str,
+    places: Sequence[int] | None = None,
+    beside: Sequence[Curve] | None = None,
+) -> Plot:
     """Draw quantiles against a logarithmic axis of time; on its scale a log-normal distribution is a straight line.
 
     The slowest request, whose quantile is unknown, ends its curve half a request below 1. Gaps between chunks, of which
     there are far more, are drawn as far up as the others.
+
+    Args:
+        places: Numbers of the curves' colours.
+        beside: Curves of all pictures with the same axes.
     """
-    seen = np.concatenate([curve.ms[(curve.share >= LOWEST) & (curve.ms > 0)] for curve in curves])
-    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (1.0, 10.0)
-    requests = [curve.n for curve in curves if curve.label != LATENCIES["icl_ms"]] or [curve.n for curve in curves]
+    every = beside or curves
+    x = scales.logarithmic(np.concatenate([curve.ms[curve.share >= LOWEST] for curve in every]))
+    requests = [curve.n for curve in every if curve.label != LATENCIES["icl_ms"]] or [curve.n for curve in every]
+    y = scales.shares(LOWEST, max(requests))
 
     def draw(axes: Axes) -> None:
-        scales.logarithmic(axes.xaxis, low / 1.1, max(high * 1.1, low * 1.5))
-        top = scales.of_shares(axes.yaxis, LOWEST, max(requests))
-        for place, curve in enumerate(curves):
+        for place, curve in zip(places or range(len(curves)), curves, strict=True):
             colour, dash = marks.look(place)
+            colour = MUTED if curve.poor else colour
             share = np.minimum(curve.share, 1 - 0.5 / curve.n)
-            rows = (share >= LOWEST) & (share <= top + 1e-12) & (curve.ms > 0)
+            rows = (share >= LOWEST) & (share <= y.high + 1e-12) & (curve.ms > 0)
             share = share[rows]
             marks.band(axes, share, curve.low[rows], curve.high[rows], colour, along=True)
-            marks.line(axes, curve.ms[rows], share, colour, dash, words=curve.label, steps=True)
+            marks.line(axes, curve.ms[rows], share, colour, dash, words=curve.label, steps="post")
 
-    svg = picture(name, draw, (f"{label}, ms (logarithmic)", ""))
-    return Plot(name, f"{about}: {'; '.join(curve.words() for curve in curves)}.", svg, title, curves_table(curves))
+    svg = picture(name, [Panel("share of requests at most as slow", y, draw)], x, f"{label}, ms")
+    alt = f"{about}: {'; '.join(curve.words() for curve in curves)}."
+    return Plot(name, alt, svg, title, READING, curves_table(curves))
 
 
 def _capital(words: str) -> str:
@@ -154,27 +186,19 @@ def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | No
         return None
     metrics = [metric for metric in LATENCIES if (lengths["metric"] == metric).any()]
     shortest, longest = float(lengths["tokens"].min()), float(lengths["tokens"].max())
-    wide = longest > 20 * max(shortest, 1.0)
+    x = scales.upright([max(shortest, 1.0), longest])
 
     def draw(axes: Axes) -> None:
-        if wide:
-            scales.logarithmic(axes.xaxis, max(shortest, 1) / 1.1, longest * 1.1)
-        else:
-            scales.from_zero(axes.xaxis, longest)
-        scales.upright(axes.yaxis, float(lengths["ms"].min()), float(lengths["ms"].max()), STEEP)
         for place, metric in enumerate(metrics):
             own, line = lengths[lengths["metric"] == metric], bins[bins["metric"] == metric]
             colour, dash = marks.look(place)
             marks.dots(axes, own["tokens"], own["ms"], colour, words=LATENCIES[metric])
             marks.line(axes, line["tokens"], line["p50_ms"], colour, dash)
 
-    labels = (
-        "prompt, tokens" + (" (logarithmic)" if wide else ""),
-        "latency, ms (lines: medians)" if len(bins) else "latency, ms",
-    )
     name, title = f"{name}-length", "Latency against the length of the prompt"
-    svg, alt = picture(name, draw, labels), _length_alt(lengths, bins, metrics)
-    return Plot(name, alt, svg, title, _length_table(lengths, bins, metrics))
+    svg = picture(name, [Panel("latency, ms", scales.upright(lengths["ms"]), draw)], x, "prompt, tokens")
+    reading = f"A dot is a request{'; lines are medians' * bool(len(bins))}. A slope is the time to read the prompt."
+    return Plot(name, _length_alt(lengths, bins, metrics), svg, title, reading, _length_table(lengths, bins, metrics))
 
 
 def _length_alt(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str]) -> str:

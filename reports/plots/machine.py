@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MOST_LINES = 4
 MOST_ABOVE = 2.5
-THROTTLED = COLOURS[4]
+THROTTLED = COLOURS[1]
+READING = "A dip in speed at the same time as a full processor, memory or throttled GPU comes from the machine."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def machine(series: dict[str, Any], name: str) -> Plot | None:
     name = f"{name}-machine"
     svg = over_time(name, panels, series, ["red: GPU throttled"] if throttled else [])
     alt = _alt(known, throttled, series["phases"]["end_s"])
-    return Plot(name, alt, svg, "The machine over time", _table(gauges))
+    return Plot(name, alt, svg, "The machine over time", READING, _table(gauges))
 
 
 def _gauges(frame: pd.DataFrame) -> Iterator[Gauge]:
@@ -136,20 +137,16 @@ def _panel(group: Group, found: Found, throttled: Sequence[Span]) -> Panel:
     limits = {limit * group.scale for limit in limits if limit < MOST_ABOVE * highest}
     top = max(highest * group.scale, *limits) if limits else highest * group.scale
     least = min(float(gauge.value.min()) for _, gauge in shown) * group.scale
-    room = (top - least) * 0.08 or 1.0
+    y = scales.from_zero([top], 4) if group.from_zero else scales.near([least, top], 4)
 
     def draw(axes: Axes) -> None:
-        if group.from_zero:
-            scales.from_zero(axes.yaxis, top, 4)
-        else:
-            scales.linear(axes.yaxis, least - room, top + room, 4)
         _lines(axes, group.scale, shown)
         for limit in sorted(limits):
             marks.across(axes, limit, MUTED, DOTTED, next(line.words for line in group.lines if line.limit))
         for start, end in throttled if of_gpus else ():
-            marks.span(axes, start, end, THROTTLED, 0.45, 0.1)
+            marks.span(axes, start, end, THROTTLED, 0.45, (0, 0.1))
 
-    return Panel(group.title, draw)
+    return Panel(group.title, y, draw)
 
 
 def _lines(axes: Axes, scale: float, found: Found) -> None:

@@ -1,8 +1,10 @@
-"""Scales of axes: fixed ends and few ticks at round values, since a search for ticks is most of a plot's time."""
+"""Scales of axes: their ends, few marks at round values, and what a reader must know about them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,64 +15,104 @@ from reports.plots.marks import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axis import XAxis, YAxis
-
-    Axis = XAxis | YAxis
+    from matplotlib.ticker import Locator
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 0.99999)
-MOST_MARKS = 8
+MOST_MARKS = 5
+ROOM = 0.06
 FAR = 0.5
-ROOM, LEAST_ROOM = 0.15, 0.005
+STEEP = 15.0
+_DECADES_WITH_THREE_MARKS = 2.7
 
 
-def linear(axis: Axis, low: float, high: float, most: int = 6) -> None:
-    """Set an even scale; widen an empty range."""
-    if not high > low:
-        high = low + (abs(low) or 1.0)
-    _fix(axis, "linear", low, high, even(low, high, most))
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Ends of an axis.
+
+    Attributes:
+        kind: "linear", "log", or "shares", on which a normal distribution is a straight line.
+        most: Number of marks, at most.
+        marks: Names of marks by their value; empty for round values.
+    """
+
+    low: float
+    high: float
+    kind: str = "linear"
+    most: int = MOST_MARKS
+    marks: Mapping[float, str] = field(default_factory=dict)
+
+    @property
+    def remark(self) -> str:
+        """What is unusual about it, "" for an even axis from 0."""
+        if self.kind == "log":
+            return "logarithmic"
+        return f"axis begins at {plain(float(f'{self.low:.3g}'))}" if self.kind == "linear" and self.low > 0 else ""
+
+    def put_on(self, axis: XAxis | YAxis) -> None:
+        """Give an axis these ends and marks."""
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+        set_scale = axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale
+        set_ends = axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim
+        if self.kind != "linear":
+            set_scale(*_scale_of(self.kind))
+        axis.set_major_locator(FixedLocator(list(self.marks)) if self.marks else self._round_marks())
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: self.marks.get(value) or plain(value)))
+        set_ends(self.low, self.high)
+
+    def _round_marks(self) -> Locator:
+        from matplotlib.ticker import LogLocator, MaxNLocator
+
+        decades = math.log10(self.high / self.low) if self.kind == "log" else 0.0
+        if decades < 1:
+            return MaxNLocator(nbins=self.most, steps=[1, 2, 2.5, 5, 10])
+        return LogLocator(subs=(1, 2, 5) if decades < _DECADES_WITH_THREE_MARKS else (1,), numticks=2 * self.most)
 
 
-def from_zero(axis: Axis, high: float, most: int = 6) -> None:
-    """Set an even scale from 0, with some room above the maximum."""
-    linear(axis, 0.0, high * 1.06 if high > 0 else 1.0, most)
+def between(low: float, high: float, most: int = MOST_MARKS) -> Scale:
+    """Return an even scale; an empty range is widened."""
+    return Scale(low, high if high > low else low + (abs(low) or 1.0), most=most)
 
 
-def logarithmic(axis: Axis, low: float, high: float, most: int = MOST_MARKS) -> None:
-    """Set a logarithmic scale; `low` is above zero."""
-    if not high > low:
-        low, high = low / 2, low * 2
-    _fix(axis, "log", low, high, decades(low, high, most))
+def from_zero(values: Iterable[float], most: int = MOST_MARKS) -> Scale:
+    """Return an even scale from 0, with some room above the largest finite value."""
+    return between(0.0, max(_finite(values), default=0.0) * (1 + ROOM) or 1.0, most)
 
 
-def upright(axis: Axis, least: float, greatest: float, steep: float) -> None:
-    """Set a scale from 0; a logarithmic one if the maximum is more than `steep` times the minimum."""
-    if least > 0 and greatest > steep * least:
-        logarithmic(axis, least / 1.2, greatest * 1.25, 5)
-    else:
-        from_zero(axis, greatest, 5)
+def near(values: Iterable[float], most: int = MOST_MARKS, room: float = ROOM) -> Scale:
+    """Return an even scale from 0, or from below the values if all lie far from 0; `room`: at both ends, of the range.
+
+    Its beginning is round, because it is said.
+    """
+    found = _finite(values)
+    least, greatest = min(found, default=0.0), max(found, default=0.0)
+    beside = max(room * (greatest - least), 0.02 * greatest)
+    if least <= FAR * greatest:
+        return from_zero([greatest + beside], most)
+    step = 10.0 ** math.floor(math.log10(max(beside, 1e-12)))
+    return between(max(0.0, math.floor((least - beside) / step) * step), greatest + beside, most)
 
 
-def beginning(least: float, greatest: float) -> float:
-    """Return the beginning of an even axis: 0, unless all values would lie in its upper part."""
-    if least < FAR * greatest:
-        return 0.0
-    return max(0.0, least - ROOM * (greatest - least) - LEAST_ROOM * greatest)
+def logarithmic(values: Iterable[float], most: int = MOST_MARKS) -> Scale:
+    """Return a logarithmic scale of the positive values."""
+    found = [value for value in _finite(values) if value > 0]
+    low, high = min(found, default=1.0), max(found, default=10.0)
+    return Scale(low / 1.15, max(high * 1.15, low * 1.5), "log", most)
 
 
-def around(axis: Axis, least: float, greatest: float, most: int = 6) -> None:
-    """Set an even scale from `beginning` on, with the same room above the maximum."""
-    begin = beginning(least, greatest)
-    above = least - begin if begin > 0 else greatest * 0.06
-    linear(axis, begin, greatest + above if greatest > 0 else 1.0, most)
+def upright(values: Iterable[float], most: int = MOST_MARKS, steep: float = STEEP) -> Scale:
+    """Return a scale from 0; a logarithmic one if the largest value is more than `steep` times the least."""
+    found = _finite(values)
+    wide = min(found, default=0.0) > 0 and max(found) > steep * min(found)
+    return logarithmic(found, most) if wide else from_zero(found, most)
 
 
-def of_shares(axis: Axis, lowest: float, most: int) -> float:
-    """Set a scale of quantiles, straight for a normal distribution; return its end, which `most` observations allow."""
-    from scipy.special import ndtr
-
-    top = 1 - 0.5 / max(most, 20)
+def shares(lowest: float, observations: int) -> Scale:
+    """Return a scale of quantiles from `lowest` to the last that so many observations have."""
+    top = 1 - 0.5 / max(observations, 20)
     shown = [share for share in SHARES if lowest <= share <= top + 1e-9]
-    _fix(axis, "function", lowest, top, shown, map(share_name, shown), functions=(deviations, ndtr))
-    return top
+    return Scale(lowest, top, "shares", marks={share: share_name(share) for share in shown})
 
 
 def share_name(share: float) -> str:
@@ -79,28 +121,8 @@ def share_name(share: float) -> str:
 
 
 def plain(value: float) -> str:
-    """Return the text of a tick."""
+    """Return the text of a mark."""
     return f"{value:.0e}" if abs(value) >= 1e7 or 0 < abs(value) < 1e-4 else grouped(f"{value:.10g}")
-
-
-def even(low: float, high: float, most: int) -> list[float]:
-    """Return round numbers evenly apart, at most one more than `most`."""
-    from matplotlib.ticker import MaxNLocator
-
-    found = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return _within(dict.fromkeys(round(float(mark), 12) for mark in found), low, high)
-
-
-def decades(low: float, high: float, most: int) -> list[float]:
-    """Return round numbers of each power of ten, at most `most`; evenly spaced ones if few are left."""
-    from matplotlib.ticker import LogLocator
-
-    choices = (
-        _within(LogLocator(subs=steps, numticks=most).tick_values(low, high), low, high)
-        for steps in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
-    )
-    marks = next((choice for choice in choices if len(choice) <= most), [])
-    return marks if len(marks) > 2 else [mark for mark in even(low, high, most - 2) if mark > 0] or marks
 
 
 def deviations(shares: ArrayLike) -> Floats:
@@ -111,20 +133,15 @@ def deviations(shares: ArrayLike) -> Floats:
     return found
 
 
-def _within(marks: Iterable[float], low: float, high: float) -> list[float]:
-    room = (high - low) * 1e-9
-    return [float(mark) for mark in marks if low - room <= mark <= high + room]
+def _scale_of(kind: str) -> tuple[Any, ...]:
+    if kind == "log":
+        return ("log",)
+    from matplotlib.scale import FuncScale
+    from scipy.special import ndtr
+
+    functions: Any = (deviations, ndtr)
+    return (FuncScale(None, functions),)
 
 
-def _fix(
-    axis: Axis, kind: str, low: float, high: float, marks: Sequence[float], names: Iterable[str] = (), **how: Any
-) -> None:
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    axes, x = axis.axes, axis.axis_name == "x"
-    if kind != "linear":
-        (axes.set_xscale if x else axes.set_yscale)(kind, **how)
-    axis.set_major_locator(FixedLocator(marks))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FixedFormatter(list(names) or [plain(mark) for mark in marks]))
-    (axes.set_xlim if x else axes.set_ylim)(low, high)
+def _finite(values: Iterable[float]) -> list[float]:
+    return [float(value) for value in values if math.isfinite(value)]

@@ -1,90 +1,100 @@
-"""SVG of matplotlib in a third of its bytes, without styles and names that reach beyond the picture in a page.
-
-Texts are left as they are; `<` and `>` are escaped in them, so the pattern of a tag matches tags only.
-"""
+"""SVG of matplotlib in a third of its bytes, without styles and names that reach beyond the picture in a page."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
+from xml.etree import ElementTree as ET
 
-FONT_FAMILY = "system-ui, sans-serif"
+from reports.format import for_xml
+from reports.plots.marks import FONT, INK, TIP
+
+SVG, LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_LOOK = {"fill": "currentColor", "font-family": "system-ui, sans-serif", "font-size": f"{FONT:g}"}
+_LOOK |= dict.fromkeys(("stroke-linejoin", "stroke-linecap"), "round")
+_LINE = re.compile(r"M \S+ \S+(?: L \S+ \S+)+")
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
-_SPACES = re.compile(r"\s+")
-_TAG = re.compile(r"<[^>]*>")
+_USUAL = re.compile(
+    r"(?:; )?stroke-(?:dashoffset: 0|linejoin: miter|linecap: \w+)(?=;|$)"
+    r"|fill: currentColor(?:; |$)|font(?:-family|-size)?: (?:[\d.]+px|'[^;]*|sans-serif)(?:; |$)"
+)
 
 
-def slim(svg: str, ink: str, size: float) -> str:
-    """Return the picture without metadata, comments, page-wide styles and names; coordinates to a tenth.
+def slim(svg: str) -> str:
+    """Return the picture: INK is the text colour of its surroundings, coordinates are rounded to a tenth.
 
-    Args:
-        ink: Colour of texts.
-        size: Default size of their font.
+    A group named TIP and a text gets that text as its title, which browsers show under the pointer.
     """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg)[^>]* width="([\d.]+)pt" height="([\d.]+)pt"([^>]*) version="1.1"', _head, svg, count=1)
-    svg = _without_empty_groups(re.sub(r'(<g) id="[^"]*"', r"\1", svg).replace("<g/>", ""))
-    svg = re.sub(r'<text style="([^"]*)"([^>]*)>', lambda found: _text(found, ink, size), svg)
-    svg = _TAG.sub(lambda found: _tag(found[0]), svg)
-    look = f'fill="{ink}" font-family="{FONT_FAMILY}" font-size="{size:g}" stroke-linejoin="round"'
-    svg = re.sub(r"(<svg[^>]*>)(.*)</svg>", rf"\1<g {look}>\2</g></svg>", svg, count=1, flags=re.DOTALL)
-    return re.sub(r"\n\s*", "\n", svg)
+    ET.register_namespace("", SVG)
+    ET.register_namespace("xlink", LINK)
+    root = ET.fromstring(for_xml(svg))
+    for part in [part for part in root if part.tag == f"{{{SVG}}}metadata" or _styles(part)]:
+        root.remove(part)
+    _flatten(root)
+    for element in root.iter():
+        _shorten(element)
+    size = {name: root.attrib[name].removesuffix("pt") for name in ("width", "height")}
+    root.attrib = {**size, "viewBox": root.attrib["viewBox"], **_LOOK}
+    return ET.tostring(root, encoding="unicode").replace(" />", "/>")
 
 
-def _head(found: re.Match[str]) -> str:
-    spaces = 'xmlns="http://www.w3.org/2000/svg"'
-    spaces += ' xmlns:xlink="http://www.w3.org/1999/xlink"' if "xlink:href" in found.string else ""
-    box = re.search(r'viewBox="[^"]*"', found[4])
-    return f'{found[1]} {spaces} width="{found[2]}" height="{found[3]}" {box[0] if box else ""}'
+def _styles(part: ET.Element) -> bool:
+    """Return whether a part holds styles of the page, or clips, which cut nothing off here."""
+    return part.tag == f"{{{SVG}}}defs" and all(child.tag[-5:] in ("style", "pPath") for child in part)
 
 
-def _without_empty_groups(svg: str) -> str:
-    """Return the SVG without groups that have no attributes."""
-    kept: list[bool] = []
-
-    def one(found: re.Match[str]) -> str:
-        if found[0] == "</g>":
-            return "</g>" if kept.pop() else ""
-        kept.append(found[0] != "<g>")
-        return found[0] if kept[-1] else ""
-
-    return re.sub(r"<g\b[^>]*>|</g>", one, svg)
-
-
-def _text(found: re.Match[str], ink: str, size: float) -> str:
-    """Return a text with attributes that differ from the defaults; its "font: bold 11px Sans" may be in parts."""
-    style, rest = found.groups()
-    look = dict(part.split(": ", 1) for part in style.split("; "))
-    font = look.get("font", "")
-    pixels = re.search(r"([\d.]+)px", look.get("font-size", font))
-    anchor, colour = look.get("text-anchor", "start"), look.get("fill", "")
-    unusual = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    unusual += f' fill="{colour}"' if colour not in ("", ink) else ""
-    unusual += ' font-weight="650"' if re.search(r"\b(?:bold|700)\b", f"{font} {look.get('font-weight', '')}") else ""
-    unusual += f' font-size="{float(pixels[1]):g}"' if pixels and float(pixels[1]) != size else ""
-    rest = re.sub(r' transform="rotate\(-0 [^"]*"', "", rest)
-    rest = re.sub(r' transform="([^"]*)"', lambda turn: f' transform="{_rounded(turn[1])}"', rest)
-    return f"<text{rest}{unusual}>"
+def _flatten(element: ET.Element) -> None:
+    """Replace groups that do nothing by their content."""
+    children = []
+    for child in element:
+        _flatten(child)
+        if child.tag == f"{{{SVG}}}g":
+            name = child.attrib.pop("id", "")
+            if name.startswith(TIP):
+                title = ET.Element(f"{{{SVG}}}title")
+                title.text = name.removeprefix(TIP)
+                child.insert(0, title)
+                child.attrib["pointer-events"] = "all"  # hollow marks are pointed at, too
+                children.append(child)
+                continue
+        child.attrib.pop("clip-path", None)
+        children += [child] if child.attrib or child.tag != f"{{{SVG}}}g" else list(child)
+    element[:] = children
 
 
-def _tag(tag: str) -> str:
-    """Return a tag with shorter paths, coordinates and styles."""
-    tag = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', tag)
-    tag = re.sub(r' (x|y)="([^"]*)"', lambda found: f' {found[1]}="{_rounded(found[2])}"', tag)
-    return re.sub(r'style="([^"]*)"', lambda found: f'style="{_style(found[1])}"', tag)
+def _shorten(element: ET.Element) -> None:
+    """Shorten paths, coordinates and styles, and drop the spaces between elements."""
+    element.tail = None
+    if element.tag not in (f"{{{SVG}}}text", f"{{{SVG}}}title"):
+        element.text = None
+    look = element.attrib
+    if "d" in look:
+        look["d"] = _path(look["d"])
+    for name in ("x", "y", "transform"):
+        if name in look:
+            look[name] = _rounded(look[name])
+    if look.get("transform", "").startswith("rotate(-0 "):
+        del look["transform"]
+    if "style" in look:
+        style = _USUAL.sub("", look.pop("style").replace(INK, "currentColor")).strip("; ")
+        look |= {"style": style.replace(": ", ":").replace("; ", ";")} if style else {}
 
 
 def _path(path: str) -> str:
-    path = _SPACES.sub(" ", _rounded(path)).strip()
-    path = re.sub(r"M (\S+ \S+) L \1(?= M|$)", r"M \1 h0", path)  # a dot
-    path = re.sub(r"M (\S+ \S+)(?= M|$)", r"M \1 h0", path)  # a value alone
-    path = re.sub(r"(?<=[\d.]) L (?=\S+ \S+)", "L", path)
+    path = " ".join(_rounded(path).split())
+    path = re.sub(r"M (\S+ \S+) L \1(?= M|$)|M (\S+ \S+)(?= M|$)", r"M \1\2 h0", path)  # a dot, a value alone
+    path = _LINE.sub(_straight, path)
     return re.sub(r" ?([MLCQHVhz]) ?", r"\1", path)
 
 
-def _style(style: str) -> str:
-    style = style.replace("; stroke-dashoffset: 0", "").replace("stroke-linejoin: miter; ", "")
-    return style.replace("; stroke-linecap: square", "").replace(": ", ":").replace("; ", ";")
+def _straight(found: re.Match[str]) -> str:
+    """Return lines from corner to corner, those along an axis by their one coordinate."""
+    corners = [corner.split() for corner in found[0][2:].split(" L ")]
+    steps = [
+        f"V {y}" if x == before[0] else f"H {x}" if y == before[1] else f"L {x} {y}"
+        for before, (x, y) in pairwise(corners)
+    ]
+    return " ".join([f"M {' '.join(corners[0])}", *steps])
 
 
 def _rounded(text: str) -> str:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from reports.format import amount, count, seconds
 from reports.labels import LATENCIES
 from reports.plots import marks, scales
-from reports.plots.drawing import Panel, Plot, stacked
-from reports.plots.marks import COLOURS, DASHES, DOTTED, INK, MUTED
+from reports.plots.drawing import LOW, Panel, Plot, picture
+from reports.plots.marks import COLOURS, DASHED, DASHES, DOTTED, INK, MUTED
 from reports.tables.base import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-STEEP = 15.0
 MOST_ABOVE = 2.5
 SHORT_S = 0.9
 ALWAYS = ("offered", "completed", "failed", "in_flight")
@@ -29,21 +28,26 @@ SLICES = (
     ("tokens", "output tokens/s"),
     *((metric, f"{LATENCIES[metric]} p50, ms") for metric in ("ttft_ms", "tpot_ms", "e2e_ms")),
 )
-BURST, LIMIT = COLOURS[1], COLOURS[4]
+BURST, SLO = COLOURS[2], COLOURS[1]
+READING = "Dots are requests at their scheduled time. Latency that climbs under a level rate is a load beyond capacity."
 
 
-def service(series: dict[str, Any], slo: Mapping[str, float | None], name: str) -> Plot | None:
-    """Return latencies, rates, requests in flight and tokens over time; slo: limits of a good request, in ms."""
+def service(series: dict[str, Any], slo: Mapping[str, Mapping[float, str]], name: str) -> Plot | None:
+    """Return latencies, rates, requests in flight and tokens over time.
+
+    Args:
+        slo: Labels of the SLOs of each latency, by their value in ms.
+    """
     panels = [*_latency_panels(series, slo), *_rate_panels(series)]
     if not panels:
         return None
     name = f"{name}-time"
     svg = over_time(name, panels, series)
-    return Plot(name, _service_alt(series), svg, "The service over time", _slices_table(series["slices"]))
+    return Plot(name, _service_alt(series), svg, "The service over time", READING, _slices_table(series["slices"]))
 
 
 def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes: Sequence[str] = ()) -> str:
-    """Draw axes over one time, with bursts and the time outside the window; notes: additions to the label."""
+    """Draw axes over one time, with bursts and the time outside the window; notes: more to say below."""
     phases, bursts = series["phases"], series["bursts"]
     end_s = max(phases["end_s"], 1e-3)
 
@@ -55,10 +59,8 @@ def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes:
         if phases.get("steady_s"):
             marks.line(axes, [phases["steady_s"]] * 2, axes.get_ylim(), INK, DOTTED, width=1.2)
 
-    def along(axes: Axes) -> None:
-        scales.linear(axes.xaxis, 0.0, end_s, 10)
-
-    return stacked(name, panels, along, _time_label(phases, bursts, notes), mark)
+    told = "; ".join([*_notes(phases, bursts), *notes])
+    return picture(name, panels, scales.between(0.0, end_s, 8), "time, s", notes=told, mark=mark, height=LOW)
 
 
 def _unmeasured(phases: dict[str, Any]) -> Iterator[tuple[float, float]]:
@@ -70,67 +72,63 @@ def _unmeasured(phases: dict[str, Any]) -> Iterator[tuple[float, float]]:
         yield phases["measure_end_s"], end_s
 
 
-def _time_label(phases: dict[str, Any], bursts: Sequence[tuple[float, float]], more: Sequence[str]) -> str:
+def _notes(phases: dict[str, Any], bursts: Sequence[tuple[float, float]]) -> Iterator[str]:
+    """Yield what the marks along the time mean."""
     spans = list(_unmeasured(phases))
     before, after = any(start == 0 for start, _ in spans), any(start > 0 for start, _ in spans)
-    greys = [*(["warm-up"] if before else []), *(["after the window"] if after else [])]
-    notes = [f"grey: {' and '.join(greys)}"] if greys else []
-    notes += ["orange: burst"] if bursts else []
-    notes += ["dotted: steady from here"] if phases.get("steady_s") else []
-    notes += more
-    return "time, s" + (f" ({'; '.join(notes)})" if notes else "")
+    if before or after:
+        yield f"grey: {' and '.join([*['warm-up'] * before, *['after the window'] * after])}"
+    if bursts:
+        yield "yellow: burst"
+    if phases.get("steady_s"):
+        yield "dotted: steady from here"
 
 
-def _latency_panels(series: dict[str, Any], slo: Mapping[str, float | None]) -> Iterator[Panel]:
+def _latency_panels(series: dict[str, Any], slo: Mapping[str, Mapping[float, str]]) -> Iterator[Panel]:
     """Yield time to first token and time per token; end to end if nothing was streamed."""
     frame = series["latency"]
     seen = set(frame["metric"].unique())
     streamed = [metric for metric in ("ttft_ms", "tpot_ms") if metric in seen]
     for metric in streamed or sorted(seen & {"e2e_ms"}):
-        yield _latency_panel(series, metric, f"{LATENCIES[metric]}, ms", slo.get(metric))
+        yield _latency_panel(series, metric, f"{LATENCIES[metric]}, ms", slo.get(metric, {}))
 
 
-def _latency_panel(series: dict[str, Any], metric: str, title: str, limit: float | None) -> Panel:
+def _latency_panel(series: dict[str, Any], metric: str, title: str, slo: Mapping[float, str]) -> Panel:
     own = series["latency"][series["latency"]["metric"] == metric]
     bins = series["latency_bins"][series["latency_bins"]["metric"] == metric]
     greatest, usual = float(own["ms"].max()), float(own["ms"].median())
-    least = max(float(own["ms"].min()), usual / 30)
-    steep = usual > 0 and greatest > STEEP * usual
-    top = max(greatest, limit) if limit is not None and limit < MOST_ABOVE * greatest else greatest
+    near = {value: words for value, words in slo.items() if value < MOST_ABOVE * greatest}
+    steep = usual > 0 and greatest > scales.STEEP * usual
+    seen = [*own["ms"].clip(lower=usual / 30), *near]
 
     def draw(axes: Axes) -> None:
-        if steep:
-            scales.logarithmic(axes.yaxis, least / 1.2, top * 1.25, 5)
-        else:
-            scales.from_zero(axes.yaxis, top, 4)
         marks.dots(axes, own["at_s"], own["ms"], COLOURS[0])
         marks.line(axes, bins["at_s"], bins["p50_ms"], INK, words="median", width=1.4)
         marks.line(axes, bins["at_s"], bins["p95_ms"], INK, DASHES[1], words="p95", width=1.2)
-        if limit is not None and limit < MOST_ABOVE * greatest:
-            marks.across(axes, limit, LIMIT, DOTTED, f"limit {limit:g} ms")
+        for value, words in near.items():
+            marks.across(axes, value, SLO, DASHED, words)
 
-    return Panel(title, draw)
+    return Panel(title, scales.logarithmic(seen, 3) if steep else scales.from_zero(seen, 4), draw)
 
 
 def _rate_panels(series: dict[str, Any]) -> Iterator[Panel]:
     rates = series["rates"]
     if not len(rates):
         return
-    failed = [("failed", "failed", COLOURS[4], DOTTED)] if rates["failed"].any() else []
+    failed = [("failed", "failed", COLOURS[1], DOTTED)] if rates["failed"].any() else []
     lines = [("offered", "scheduled", MUTED, "-"), ("completed", "completed", COLOURS[0], DASHES[1]), *failed]
     yield _rates_panel("requests/s", rates, lines)
     yield _queue_panel(series)
     if rates["tokens"].any():
-        yield _rates_panel("output tokens/s", rates, [("tokens", "", COLOURS[2], "-")])
+        yield _rates_panel("output tokens/s", rates, [("tokens", "", COLOURS[0], "-")])
 
 
 def _rates_panel(title: str, rates: pd.DataFrame, lines: Sequence[tuple[str, str, str, Any]]) -> Panel:
     def draw(axes: Axes) -> None:
-        scales.from_zero(axes.yaxis, max(float(rates[column].max()) for column, *_ in lines), 4)
         for column, words, colour, dash in lines:
-            marks.line(axes, *_bars(rates, column), colour, dash, words=words, steps=True)
+            marks.line(axes, *_bars(rates, column), colour, dash, words=words, steps="post")
 
-    return Panel(title, draw)
+    return Panel(title, scales.from_zero([float(rates[column].max()) for column, *_ in lines], 4), draw)
 
 
 def _bars(rates: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
@@ -150,13 +148,12 @@ def _queue_panel(series: dict[str, Any]) -> Panel:
     }
 
     def draw(axes: Axes) -> None:
-        scales.from_zero(axes.yaxis, most, 4)
-        marks.line(axes, *_bars(rates, "in_flight"), COLOURS[0], words="in flight", steps=True)
+        marks.line(axes, *_bars(rates, "in_flight"), COLOURS[0], words="in flight", steps="post")
         for number, (words, total) in enumerate(of_server.items(), 1):
-            marks.line(axes, total.index, total, COLOURS[number + 2], DASHES[number], words=words)
+            marks.line(axes, total.index, total, COLOURS[number], DASHES[number], words=words, steps="post")
 
     most = max(float(rates["in_flight"].max()), *(float(total.max()) for total in of_server.values()), 1.0)
-    return Panel("requests at a time", draw)
+    return Panel("requests at a time", scales.from_zero([most], 4), draw)
 
 
 def _summed(own: pd.DataFrame) -> pd.Series[float]:

@@ -73,7 +73,7 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
     found.append(
         "Dominated: another configuration is no worse in speed, memory and quality, and significantly better in one. "
-        "The line in the picture joins the configurations that are not dominated (Pareto front)."
+        "Filled marks in the picture are not dominated (Pareto-optimal)."
     )
     return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]
 

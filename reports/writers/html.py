@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _HOW_TO_READ = (
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Part of the page before the trials; `choices` are pictures above the tables."""
+    """Part of the page before the trials; `choices` and `above` are pictures above the tables, `plots` below them."""
 
     anchor: str
     title: str
@@ -39,6 +39,7 @@ class Part:
     advice: Sequence[str] = ()
     remarks: Sequence[str] = ()
     choices: Sequence[Plot] = ()
+    above: Sequence[Plot] = ()
     plots: Sequence[Plot] = ()
 
 
@@ -92,7 +93,8 @@ def _parts(data: ReportData) -> Iterator[Part]:
         yield Part(f"decision-{number}", model.title, model.tables, model.advice, model.remarks, choices)
     for anchor, title, tables in sections.page(data):
         if anchor == "results":
-            yield Part(anchor, title, tables, remarks=(_HOW_TO_READ, data.calibration), plots=plots.overview(data))
+            above, below = plots.of_loads(data), plots.of_distributions(data)
+            yield Part(anchor, title, tables, remarks=(_HOW_TO_READ, data.calibration), above=above, plots=below)
         else:
             yield Part(anchor, title, tables)
 
@@ -102,12 +104,6 @@ def _grid_rows(plot: Plot) -> tuple[int, int]:
     closed = plot.height + TITLE_HEIGHT + (FOLD_HEIGHT if plot.table else 0.0)
     behind = LINE_HEIGHT * (2 + len(plot.table.rows)) if plot.table else 0.0
     return round(closed / ROW_HEIGHT), round((closed + behind) / ROW_HEIGHT)
-
-
-def _unnumbered(plot: Plot) -> Plot:
-    """Return a plot without its numbers: poor data has no result, but its course helps to find the cause."""
-    title = plot.title or plot.name
-    return replace(plot, alt=f"{title}, of a trial with poor data: no number is stated.", table=None)
 
 
 def _contents(parts: Sequence[Part], trials: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
@@ -139,7 +135,7 @@ def _trials(data: ReportData) -> Iterator[dict[str, Any]]:
             "no_result": base.NO_RESULT if verdict == "invalid" else "",
             "tables": results.statistics(data, keys),
             "machine": [table for cell, trial in shown for table in sections.of_trial(data, cell, trial)],
-            "plots": list(map(_unnumbered, drawn)) if verdict == "invalid" else drawn,
+            "plots": drawn,
             "drawn": f"Drawn: repetition {repetition} of {len(shown)}; {_DRAW} the others." if len(shown) > 1 else "",
             "undrawn": _UNDRAWN if data.series.get(first) else "",
         }

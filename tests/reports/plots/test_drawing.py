@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -15,29 +15,27 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
 from reports.plots import marks, scales
-from reports.plots.drawing import HEIGHT, WIDTH, Panel, Plot, picture, stacked
-from reports.plots.marks import COLOURS, INK
+from reports.plots.drawing import HEIGHT, LEFT, RIGHT, WIDTH, Panel, Plot, picture
+from reports.plots.marks import COLOURS
+from tests.reports.plots.paths import corners
 
 pytestmark = pytest.mark.slow
 
 RED = "#ff0000"
-NUMBER = r"-?\d+(?:\.\d+)?"
 
 
-def even(axes: Axes) -> None:
-    """Both axes from 0 to 10."""
-    scales.linear(axes.xaxis, 0, 10)
-    scales.linear(axes.yaxis, 0, 10)
+TEN = scales.between(0, 10)
+EDGES = (LEFT, WIDTH - RIGHT)
 
 
 def drawn(draw: Callable[[Axes], None], name: str = "one") -> str:
     """One picture with these marks over 0 to 10."""
+    return picture(name, [Panel("", TEN, draw)], TEN, "")
 
-    def both(axes: Axes) -> None:
-        even(axes)
-        draw(axes)
 
-    return picture(name, both, ("", ""))
+def foot(svg: str) -> float:
+    """The lower end of the axes."""
+    return max(y for path in re.findall(r'd="(M[^"]*)"', svg) for _, y in corners(path))
 
 
 def paths(svg: str) -> list[str]:
@@ -45,16 +43,14 @@ def paths(svg: str) -> list[str]:
     return [path for path, style in re.findall(r'<path d="([^"]*)"[^>]* style="([^"]*)"', svg) if RED in style]
 
 
-def spots(path: str) -> list[tuple[float, float]]:
-    """Where it goes."""
-    found = re.findall(rf"[ML]\s?({NUMBER}) ({NUMBER})", path)
-    return [(float(x), float(y)) for x, y in found]
-
-
 def test_a_line_breaks_where_nothing_is_known() -> None:
     """NaN parts it; a value alone is a dot; what lies beyond is drawn at the edge."""
     svg = drawn(lambda axes: marks.line(axes, [0, 1, 2, 3, 4, 20], [0, 5, math.nan, 2, math.nan, 20], RED))
-    assert paths(svg) == ["M62 260L110.6 135M207.8 210h0M548 10h0"]
+    (path,) = paths(svg)
+    assert [part.count("L") for part in path.split("M")[1:]] == [1, 0, 0]
+    assert path.count("h0") == 2
+    right, top = corners(path)[-1]
+    assert (right, top) == (EDGES[1], pytest.approx(foot(svg) - HEIGHT, abs=0.11))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +58,7 @@ def test_a_line_breaks_where_nothing_is_known() -> None:
     [
         'M 1.25 2.25 L 1.25 2.25" d="M 3.14159 2.71828" x="1.2345" style="a: b; stroke-linecap: square"',
         '<g/> <g id="q"> <!-- c --> <metadata>m</metadata> <text style="font: 8px">',
-        f'fill="{INK}" xlink:href \\1 &amp; 千问 \u05d0',
+        'fill="#010203" xlink:href \\1 &amp; 千问 \u05d0 tip:x',
     ],
 )
 def test_words_stay_as_they_are(words: str) -> None:
@@ -70,22 +66,35 @@ def test_words_stay_as_they_are(words: str) -> None:
 
     def draw(axes: Axes) -> None:
         marks.key(axes, words, RED, "o")
-        marks.Labels(axes, [1], [1]).put(1, 1, words)
+        marks.Labels(axes, [9], [1]).put(9, 1, words[:20])
+        marks.estimate(axes, 1, 1, RED, tip=words)
 
     plot = Plot("one", "", drawn(draw))
     for svg in (plot.svg, plot.inline(), plot.standalone().split("\n", 1)[1]):
-        texts = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]
-        assert texts.count(words) == 2
+        elements = list(ET.fromstring(svg).iter())
+        assert [element.text for element in elements if element.tag.endswith("text")].count(words) == 1
+        assert words[:20] in [element.text for element in elements if element.tag.endswith("text")]
+        assert words in [element.text for element in elements if element.tag.endswith("title")]
 
 
 def test_intervals_end_at_the_axes() -> None:
     """However wide, and below zero; the sign stays where its value is."""
 
     def draw(axes: Axes) -> None:
-        marks.estimates(axes, [5.0], [5.0], [(-40.0, 400.0)], [(4.0, 99.0)], RED, "o")
+        marks.estimate(axes, 5.0, 5.0, RED, beside=(-40.0, 400.0), above=(4.0, 99.0), tip="5 [4, 99]")
 
-    ends = {spot for path in paths(drawn(draw)) for spot in spots(path)}
-    assert {(62.0, 135.0), (548.0, 135.0), (305.0, 160.0), (305.0, 10.0)} <= ends
+    svg = drawn(draw)
+    beside, above = (corners(path) for path in paths(svg))
+    assert [x for x, _ in beside] == list(EDGES)
+    assert [foot(svg) - y for _, y in above] == pytest.approx([0.4 * HEIGHT, HEIGHT], abs=0.2)
+    assert "<title>5 [4, 99]</title>" in svg
+
+
+def test_an_open_end_has_no_bar() -> None:
+    """Nothing is drawn towards what is unknown; the sign is hollow where asked for, and can be pointed at."""
+    svg = drawn(lambda axes: marks.estimate(axes, 5, 5, RED, filled=False, above=(4.0, math.nan), tip="about"))
+    assert [len(corners(path)) for path in paths(svg)] == [2]
+    assert re.search(r'<g pointer-events="all"><title>about</title>.*fill:none', svg)
 
 
 def test_what_xml_cannot_hold_is_replaced() -> None:
@@ -99,7 +108,7 @@ def test_an_empty_line_is_none() -> None:
 
     def draw(axes: Axes) -> None:
         marks.line(axes, [], [], RED, words="nothing")
-        marks.line(axes, [1, 2], [math.nan, math.nan], RED, words="nothing", steps=True)
+        marks.line(axes, [1, 2], [math.nan, math.nan], RED, words="nothing", steps="post")
 
     svg = drawn(draw)
     assert not paths(svg)
@@ -108,10 +117,11 @@ def test_an_empty_line_is_none() -> None:
 
 def test_steps_hold_until_the_next() -> None:
     """Level first, then up or down."""
-    svg = drawn(lambda axes: marks.line(axes, [0, 2, 4], [1, 3, 3], RED, steps=True))
-    corners = spots(paths(svg)[0])
-    assert all(a == c or b == d for (a, b), (c, d) in pairwise(corners))
-    assert corners[:2] == [(62.0, 235.0), (159.2, 235.0)]
+    svg = drawn(lambda axes: marks.line(axes, [0, 2, 4], [1, 3, 3], RED, steps="post"))
+    (path,) = paths(svg)
+    assert path.count("H") + path.count("V") == 4
+    assert "L" not in path
+    assert [path.index("H") < path.index("V"), path.count("M")] == [True, 1]
 
 
 @settings(max_examples=25)
@@ -125,32 +135,41 @@ def test_nothing_leaves_the_axes(points: list[tuple[float, float]]) -> None:
         marks.dots(axes, x, y, RED)
         marks.band(axes, np.sort(x), y, y + 3, RED)
 
-    for path in paths(drawn(draw)):
+    svg = drawn(draw)
+    for path in paths(svg):
         assert not re.search(r"\.\d\d|e-|nan|inf", path)
-        for across, up in spots(path):
-            assert 61.9 <= across <= 548.1
-            assert 9.9 <= up <= 260.1
+        for across, up in corners(path):
+            assert EDGES[0] - 0.1 <= across <= EDGES[1] + 0.1
+            assert foot(svg) - HEIGHT - 0.2 <= up <= foot(svg)
 
 
 def test_words_are_text() -> None:
-    """Markup and formulas in a name are shown, and a picture is one well-formed document whose ink can follow the
-    page.
-    """
+    """Markup and formulas in a name are shown, and a picture is one well-formed document."""
     hostile = '<script>"& $\\frac{1}{2}$'
 
     def draw(axes: Axes) -> None:
-        even(axes)
         marks.line(axes, [0, 1], [0, 1], COLOURS[0], words=hostile)
         marks.line(axes, [0, 1], [1, 0], COLOURS[1], words="other")
-        marks.Labels(axes, [5.0], [5.0]).put(5.0, 5.0, hostile, bold=True)
+        marks.Labels(axes, [1.0], [5.0]).put(1.0, 5.0, hostile, bold=True)
 
-    one = picture("one", draw, (hostile, hostile))
-    several = stacked("two", [Panel(hostile, draw)] * 2, even, hostile, lambda axes: None)
+    one = picture("one", [Panel("", TEN, draw)], TEN, hostile)
+    several = picture("two", [Panel(hostile, TEN, draw)] * 2, TEN, hostile)
     for svg in (one, several):
         tree = ET.fromstring(svg)
         assert not [element for element in tree.iter() if element.tag.endswith("script")]
         assert sum((element.text or "") == hostile for element in tree.iter()) >= 3
-        assert INK in svg
+
+
+def test_a_file_can_be_read_on_light_and_dark_pages() -> None:
+    """It has a ground, and its text colour and ground follow what the reader prefers; it has a title and a label."""
+    plot = Plot("one", "Of 3 < 4 loads.", drawn(lambda axes: marks.key(axes, "a", RED)), "Title & so on", "How to.")
+    tree = ET.fromstring(plot.standalone().split("\n", 1)[1])
+    texts = {element.tag.rpartition("}")[2]: element.text for element in tree}
+    assert (texts["title"], texts["desc"]) == ("Title & so on", "How to.")
+    assert tree.attrib["aria-label"] == "Of 3 < 4 loads."
+    assert tree.attrib["fill"] == "currentColor"
+    assert "prefers-color-scheme:dark" in (texts["style"] or "")
+    assert "<style" not in plot.inline()
 
 
 def test_a_picture_does_nothing_to_its_page() -> None:
@@ -169,25 +188,61 @@ def test_a_picture_does_nothing_to_its_page() -> None:
     assert drawn(draw, "first") == first
 
 
-def test_a_legend_takes_the_room_it_needs() -> None:
-    """Short names share a line, long ones have their own below each other."""
+def words_of(svg: str) -> list[tuple[float, float, float, str]]:
+    """Left and right end, baseline and letters of each text that is not turned."""
+    found = []
+    for element in ET.fromstring(svg).iter():
+        if element.tag.endswith("text"):
+            x, y, width = float(element.attrib["x"]), float(element.attrib["y"]), marks.width_of(element.text or "")
+            anchor = re.search(r"text-anchor:(\w+)", element.attrib.get("style", ""))
+            left = x - {"middle": width / 2, "end": width}.get(anchor[1] if anchor else "", 0.0)
+            found.append((left, left + width, y, element.text or ""))
+    return found
 
-    def height(names: list[str]) -> float:
-        svg = drawn(lambda axes: [marks.line(axes, [0, 1], [0, 1], RED, words=name) for name in names] and None)
-        return float(re.findall(r'height="([\d.]+)"', svg)[0])
 
-    assert height([]) == HEIGHT
-    assert height(["a", "b", "c"]) < height(["a" * 60, "b" * 60, "c" * 60])
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+@pytest.mark.parametrize("letters", [2, 12, 40])
+def test_no_name_is_cut_off_or_covered(count: int, letters: int) -> None:
+    """Legends and titles lie within the picture, above their axes, and keep off each other."""
+
+    def draw(axes: Axes) -> None:
+        for number in range(count):
+            marks.line(axes, [0, 1], [0, number], RED, words=f"{number}".rjust(letters, "y"))
+
+    svg = picture("one", [Panel("TTFT p95, ms", TEN, draw)] * 2, TEN, "time, s", notes="grey: warm-up; " * 9)
+    height = float(re.findall(r'height="([\d.]+)"', svg)[0])
+    texts = words_of(svg)
+    assert sum(words.endswith("0") and len(words) == max(letters, 1) for *_, words in texts) >= 2
+    for left, right, y, _ in texts:
+        assert left >= 0
+        assert right <= WIDTH + 0.5
+        assert marks.FONT - 1 <= y <= height - 3
+    for (left, right, y, _), (other_left, other_right, other_y, _) in combinations(texts, 2):
+        assert right <= other_left + 1 or other_right <= left + 1 or abs(y - other_y) >= marks.FONT - 1
 
 
 def test_labels_keep_off_each_other() -> None:
-    """Points close together have their names at different sides."""
+    """Points close together have their names at different sides; where there is no room, there is no name."""
 
     def draw(axes: Axes) -> None:
         labels = marks.Labels(axes, [5.0, 5.05], [5.0, 5.0])
-        labels.put(5.0, 5.0, "one")
-        labels.put(5.05, 5.0, "two")
+        for x in (5.0, 5.05):
+            for name in "abcdefgh":
+                labels.put(x, 5.0, f"label {name}")
 
-    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>(?:one|two)<', drawn(draw))
-    assert len(set(found)) == 2
-    assert all(0 <= float(x) <= WIDTH for x, _ in found)
+    texts = [one for one in words_of(drawn(draw)) if one[3].startswith("label")]
+    assert 4 <= len(texts) < 16
+    assert len({(left, y) for left, _, y, _ in texts}) == len(texts)
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    """Known answers: more of both is better; equals are one."""
+    assert marks.front([(1, 3), (2, 2), (3, 1), (1, 1), (2, 1.5), (2, 2)]) == [(1, 3), (2, 2), (3, 1)]
+    assert marks.front([(1, 1), (2, 2)]) == [(2, 2)]
+
+
+def test_curves_stay_apart_after_all_colours() -> None:
+    """Thirty-two looks differ; the first eight have colours of their own."""
+    looks = [marks.look(number) for number in range(32)]
+    assert len({(colour, str(dash)) for colour, dash in looks}) == 32
+    assert len({colour for colour, _ in looks[:8]}) == 8

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 import reports
 from harness.cli.report import report_data
@@ -17,11 +17,12 @@ from harness.records import Record, Sample
 from harness.results import derive
 from reports import plots
 from reports.data import ReportData
-from reports.plots import marks
 from reports.plots.drawing import Plot
-from reports.plots.marks import COLOURS, MUTED
+from reports.plots.marks import COLOURS, MUTED, Floats
+from tests.choices import MIB, Choice, results_of
 from tests.fabricated import FabricatedTrial, S, again, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import T0_NS, manifest
+from tests.reports.plots.paths import corners
 
 pytestmark = pytest.mark.slow
 
@@ -97,15 +98,18 @@ def words(plot: Plot) -> list[str]:
 def test_every_plot_says_what_it_shows(drawn: dict[str, Plot], full: ReportData) -> None:
     """A title, a sentence with numbers, a table of at most forty rows as wide as its head, and a size."""
     assert set(drawn) == {"distribution", "classes", "time", "machine", "length"}
-    for plot in [*drawn.values(), *plots.overview(full)]:
+    several = [*plots.of_loads(full), *plots.of_distributions(full), *plots.of_decisions(full).get("tiny", [])]
+    assert several
+    for plot in [*drawn.values(), *several]:
         assert plot.title
+        assert plot.reading.endswith(".")
         assert re.search(r"\d.*\.$", plot.alt)
         assert plot.table is not None
         assert 0 < len(plot.table.rows) <= 40
         assert {len(row) for row in plot.table.rows} == {len(plot.table.head)}
-        assert re.match(r'<svg xmlns="\S+" (xmlns:xlink="\S+" )?width="560" height="\d+(\.\d)?" viewBox=', plot.svg)
+        assert re.match(r'<svg xmlns="\S+" (xmlns:xlink="\S+" )?width="400" height="\d+(\.\d)?" viewBox=', plot.svg)
         assert plot.inline().startswith('<svg role="img" aria-label="')
-        assert "currentColor" in plot.inline()
+        assert 'fill="currentColor"' in plot.inline()
 
 
 def test_the_distribution_states_what_the_results_state(drawn: dict[str, Plot]) -> None:
@@ -129,21 +133,21 @@ def test_few_requests_are_listed_by_length() -> None:
     )
     assert length.table is not None
     assert len(length.table.rows) == 30
-    assert "latency, ms" in words(length)
+    assert "lines are medians" not in length.reading
 
 
 def test_time_is_divided_and_bursts_are_marked(drawn: dict[str, Plot]) -> None:
     """The same in each pair of axes, and said below; the limit on TTFT is a line, the queue of the server is there."""
     for name in ("time", "machine"):
         plot = drawn[name]
-        assert "grey: warm-up" in words(plot)[-1]
-        assert "orange: burst" in words(plot)[-1]
+        assert "grey: warm-up" in " ".join(words(plot)[-2:])
+        assert "yellow: burst" in " ".join(words(plot)[-2:])
     panels = drawn["time"].svg.count("TTFT, ms") + len(
         re.findall("requests/s|requests at a time|TPOT, ms|tokens/s", drawn["time"].svg)
     )
     assert panels == 5
-    assert drawn["time"].svg.count(f"fill:{COLOURS[1]};opacity:0.16") == 2 * panels
-    assert {"limit 150 ms", "server: waiting", "failed", "median"} <= set(words(drawn["time"]))
+    assert drawn["time"].svg.count(f"fill:{COLOURS[2]};opacity:0.16") == 2 * panels
+    assert {"SLO 150 ms", "server: waiting", "failed", "median"} <= set(words(drawn["time"]))
     assert "2 bursts" in drawn["time"].alt
 
 
@@ -160,7 +164,7 @@ def test_the_numbers_over_time_are_those_drawn(drawn: dict[str, Plot]) -> None:
 def test_throttling_is_seen_and_said(drawn: dict[str, Plot]) -> None:
     """In words with its length, and in the note below."""
     assert "throttled for 10\u202fs" in drawn["machine"].alt
-    assert "red: GPU throttled" in words(drawn["machine"])[-1]
+    assert "red: GPU throttled" in " ".join(words(drawn["machine"])[-2:])
     assert "power of a GPU at most 600 W" in drawn["machine"].alt
 
 
@@ -190,68 +194,63 @@ def test_many_gpus_are_one_line_and_their_range() -> None:
     assert "throttled for 10\u202fs" in machine.alt  # all at the same time
 
 
-def test_the_frontier_joins_the_loads_of_a_cell() -> None:
-    """From the least to the most load; a trial with too few requests for a p95 is counted, not drawn."""
-    rates = (5.0, 20.0, 10.0)
+def test_each_class_has_its_own_slo_in_the_picture() -> None:
+    """A mixed trial shows the limits that its requests are judged by, each with the class's name."""
+    own = {"chat": {"ttft_ms": 60.0, "tpot_ms": None}}
+    entry = trial_entry(slo={"ttft_ms": 100.0, "tpot_ms": 20.0}, class_slo=own)
+    mixed = [streamed(i, i * 100.0, class_name=("chat", "batch")[i % 2]) for i in range(300)]
+    data = data_of(FabricatedTrial(cell_entry(), entry, mixed))
+    (time,) = (one for one in plots.of_trial(data, "000-tiny-simulated-f16", "000-sustained") if "time" in one.name)
+    assert {"SLO chat 60 ms", "SLO batch 100 ms", "SLO batch, chat 20 ms"} <= set(words(time))
+
+
+def test_readings_of_the_server_are_steps() -> None:
+    """What was read once a second holds until the next reading, and is no slope between two."""
+    data = data_of(trial())
+    (time,) = (one for one in plots.of_trial(data, "000-tiny-simulated-f16", "000-sustained") if "time" in one.name)
+    waiting = max(re.findall(rf'd="(M[^"]*)" style="[^"]*stroke:{COLOURS[2]};stroke-width:1.8', time.svg), key=len)
+    assert len(corners(waiting)) > 60
+    assert "L" not in waiting
+
+
+def test_a_load_is_drawn_with_all_its_configurations() -> None:
+    """Repetitions are one curve; a configuration keeps its colour from load to load; axes are the same."""
     trials = [
         FabricatedTrial(
-            cell_entry(),
-            trial_entry(id=f"{i}", index=i, load=f"rate-{rate:g}", end_s=60.0),
-            noisy(i, int(60 * rate), every_ms=1000 / rate, slower=1 + rate / 20),
+            cell_entry(id=f"{number}", level=level, repetition=repetition),
+            trial_entry(id=load, load=load),
+            noisy(number, 200, slower=slower * (2 if load == "hard" else 1)),
         )
-        for i, rate in enumerate(rates)
+        for repetition in (1, 2)
+        for number, (level, slower) in enumerate((("f16", 1.5), ("q8", 1.0), ("q4", 0.5)), 10 * repetition)
+        for load in ("easy", "hard")
     ]
-    few = FabricatedTrial(cell_entry(), trial_entry(id="9", index=9, load="few", end_s=4.0), noisy(9, 40))
-    plot = plots.overview(data_of(*trials, few))[0]
-    assert plot.name == "frontier"
-    assert plot.table is not None
-    assert {row[1].text for row in plot.table.rows} == {"rate-5", "rate-10", "rate-20"}
-    assert "1 more had too few requests for a p95" in plot.alt
-    path = re.findall(r'<path d="(M[^M"]*)" style="fill:none;stroke:#2d78b4;stroke-width:1.4', plot.svg)[0]
-    across = [float(spot.split()[0]) for spot in re.split("[ML]", path)[1:]]
-    assert len(across) == 3
-    assert across == sorted(across)  # more load, more tokens
+    cells = {one.cell.id: [each.trial for each in trials if each.cell.id == one.cell.id] for one in trials}
+    firsts = {one.cell.id: one.cell for one in trials}
+    run = manifest([again(firsts[name], trials=own) for name, own in cells.items()])
+    drawn = {plot.name: plot for plot in plots.of_distributions(report_data(derive(run, trials)))}
+    assert set(drawn) == {f"load-{load}-{metric}" for load in ("easy", "hard") for metric in ("ttft", "e2e")}
+    easy, hard = drawn["load-easy-ttft"], drawn["load-hard-ttft"]
+    assert easy.table is not None
+    assert easy.table.head == ("quantile", "f16, ms", "q8, ms", "q4, ms")
+    assert [cell.text for cell in easy.table.rows[-1]] == ["observations", "400", "400", "400"]
+    for plot in (easy, hard):
+        assert all(plot.svg.count(f"stroke:{colour};stroke-width:1.8") for colour in COLOURS[:3])
+    assert [one for one in words(easy) if one.isdigit()] == [one for one in words(hard) if one.isdigit()]
 
 
-def test_near_loads_are_drawn_apart() -> None:
-    """An axis begins near points that all lie far from 0, and its name says so; intervals stay inside."""
-    trials = [
-        FabricatedTrial(cell_entry(), trial_entry(id=f"{i}", index=i, load=f"load-{i}"), noisy(i, slower=1 + i / 50))
-        for i in range(2)
-    ]
-    plot = plots.overview(data_of(*trials))[0]
-    assert "output tokens/s (more is better; begins above 0)" in words(plot)
-    assert "TTFT p95, ms (less is better; begins above 0)" in words(plot)
-    spots = [
-        spot.split()
-        for path in re.findall(r'<path d="M([^"]*)" style="[^"]*;stroke-width:1', plot.svg)
-        for spot in re.split("[ML]", path)
-    ]
-    assert all(0 <= float(x) <= 560 for x, *_ in spots)
+def test_the_steps_of_a_choice_are_the_best_speed_for_the_memory() -> None:
+    """They go up and to the right only; the axis of memory says where it begins, if not at 0."""
+    rows = [Choice("f32", 1.5, 120 * MIB), Choice("q8", 1.0, 110 * MIB), Choice("q4", 2.0, 105 * MIB)]
+    (plot,) = plots.of_decisions(report_data(results_of(rows)))["tiny"]
+    assert any(word.startswith("memory needed, MiB (axis begins at 10") for word in words(plot))
+    (path,) = re.findall(r'd="(M[^"]*)" style="fill:none;stroke:currentColor;stroke-width:1.2"', plot.svg)
+    assert all(a[0] <= b[0] and a[1] >= b[1] for a, b in pairwise(corners(path)))  # up is less in an SVG
+    assert "L" not in path
 
 
-def test_names_of_loads_lie_beside_lines_and_points() -> None:
-    """A name takes the first place that covers nothing, and covers a line only where there is no such place."""
-    axes = Figure((5, 5), dpi=72).add_axes((0, 0, 1, 1), xlim=(0, 360), ylim=(0, 360))
-    labels = marks.Labels(axes, [100, 130], [100, 105], [((130, 105), (300, 120))])
-    labels.put(100, 100, "load")
-    labels.put(130, 105, "other")
-    assert [text.get_position() for text in axes.texts] == [(8, -14), (8, -14)]
-
-
-def test_more_cells_and_classes_than_colours_are_counted() -> None:
-    """The picture says that it shows the first ones only; its table and its sentence are of all cells."""
-    trials = [
-        FabricatedTrial(cell_entry(id=f"{i:03}", level=f"l{i:02}"), trial_entry(), noisy(i, slower=1 + i / 20))
-        for i in range(len(COLOURS) + 3)
-    ]
-    run = manifest([again(one.cell, trials=[one.trial]) for one in trials])
-    plot = plots.overview(report_data(derive(run, trials)))[0]
-    assert "first 8 of 11 configurations" in plot.title
-    assert plot.alt.startswith("Throughput against TTFT p95 of 11 loads")
-    assert "first 8 of 11 configurations" in plot.alt
-    assert plot.table is not None
-    assert len(plot.table.rows) == 11
+def test_more_classes_than_colours_are_counted() -> None:
+    """The picture says that it shows the first ones only."""
     mixed = [streamed(i, i * 100.0, class_name=f"c{i % 11:02}") for i in range(550)]
     own = data_of(FabricatedTrial(cell_entry(), trial_entry(), mixed))
     classes = next(
@@ -273,7 +272,7 @@ def test_files_of_many_trials_are_drawn_when_asked_for(
     assert not any("001-" in name for name in names["default"])
     assert names["default"] < names["asked"]
     assert any("001-single" in name for name in names["asked"])
-    assert "frontier.svg" in names["default"]
+    assert "system.svg" in names["default"]
 
 
 def test_twenty_trials_make_less_than_two_megabytes() -> None:
@@ -288,6 +287,32 @@ def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+CONFUSED = {
+    "": np.eye(3),
+    "protan": np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]]),
+    "deutan": np.array([[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]),
+    "tritan": np.array([[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]]),
+}
+"""Machado, Oliveira, Fernandes 2009: linear RGB as the colour-blind see it."""
+
+
+def seen(colour: str, kind: str) -> Floats:
+    """CIELAB of a colour."""
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(CONFUSED[kind] @ linear, 0, 1) / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("kind", CONFUSED)
+def test_colours_can_be_told_apart(kind: str) -> None:
+    """Any two of them, also by the colour-blind: a distance of 20 in CIELAB is seen at a glance."""
+    distances = [np.linalg.norm(seen(one, kind) - seen(other, kind)) for one, other in combinations(COLOURS, 2)]
+    assert min(distances) >= 20
 
 
 @pytest.mark.parametrize("paper", ["#ffffff", "#14171b"])

@@ -105,11 +105,11 @@ def test_files_for_programs(chosen: ReportData, tmp_path: Path) -> None:
 
 
 def test_the_picture_names_every_row(chosen: ReportData) -> None:
-    """And joins those that are not dominated."""
+    """Dominated ones are hollow."""
     (plot,) = pictures.of_models(chosen)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert {"f16", "q8_0", "q4_k_m", "q4_0", "worse", "near-lossless", "hollow: dominated"} <= texts
-    assert plot.alt.endswith("Pareto-optimal, joined by a line: f16, q8_0, q4_k_m, q4_0.")
+    assert plot.alt.endswith("Pareto-optimal in speed, memory, quality: f16, q8_0, q4_k_m, q4_0.")
 
 
 def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:

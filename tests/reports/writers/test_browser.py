@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 WIDTHS = (375, 768, 1440)
 SCHEMES = ("light", "dark")
-RESULTS = "#results table"
+RESULTS = "#results table[data-tools]"
 TABBABLE = """[...document.querySelectorAll('a[href], button, input, summary, [tabindex="0"]')].filter(element =>
     element.checkVisibility() && !(element.tagName !== 'SUMMARY' && element.closest('details:not([open])')))"""
 
@@ -106,6 +106,20 @@ def test_the_page_fits_and_every_picture_has_a_size(
         sizes = page.value(f"{boxes}.map(b => [b.width, b.height])")
         assert sizes
         assert all(across > 200 and down > 80 for across, down in sizes)
+
+
+@pytest.mark.parametrize("width", [390, 1600])
+def test_no_text_of_a_picture_is_cut_off_or_too_small(page: Page, files: dict[str, Path], width: int) -> None:
+    """Every letter lies within its picture, and has at least nine pixels, in this browser's font."""
+    page.show_as(width, "light")
+    for name in ("full", "believed"):
+        page.visit(files[name])
+        words = "[...document.querySelectorAll('figure svg text')].filter(t => t.checkVisibility())"
+        inside = """(t => { const a = t.getBoundingClientRect(), b = t.ownerSVGElement.getBoundingClientRect();
+            return Math.min(a.left - b.left, b.right - a.right, a.top - b.top, b.bottom - a.bottom) >= -1; })"""
+        assert page.value(f"{words}.length") > 50
+        assert page.value(f"{words}.filter(t => !{inside}(t)).map(t => t.textContent)") == []
+        assert page.value(f"Math.min(...{words}.map(t => 11 * t.getScreenCTM().d))") >= 9
 
 
 def test_light_and_dark_differ(page: Page, files: dict[str, Path]) -> None:
@@ -233,7 +247,7 @@ def test_the_first_number_is_in_sight_on_a_telephone(page: Page, files: dict[str
     page.visit(files["full"])
     try:
         page.show_as(375, "light")
-        first = "[...document.querySelector('#results table').tBodies[0].rows[1].cells]"
+        first = "[...document.querySelector('#results table[data-tools]').tBodies[0].rows[1].cells]"
         assert page.value(f"{first}[3].getBoundingClientRect().right") <= 375
         assert page.value(f"{first}.slice(0, 3).map(c => c.getClientRects().length)") == [1, 0, 0]
         assert "single · usable" in page.value(f"getComputedStyle({first}[0], '::after').content")

@@ -14,6 +14,7 @@ import pytest
 from harness.cli.report import report_data
 from harness.results import derive
 from reports.data import ReportData
+from reports.plots.marks import MUTED
 from reports.tables import base
 from reports.tables.base import measured
 from reports.writers import html
@@ -116,14 +117,16 @@ def test_each_metric_shown_is_defined(full: ReportData) -> None:
 
 
 @pytest.mark.slow
-def test_an_invalid_trial_keeps_its_pictures_without_numbers(full: ReportData) -> None:
-    """What its course was helps to find the cause; its numbers are no result."""
-    judged = [one | {"verdict": "invalid"} for one in full.validity]
+def test_poor_data_keeps_its_pictures_and_their_numbers(full: ReportData) -> None:
+    """They help to find the cause; its points over the loads are grey, and say why under the pointer."""
+    reason = {"level": "invalid", "code": "books", "sentence": "The books differ.", "advice": "", "metrics": []}
+    judged = [one | {"verdict": "invalid", "reasons": [reason]} for one in full.validity]
     page = html.render(replace(full, validity=judged))
-    assert page.count("<svg ") > 0
-    assert "of a trial with poor data: no number is stated." in page
     trials = page[page.index('<section id="trials">') : page.index('<section id="environment">')]
-    assert "Numbers behind it" not in trials
+    assert trials.count("<svg ") == trials.count("Numbers behind it") > 0
+    results = page[page.index('<section id="results">') : page.index('<section id="trials">')]
+    assert "Data: poor. The books differ.</title>" in results
+    assert MUTED in results
 
 
 @pytest.mark.slow
