@@ -9,6 +9,7 @@ from typing import Any
 from harness import __version__
 from harness.drivers.calibration import store
 from harness.records import FORMAT_VERSION, Loop, Phase
+from harness.scenario.loads import OpenOrClosed
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip, TrialPlan, file_hashes, identity, text_hash
 from harness.schedule.requests import Schedule
@@ -97,6 +98,7 @@ def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
         load=plan.name,
         kind=plan.load.kind,
         bursts=None if plan.load.burst_spans is None else BurstSpans.model_validate(plan.load.burst_spans),
+        rate=plan.load.rate if isinstance(plan.load, OpenOrClosed) and plan.load.ramp is None else None,
         ramp=getattr(plan.load, "ramp", None) is not None,
         identity=identity(cell, plan),
         files=file_hashes(plan),

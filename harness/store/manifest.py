@@ -365,6 +365,7 @@ class TrialEntry(Part):
     load: str = key("Name of the load.", default="")
     kind: str = key("Kind of the load.", default="")
     bursts: BurstSpans | None = key("Planned bursts and spikes.", null="there are none")
+    rate: Number | None = key("Constant rate that the load asks for.", "requests/s", "another loop, or it changes")
     ramp: bool = key("Whether its rate changes by plan, so that drift is expected.", default=False)
     identity: str | None = key("SHA-256 of all that decides what is measured; `--resume` compares it.")
     files: dict[str, str | None] = key("SHA-256 of the files that the plan reads.", default={})
