@@ -1,236 +1,265 @@
-"""Answer of a run: a headline, and a paragraph with scope, decision, speed, limits and the main caveat."""
+"""Answer of a run: its subject, its verdict, and one line per label with the limits, the knee, the choice, the data."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
-from harness.store.manifest import CellEntry, TrialEntry
-from reports.data import ALL, KEYS, ReportData, keys_of_verdict, place
-from reports.format import THIN, UNKNOWN, count, dotted, estimate, interval, joined
-from reports.labels import DATA
-from reports.tables import decision, quality
-from reports.tables.base import Rows, by_class, groups
+from harness.store.manifest import CellEntry
+from reports import caveats
+from reports.data import ALL, ReportData, keys_of, place
+from reports.format import amount, count, dotted, grouped
+from reports.knee import knee
+from reports.names import ended, listed, noun
+from reports.tables import checks, decision, quality
+from reports.tables.base import TONES, by_class, groups, nan
+from reports.tables.limits import SIGNS, rows
+from reports.tables.overview import computed
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Number of the answer, with words before it, and words or a unit after it."""
-
-    before: str
-    metric: str
-    statistic: str = "value"
-    show: str = "number"
-    after: str = ""
-
-
-SPEED = (
-    Figure("", "output_tokens_per_s", after=" output tokens/s"),
-    Figure("", "completed_rps", after=" requests/s"),
-    Figure("time to first token p50 ", "ttft_ms", "p50", after=f"{THIN}ms"),
-    Figure("p95 ", "ttft_ms", "p95", after=f"{THIN}ms"),
-    Figure("time per token p50 ", "tpot_ms", "p50", after=f"{THIN}ms"),
-)
-RANGES = (  # the first of each group that is known in two trials or more
-    [Figure("output tokens/s", "output_tokens_per_s")],
-    [Figure(f"time to first token {one}", "ttft_ms", one, after=f"{THIN}ms") for one in ("p95", "p50")],
-)
-MOST_TRIALS = 2
-MOST_NAMES = 4
+EXITS = {
+    3: ("FAILED", "part of the run has no result"),
+    4: ("POOR DATA", "the load was not the planned one"),
+    6: ("CANNOT TELL", ""),
+    130: ("INTERRUPTED", "what was measured is kept"),
+}
+POOR = 4
+MOST_LIMITS, MOST_LINES, LEAST_LOADS = 8, 3, 3
+LEAST_STARTUP_S = 0.01
 _HARMLESS = ("ok", "cancelled")
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Line of the answer.
+
+    Attributes:
+        label: LIMITS, KNEE, RECOMMENDED, DATA, ERRORS, NOT RUN or ENGINE; lines of one label stand together.
+        parts: Texts, which terminals align in columns.
+        tone: Of the first part.
+    """
+
+    label: str
+    parts: tuple[str, ...]
+    tone: str = ""
+
+
+def verdict(data: ReportData) -> tuple[str, str, str]:
+    """Return the verdict, its explanation and its tone; empty texts if no limit is set and nothing went wrong."""
+    outcomes = [row.outcome for row in rows(data)]
+    kinds = ("fail", "invalid", "cannot_tell", "pass")
+    kind = next((kind for kind in kinds if kind in outcomes), "")
+    if kind and data.exit_code == 0 and kind != "pass":
+        return "PASS", "one configuration meets every limit (decide: any)", "good"
+    if kind and kind != "pass":
+        word = {"fail": "FAIL", "invalid": "POOR DATA", "cannot_tell": "CANNOT TELL"}[kind]
+        of = f"{outcomes.count(kind)} of {count(len(outcomes), 'limit')}"
+        of += {"invalid": " could not be judged", "fail": ", poor data" if data.exit_code == POOR else ""}.get(kind, "")
+        return word, of, TONES[kind]
+    if data.exit_code in EXITS:
+        return *EXITS[data.exit_code], "bad"
+    if kind:
+        return "PASS", count(len(outcomes), "limit") if len(outcomes) == 1 else f"all {len(outcomes)} limits", "good"
+    return "", "", ""
+
+
 def headline(data: ReportData) -> str:
-    """Return the quality of the data, limits and exit code in one line."""
+    """Return verdict, end of the run, quality of the data and exit code in one line."""
+    word, why, _ = verdict(data)
     without_trials = "quality only" if quality.scored(data) else "nothing measured"
-    words = [f"data: {DATA[data.verdict()]}" if data.verdict() else without_trials]
-    outcomes = [verdict["outcome"] for verdict in data.verdicts]
-    kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
-    if kinds:
-        words.append("limits: " + ", ".join(f"{outcomes.count(kind)} {kind.replace('_', ' ')}" for kind in kinds))
-    if data.manifest.status != "complete":
-        status = str(data.manifest.status)
-        words.append({"failed": "the run failed", "interrupted": "interrupted"}.get(status, f"the run is {status}"))
-    if data.exit_code is not None:
-        words.append(f"exit code {data.exit_code}{_why_zero(data)}")
-    return " · ".join(words)
+    found = [" ".join(part for part in (word, why) if part), how_it_ended(data)]
+    word = caveats.quality(data)
+    found.append(f"data: {word}" if word else without_trials)
+    found.append("" if data.exit_code is None else f"exit code {data.exit_code}")
+    return dotted(found)
 
 
-def _why_zero(data: ReportData) -> str:
-    """Return the reason for exit code 0 although a trial is invalid or a limit violated."""
-    bad = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
-    explained = bad and data.exit_code == 0 and data.manifest.scenario_keys.decide == "any"
-    return ": one configuration meets every limit (decide: any)" if explained else ""
+def how_it_ended(data: ReportData) -> str:
+    """Return how the run ended, in words; "" if it is complete or the verdict says so."""
+    status, word = str(data.manifest.status), verdict(data)[0]
+    if status == "complete" or status.upper() == word:
+        return ""
+    return {"failed": "the run failed", "interrupted": "interrupted"}.get(status, f"the run is {status}")
 
 
-def labelled(data: ReportData) -> list[tuple[str, str]]:
-    """Return the paragraph in parts, each with its label and its sentences; plain text."""
-    recommended = (table["recommendation"]["sentence"] for table in decision.decisions(data)[:MOST_NAMES])
-    found = (
-        ("Measured", _measured(data)),
-        ("Decision", " ".join(recommended)),
-        ("Speed", " ".join(_numbers(data))),
-        ("Limits", _limits(data)),
-        ("Not measured", _not_measured(data)),
-        ("Caveats", _caveats(data)),
+def subject(data: ReportData) -> str:
+    """Return models, quantizations, engines with versions, and servers."""
+    cells = [cell for cell in data.manifest.cells if cell.status != "skipped"] or data.manifest.cells
+    infos = {cell.engine: cell.engine_info for cell in cells}
+    told = list(dict.fromkeys(_engine(cell) for cell in cells))
+    names = (name for name in told if not any(other.startswith(f"{name} ") for other in told))
+    urls = (_url(cell) for cell in cells)
+    at = listed(url for url in urls if url)
+    dialects = listed(str(info.options.get("dialect") or "") for info in infos.values() if info.options.get("url"))
+    server = f"@ {at}" + (f" ({dialects})" if dialects else "") if at else ""
+    what = dotted(
+        (listed(cell.model or "" for cell in cells), listed(cell.level or "" for cell in cells), listed(names))
     )
-    return [(label, text) for label, text in found if text]
+    return " ".join(part for part in (what, server) if part)
 
 
-def _measured(data: ReportData) -> str:
-    """Return models, engines, loads and machine, and the outcome of the requests."""
+def _engine(cell: CellEntry) -> str:
+    """Return an engine with its version; of a server its version alone, if it tells one."""
+    version = cell.engine_info.version or ""
+    if _url(cell):
+        return version or ("" if cell.model else "server")
+    return " ".join(part for part in (cell.engine, version) if part)
+
+
+def _url(cell: CellEntry) -> str:
+    url = cell.engine_info.options.get("url") or ""
+    return listed(map(str, url)) if isinstance(url, list) else str(url)
+
+
+def totals(data: ReportData) -> list[str]:
+    """Return the numbers of loads, measured requests and failures, and the time of the run."""
     done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell.id, trial.id)]
     if not done:
-        return "No trial has a measurement." if data.manifest.cells else "Nothing was planned."
-    cells = list({cell.id: cell for cell, _ in done}.values())
-    model = _listed(cell.model for cell in cells if cell.model)
-    levels = _listed(cell.level for cell in cells if cell.level)
-    versions = {cell.engine: version for cell in cells if (version := cell.engine_info.version)}
-    names = (cell.engine for cell in cells)
-    engines = _listed(f"{name} ({versions[name]})" if name in versions else name for name in names)
-    at = f"at {levels}" if levels else ""
-    subject = " ".join(part for part in ((model, at, f"on {engines}") if model else (engines, at)) if part)
-    loads = _listed(trial.load for _, trial in done)
-    repetitions = len({cell.repetition for cell in cells})
-    often = f", {repetitions} repetitions of each" if repetitions > 1 else ""
-    scopes = [(data.facts_of(cell.id, trial.id).get("telemetry") or {}).get("scope") for cell, trial in done]
-    preposition = "from" if "client" in scopes else "on"  # "from": the machine of the server is unknown
-    machine = f", {preposition} {machine}" if (machine := _machine(data)) else ""
-    return f"{subject}, under {loads}{often}{machine}: {_ended(data, done)}."
-
-
-def _machine(data: ReportData) -> str:
-    """Return the machine of the run; "" if it is unknown."""
-    known = data.manifest.provenance.must_match
-    gpus = Counter(str(one.get("name") if isinstance(one, dict) else one) for one in known.gpus)
-    cards = [name if number == 1 else f"{number} x {name}" for name, number in gpus.items()]
-    cores = count(known.cores, "core") if known.cores else ""
-    processor = " with ".join(part for part in (known.cpu or "", cores) if part)
-    return " and ".join(part for part in (*cards, processor) if part)
-
-
-def _ended(data: ReportData, done: Sequence[tuple[CellEntry, TrialEntry]]) -> str:
-    """Return the number of measured requests, and their failures."""
+        return ["quality only" if quality.scored(data) else "nothing measured"]
     statuses: Counter[str] = Counter()
     for cell, trial in done:
         statuses.update(data.facts_of(cell.id, trial.id)["statuses"])
     unsent = statuses.pop("not_sent", 0)
-    total, bad = sum(statuses.values()), sum(n for status, n in statuses.items() if status not in _HARMLESS)
-    measured = f"{count(len(done), 'trial')}, {count(total, 'measured request')}"
-    lacking = f"; {unsent} more were scheduled but never sent" if unsent else ""
-    if not total:
-        return measured + lacking
-    if not bad:
-        return f"{measured}, none failed{lacking}"
-    worst = max((status for status in statuses if status not in _HARMLESS), key=lambda status: statuses[status])
-    return f"{measured}, of which {bad} failed ({bad / total:.1%}; most often {worst.replace('_', ' ')}){lacking}"
+    failed = sum(number for status, number in statuses.items() if status not in _HARMLESS)
+    tried = len({keys_of(cell, trial.load) for cell, trial in done})
+    words = [count(tried, noun(data)), count(sum(statuses.values()), "request")]
+    words += [f"{grouped(str(failed))} failed", *([f"{unsent} never sent"] if unsent else [])]
+    took_s = _took_s(data)
+    return words + ([f"{took_s // 60:.0f}:{took_s % 60:02.0f}"] if took_s else [])
 
 
-def _numbers(data: ReportData) -> list[str]:
-    """Return the numbers of each trial if there are few trials, else the lowest and the highest."""
-    known = groups(data)
-    valid = [keys for keys in known if data.verdict_of(keys) != "invalid"]
-    shown = [(keys, rows) for keys in valid if (rows := by_class(data).get((*keys, ALL)))]
-    name = _namer(data)
-    if len(shown) <= MOST_TRIALS:
-        named = [("" if len(known) == 1 else f"{name(keys)}: ", _figures(rows)) for keys, rows in shown]
-        return [f"{prefix}{numbers}." for prefix, numbers in named if numbers]
-    texts = (next((text for figure in group if (text := _range(figure, shown, name))), "") for group in RANGES)
-    ranges = [text for text in texts if text]
-    return [f"{'; '.join(ranges)}."] if ranges else []
+def _took_s(data: ReportData) -> int:
+    """Return the time from the first start of an engine to the last end of a trial, summed over the sessions."""
+    spans: dict[int, list[int]] = {}
+    for _, trial in data.trials():
+        if trial.begun_ns and trial.ended_ns:
+            began_ns = (trial.start.began_ns if trial.start else None) or trial.begun_ns
+            spans.setdefault(trial.session or 1, []).extend((min(began_ns, trial.begun_ns), trial.ended_ns))
+    return round(sum(max(span) - min(span) for span in spans.values()) / 1e9)
 
 
-def _namer(data: ReportData) -> Callable[[Sequence[str]], str]:
-    """Return a function that gives each trial the shortest name unique within the run."""
-    known = list(groups(data))
-    differs = [len({keys[number] for keys in known}) > 1 for number in range(len(KEYS))]
-    if not any(differs):
-        differs[-1] = True
-
-    def name(keys: Sequence[str]) -> str:
-        return dotted(key for key, used in zip(keys, differs, strict=True) if used) or place(keys)
-
-    return name
+def next_command(data: ReportData, report: str = "") -> str:
+    """Return the command that goes on from here; "" if there is none."""
+    if report and str(data.manifest.status) == "interrupted":
+        return f"harness run --resume {PurePath(report).parent}"
+    return ""
 
 
-def _figures(rows: Rows) -> str:
-    parts = []
-    for figure in SPEED:
-        row = rows.get((figure.metric, figure.statistic))
-        text = estimate(row, figure.show)
-        if text != UNKNOWN:
-            ends = interval(row, figure.show)
-            parts.append(f"{figure.before}{text}{figure.after}{f' ({ends})' if ends else ''}")
-    return ", ".join(parts)
+def lines(data: ReportData) -> list[Line]:
+    """Return the lines below the results table."""
+    makers = (_limits, _knees, _recommended, _data, _errors, _not_run, _engines)
+    return [line for make in makers for line in make(data)]
 
 
-def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: Callable[[Sequence[str]], str]) -> str:
-    key = (figure.metric, figure.statistic)
-    rows = [(keys, found[key]) for keys, found in shown if key in found]
-    points = [(keys, row) for keys, row in rows if row["value"] == row["value"]]
-    if len(points) < MOST_TRIALS:
-        return ""
-    ends = [pick(points, key=lambda one: one[1]["value"]) for pick in (min, max)]
-    texts = [f"{estimate(row, figure.show)}{figure.after}" for _, row in ends]
-    open_ended = len(rows) - len(points)
-    beside = f"; {open_ended} more known as a bound only" if open_ended else ""
-    if texts[0] == texts[1]:
-        return f"{figure.before} {texts[0]} in each{beside}"
-    intervals = (f"; {ci}" if (ci := interval(row, figure.show)) else "" for _, row in ends)
-    low, high = (f"{text} ({name(keys)}{ci})" for text, (keys, _), ci in zip(texts, ends, intervals, strict=True))
-    return f"{figure.before} from {low} to {high}{beside}"
+def labelled(data: ReportData) -> list[tuple[str, str]]:
+    """Return the subject and the lines as (label, text), for writers that align nothing."""
+    head = Line("MEASURED", (dotted((subject(data), *totals(data))),))
+    return [(line.label, dotted(line.parts)) for line in (head, *lines(data))]
 
 
-def _limits(data: ReportData) -> str:
-    if not data.verdicts:
-        return "none was set."
-    outcomes = Counter(one["outcome"] for one in data.verdicts)
-    total = len(data.verdicts)
-    if outcomes["pass"] == total:
-        return "the only one is met." if total == 1 else f"all {total} are met."
-    words = {"fail": "violated", "invalid": "without a result", "cannot_tell": "undecided", "pass": "met"}
-    parts = joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
-    kind, first = next((kind, one) for kind in words for one in data.verdicts if one["outcome"] == kind)
-    named = f"{first['limit']} under {_namer(data)(keys_of_verdict(first))}"
-    why = "" if kind == "invalid" else f": {first['sentence']}"
-    return f"{parts} of {total}; {words[kind]}: {_ended_with_point(named + why)}"
+def _limits(data: ReportData) -> Iterator[Line]:
+    found = rows(data)
+    for row in found[:MOST_LIMITS]:
+        others = " ".join(f"{SIGNS[kind]} {names}" for kind, names in row.others)
+        case = ": ".join(part for part in (row.place, row.measured or ended(row.why)) if part)
+        yield Line("LIMITS", (f"{SIGNS[row.outcome]} {row.text}", case, others), TONES.get(row.outcome, "bad"))
+    if len(found) > MOST_LIMITS:
+        yield Line("LIMITS", (f"{len(found) - MOST_LIMITS} more in report.html",))
 
 
-def _not_measured(data: ReportData) -> str:
-    entries: list[CellEntry | TrialEntry] = []
-    for cell in data.manifest.cells:
-        entries += [cell] if cell.reason or not cell.trials else cell.trials
-    reasons = [entry.reason or "no reason was recorded" for entry in entries if entry.status != "complete"]
-    return f"{len(reasons)} incomplete or skipped; the first: {_ended_with_point(reasons[0])}" if reasons else ""
+def _knees(data: ReportData) -> Iterator[Line]:
+    sweeps: dict[tuple[tuple[str, ...], str], list[tuple[float, float, float]]] = {}
+    for keys, trials in groups(data).items():
+        rows = dict(by_class(data).get((*keys, ALL), {}))
+        rows |= computed(data, trials, rows)
+        name, unit = ("asked_rps", "req/s") if trials[0][1].loop == "open" else ("users", "users")
+        load, p95, share = (
+            _number(rows.get(key)) for key in ((name, "value"), ("ttft_ms", "p95"), ("attainment", "value"))
+        )
+        if load == load and p95 == p95:
+            sweeps.setdefault((keys[:-1], unit), []).append((load, p95, share))
+    several = len({keys for keys, _ in sweeps}) > 1
+    for (keys, unit), found in list(sweeps.items())[:MOST_LINES]:
+        if len({load for load, _, _ in found}) >= LEAST_LOADS:
+            text = knee_in_words(sorted(found), unit)
+            yield Line("KNEE", (f"{place((*keys, ''))}: {text}" if several else text,))
 
 
-def _caveats(data: ReportData) -> str:
-    """Return the most severe and most frequent caveat, with its action."""
-    if not data.validity:
-        return ""
-    seen = [one for one in data.validity if data.facts_of(one["cell"], one["trial"])] or data.validity
-    judged = [one for one in seen if one["reasons"]]
-    if not judged:
-        return "none."
-    level = "invalid" if any(reason["level"] == "invalid" for one in judged for reason in one["reasons"]) else "warn"
-    reasons = [{reason["code"]: reason for reason in one["reasons"] if reason["level"] == level} for one in judged]
-    often = Counter(code for of_trial in reasons for code in of_trial)
-    code, trials = often.most_common(1)[0]
-    reason = next(of_trial[code] for of_trial in reasons if code in of_trial)
-    many = f"{trials} of {count(len(seen), 'trial')}"
-    opening = f"poor data in {many}" if level == "invalid" else f"in {many}"
-    return f"{opening}: {_ended_with_point(reason['sentence'])} {_ended_with_point(reason['advice'])}".rstrip()
+def knee_in_words(found: Sequence[tuple[float, float, float]], unit: str) -> str:
+    """Return between which of some (load, TTFT p95, share of good requests), ascending, the knee lies."""
+    loads, p95, shares = zip(*found, strict=True)
+    one = knee(loads, p95, shares)
+    if one is not None:
+        why = f"TTFT {one.why}" if one.why.startswith("p95") else one.why
+        return f"between {one.below:g} and {one.above:g} {unit}: {why}"
+    grown = f": TTFT p95 is {p95[-1] / p95[0]:.2g} times that at {loads[0]:g} {unit}" if p95[0] > 0 else ""
+    return f"none up to {loads[-1]:g} {unit}{grown}"
 
 
-def _ended_with_point(text: str) -> str:
-    text = text.strip()
-    return text if not text or text[-1] in ".!?" else f"{text}."
+def _number(row: Mapping[str, Any] | None) -> float:
+    """Return a value, or the bound that replaces it."""
+    if row is None:
+        return math.nan
+    value, low = nan(row["value"]), nan(row["low"])
+    return value if math.isfinite(value) else low
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Return each name once; of many the first few."""
-    known = list(dict.fromkeys(names))
-    if len(known) > MOST_NAMES:
-        return f"{', '.join(known[:MOST_NAMES])} and {len(known) - MOST_NAMES} more"
-    return joined(known)
+def _recommended(data: ReportData) -> Iterator[Line]:
+    for table in decision.decisions(data)[:MOST_LINES]:
+        advice = table["recommendation"]
+        tone = "good" if advice["outcome"] == "choice" else ""
+        yield Line("RECOMMENDED", (advice["sentence"],), tone)
+
+
+def _data(data: ReportData) -> Iterator[Line]:
+    word = caveats.quality(data)
+    if not word:
+        return
+    first, *others = caveats.summary(data) or [""]
+    yield Line("DATA", (dotted((word, first)),), TONES[caveats.level(data)])
+    yield from (Line("DATA", (text,)) for text in others)
+
+
+def _errors(data: ReportData) -> Iterator[Line]:
+    found = checks.errors_of(data)
+    for error in found[:MOST_LINES]:
+        yield Line(
+            "ERRORS", (f"{error.requests} x {error.kind}", f"{error.where}, {error.when}: {error.example}"), "bad"
+        )
+    if len(found) > MOST_LINES:
+        yield Line("ERRORS", (f"{len(found) - MOST_LINES} more kinds in report.html",))
+
+
+def _not_run(data: ReportData) -> Iterator[Line]:
+    found = checks.not_run(data).rows
+    for where, load, status, reason in found[:MOST_LINES]:
+        yield Line("NOT RUN", (f"{where.text}, {load.text}: {status.text}: {ended(reason.text)}",), status.tone)
+    if len(found) > MOST_LINES:
+        yield Line("NOT RUN", (f"{len(found) - MOST_LINES} more in report.html",))
+
+
+_OF_ENGINE = (
+    ("weights", "weight_bytes", "bytes", ""),
+    ("memory", "memory_peak_bytes", "bytes", ""),
+    ("GPU memory", "gpu_memory_peak_bytes", "bytes", ""),
+    ("startup", "load_s", "number", " s"),
+    ("first request", "first_request_ms", "number", " ms"),
+)
+
+
+def _engines(data: ReportData) -> Iterator[Line]:
+    """Yield the needs of engines that are not compared with others; the decision table has those of the others."""
+    alone = [table["rows"][0] for table in data.decisions if len(table["rows"]) == 1]
+    for row in alone[:MOST_LINES]:
+        known = [(words, nan(row["values"][name]["value"]), show, unit) for words, name, show, unit in _OF_ENGINE]
+        texts = [
+            f"{words} {amount(value, show=show)}{unit}"
+            for words, value, show, unit in known
+            if math.isfinite(value) and (words != "startup" or value >= LEAST_STARTUP_S)
+        ]
+        if texts:
+            name = f"{row['label']}: " if len(alone) > 1 else ""
+            yield Line("ENGINE", (name + dotted(texts),))

@@ -26,7 +26,7 @@ class ReportData:
     Attributes:
         summary: Tidy table of the run, with the columns model, engine, level, variant, load, class, repetition, metric,
             statistic, value, low, high, bound, n, n_eff, unit, source, window.
-        validity: Per trial {cell, trial, verdict, reasons: [{code, level, sentence, advice}]}.
+        validity: Per trial {cell, trial, verdict, reasons: [{code, level, sentence, advice, metrics, effects}], notes}.
         facts: Per trial {cell, trial, window, requests, statuses, errors, missing, ...}.
         verdicts: Per limit {limit, metric, model, ..., load, outcome, value, low, high, n, sentence}.
         definitions: Per metric {name, unit, definition, direction, show, unmeasured}.
@@ -82,6 +82,17 @@ class ReportData:
         reasons = (reason for _, found in self._judged.get(tuple(keys), ()) for reason in found["reasons"])
         poor = (one for one in reasons if one["level"] == "invalid")
         return next((str(one["sentence"]) for one in poor if metric in (one.get("metrics") or [metric])), "")
+
+    def level_of(self, keys: Sequence[str], metric: str) -> str:
+        """Return the worst level of the caveats about a metric of a row: "valid", "warn" or "invalid".
+
+        One that names no metric is about the load: if it is invalid, no number describes the planned load.
+        """
+        reasons = [reason for _, found in self._judged.get(tuple(keys), ()) for reason in found["reasons"]]
+        about = (one for one in reasons if metric in one.get("metrics", ()))
+        load = (one for one in reasons if not one.get("metrics") and one["level"] == "invalid")
+        levels = {one["level"] for one in (*about, *load)}
+        return next((level for level in ("invalid", "warn") if level in levels), "valid")
 
     @cached_property
     def _validity(self) -> dict[tuple[str, str], dict[str, Any]]:

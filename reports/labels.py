@@ -24,6 +24,38 @@ class Column:
     wide: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Number of the results table.
+
+    Attributes:
+        family: Name by which `columns` of a scenario chooses it and its neighbours.
+        over: Upper line of its head, shared by neighbours; "" for none.
+        head: Lower line of its head.
+        metric: Metric, or a number of `reports.tables.overview.computed`.
+        show: Form of the number, see `reports.format.amount`; "time" for milliseconds, which may be shown in seconds.
+        rank: Place in the order in which figures are left out without room, the highest first.
+        spread: The same of its interval beside the value; 0 if it is never shown there.
+        estimated: Whether it has an interval, so that a missing one is marked.
+    """
+
+    family: str
+    over: str
+    head: str
+    metric: str
+    statistic: str = "value"
+    show: str = "number"
+    unit: str = ""
+    rank: int = 0
+    spread: int = 0
+    estimated: bool = True
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Metric and statistic."""
+        return self.metric, self.statistic
+
+
 DATA = {"valid": "good", "warn": "usable", "invalid": "poor"}
 """Quality of a trial's data, by its stored validity."""
 
@@ -31,18 +63,43 @@ LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_
 """Names of latencies in plots."""
 
 RESULTS = (
-    Column("TTFT p50, ms", "ttft_ms", statistic="p50"),
-    Column("TTFT p95, ms", "ttft_ms", statistic="p95"),
-    Column("TPOT p50, ms", "tpot_ms", statistic="p50"),
-    Column("E2E p95, ms", "e2e_ms", statistic="p95"),
-    Column("output tokens/s", "output_tokens_per_s"),
-    Column("requests/s", "completed_rps"),
-    Column("errors", "error_rate", "share"),
-    Column("memory", "memory_peak_bytes", "bytes"),
-    Column("GPU memory", "gpu_memory_peak_bytes", "bytes", optional=True),
-    Column("energy, J/token", "energy_j_per_output_token", optional=True),
-    Column("startup, s", "load_s", optional=True),
+    Figure("users", "", "users", "users", show="count", rank=2, estimated=False),
+    Figure("rate", "rate", "asked", "asked_rps", unit="req/s", rank=2, estimated=False),
+    Figure("rate", "rate", "done", "completed_rps", unit="req/s", rank=2),
+    Figure("ttft", "TTFT", "p50", "ttft_ms", "p50", "time", rank=3, spread=21),
+    Figure("ttft", "TTFT", "p90", "ttft_ms", "p90", "time", rank=40),
+    Figure("ttft", "TTFT", "p95", "ttft_ms", "p95", "time", rank=1, spread=20),
+    Figure("ttft", "TTFT", "p99", "ttft_ms", "p99", "time", rank=8, spread=35),
+    Figure("ttft", "TTFT", "mean", "ttft_ms", "mean", "time", rank=30),
+    Figure("ttft", "TTFT", "max", "ttft_ms", "max", "time", rank=26, estimated=False),
+    Figure("tpot", "TPOT", "p50", "tpot_ms", "p50", "time", rank=4, spread=33),
+    Figure("tpot", "TPOT", "p95", "tpot_ms", "p95", "time", rank=11, spread=36),
+    Figure("itl", "ITL", "p50", "itl_ms", "p50", "time", rank=31),
+    Figure("itl", "ITL", "p95", "itl_ms", "p95", "time", rank=24),
+    Figure("itl", "ITL", "max", "itl_ms", "max", "time", rank=24, estimated=False),
+    Figure("e2e", "E2E", "p50", "e2e_ms", "p50", "time", rank=9),
+    Figure("e2e", "E2E", "p95", "e2e_ms", "p95", "time", rank=6, spread=22),
+    Figure("e2e", "E2E", "p99", "e2e_ms", "p99", "time", rank=41),
+    Figure("e2e", "E2E", "mean", "e2e_ms", "mean", "time", rank=34),
+    Figure("e2e", "E2E", "max", "e2e_ms", "max", "time", rank=32, estimated=False),
+    Figure("tokens", "output", "tok/s", "output_tokens_per_s", rank=5, spread=28),
+    Figure("tokens", "input", "tok/s", "input_tokens_per_s", rank=25),
+    Figure("tokens", "total", "tok/s", "total_tokens_per_s", rank=27, estimated=False),
+    Figure("goodput", "goodput", "req/s", "goodput_rps", rank=10),
+    Figure("slo", "SLO", "met", "attainment", show="share", rank=7),
+    Figure("errors", "", "errors", "error_rate", show="share", rank=7),
+    Figure("in_flight", "in flight", "mean", "mean_concurrency", rank=38),
+    Figure("in_flight", "in flight", "peak", "peak_in_flight", show="count", rank=23, estimated=False),
+    Figure("memory", "memory", "peak", "memory_peak_bytes", show="bytes", rank=42, estimated=False),
+    Figure("gpu_memory", "GPU mem.", "peak", "gpu_memory_peak_bytes", show="bytes", rank=29, estimated=False),
+    Figure("energy", "energy", "J/token", "energy_j_per_output_token", rank=12),
+    Figure("startup", "", "startup", "load_s", unit="s", rank=43, estimated=False),
 )
+"""Numbers of the results table, from left to right."""
+UNREMARKABLE_RANK = 39
+"""Rank of errors where no request failed: the head of the screen says so."""
+PAGE_RANK, PAGE_FAMILIES = 12, ("errors", "memory", "gpu_memory", "startup")
+"""Highest rank of the figures that a page shows, and further families."""
 QUALITY = (
     Column("KL, nats", "kl_mean"),
     Column("KL at least", "kl_bound", optional=True),

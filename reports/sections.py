@@ -9,7 +9,7 @@ from typing import Literal
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
-from reports.tables import checks, decision, machine, quality, results
+from reports.tables import checks, decision, limits, machine, quality, results
 from reports.tables.base import Table, repetition
 
 
@@ -34,22 +34,20 @@ class Section:
     title: str = ""
 
 
-SECTIONS = (  # in the order of the page; the last of a terminal stay in view
-    Section("results", results.headline, markdown=2, terminal=1),
+SECTIONS = (  # in the order of the page; a terminal shows its answer instead of most of them
+    Section("results", results.headline, markdown=2),
     Section("results", results.requests, folded=1),
-    Section("results", decision.single_engines, folded=2, terminal=2),
-    Section("limits", results.limits, markdown=1, terminal=3),
-    Section("caveats", checks.reasons, markdown=3, terminal=10),
-    Section("not-measured", checks.not_run, markdown=4, terminal=6),
-    Section("errors", checks.errors, markdown=5, terminal=9),
-    Section("bursts", results.bursts, folded=6, terminal=8),
-    Section("servers", results.servers, folded=5, terminal=7),
-    Section("quality", quality.detail, folded=3, terminal=4, title="Quality"),
-    Section("quality", quality.responses, folded=4, terminal=5),
+    Section("results", decision.single_engines, folded=2),
+    Section("limits", limits.limits, markdown=1),
+    Section("caveats", checks.reasons, markdown=3),
+    Section("not-measured", checks.not_run, markdown=4),
+    Section("errors", checks.errors, markdown=5),
+    Section("bursts", results.bursts, folded=6, terminal=4),
+    Section("servers", results.servers, folded=5, terminal=3),
+    Section("quality", quality.detail, folded=3, terminal=1, title="Quality"),
+    Section("quality", quality.responses, folded=4, terminal=2),
 )
-EVIDENCE_OF_TRIAL = (machine.throttling, machine.pages)
-"""Tables that help to find the cause of poor data, beside the checks."""
-RESULTS_OF_TRIAL = (machine.memory, machine.energy, machine.server)
+OF_TRIAL = (machine.memory, machine.energy, machine.server, machine.throttling, machine.pages)
 
 
 def page(data: ReportData) -> list[tuple[str, str, list[Table]]]:
@@ -70,9 +68,7 @@ def ranked(data: ReportData, place: Literal["markdown", "folded", "terminal"]) -
 
 
 def of_trial(data: ReportData, cell: CellEntry, trial: TrialEntry) -> list[Table]:
-    """Return the tables of one trial; of an invalid one only those that help to find the cause."""
-    invalid = data.invalid(cell.id, trial.id)
+    """Return the tables of one trial."""
     facts = data.facts_of(cell.id, trial.id)
-    makers = (*(() if invalid else RESULTS_OF_TRIAL), *EVIDENCE_OF_TRIAL)
-    tables = (*(make(facts) for make in makers), checks.checks(facts, data.late_readings_above))
+    tables = (*(make(facts) for make in OF_TRIAL), checks.checks(facts, data.late_readings_above))
     return [replace(table, title=f"{table.title}{repetition(cell, data)}") for table in tables if table.rows]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import AsJson, Columns, Exports, Formats, check_exports, check_formats, parse_columns
-from harness.cli.output import say, table_console
+from harness.cli.output import table_console
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -63,10 +63,8 @@ def show(made: Report, *, as_json: bool, quiet: bool) -> None:
     else:
         from reports.writers import terminal
 
-        terminal.show(made.data, table_console())
-    for path in () if quiet else made.files:
-        if path.name in ("report.html", "report.md"):
-            say(f"wrote {path}")
+        pages = {path.name: str(path) for path in made.files}
+        terminal.show(made.data, table_console(), pages.get("report.html") or pages.get("report.md") or "")
 
 
 def write(

@@ -63,7 +63,6 @@ TONES = {
     **dict.fromkeys(("warn", "cannot_tell"), "doubtful"),
     **dict.fromkeys(("invalid", "fail", "failed", "interrupted"), "bad"),
 }
-NO_RESULT = "no result is shown for a trial with poor data; Caveats has the finding and the action"
 NO_INTERVAL = "no confidence interval: fewer than four independent parts were measured"
 
 

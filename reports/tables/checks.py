@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from harness.store.manifest import CellEntry, TrialEntry
-from reports.data import ReportData
-from reports.format import amount, count, seconds
-from reports.tables.base import TONES, Cell, Table, cell_name, data_quality, trial_name
+from reports.data import ReportData, keys_of
+from reports.format import amount, seconds
+from reports.names import namer
+from reports.tables.base import TONES, Cell, Table, cell_name, counted, data_quality, trial_name
+
+_VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
 LEAST_EXPLAINED = 0.01
@@ -170,26 +175,70 @@ def _not_run_line(where: str, load: str, entry: CellEntry | TrialEntry) -> tuple
     return Cell(where), Cell(load), status, Cell(entry.reason or "no reason was recorded")
 
 
-def errors(data: ReportData) -> Table:
-    """Return the kinds of failed requests, with an example and their time."""
-    lines = []
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """Failures of one kind under one load, repetitions together.
+
+    Attributes:
+        requests: Of all phases; `measured`: those in the measurement.
+        when: From the first to the last failure, as seconds of the trial.
+    """
+
+    kind: str
+    where: str
+    requests: int
+    measured: int
+    when: str
+    example: str
+
+
+def errors_of(data: ReportData) -> list[ErrorKind]:
+    """Return the kinds of failed requests, the most frequent first."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    name = namer(data)
     for cell, trial in data.trials():
         for error in data.facts_of(cell.id, trial.id).get("errors", ()):
             code = f" {error['http_status']}" if error["http_status"] is not None else ""
-            what = Cell(f"{error['status']}{code}", tone="bad")
-            where = Cell(trial_name(cell, trial, data))
-            lines.append((what, where, Cell(when(error)), Cell(error["example"] or "no message")))
-    return Table("Errors", ("kind", "where", "when", "example"), lines, texts=4)
+            kind = f"{error['status'].replace('_', ' ')}{code}"
+            alike = _VARYING.sub("#", error["example"])
+            found.setdefault((kind, name(keys_of(cell, trial.load)), alike), []).append(error)
+    made = [
+        ErrorKind(
+            kind,
+            where,
+            sum(one["requests"] for one in errors),
+            sum(one.get("measured", one["requests"]) for one in errors),
+            when(errors),
+            errors[0]["example"] or "no message",
+        )
+        for (kind, where, _), errors in found.items()
+    ]
+    return sorted(made, key=lambda one: -one.requests)
 
 
-def when(error: dict[str, Any]) -> str:
-    """Return the time and the number of failures of a kind."""
-    times = count(error["requests"], "request")
-    measured = error.get("measured", error["requests"])
-    if measured < error["requests"]:
-        times += f", {measured} of them measured" if measured else ", none of them measured"
-    if error["ended"]:
-        return f"from {seconds(error['first_s'])} on ({times}, none succeeded after)"
-    if error["first_s"] == error["last_s"]:
-        return f"at {seconds(error['first_s'])} ({times})"
-    return f"between {seconds(error['first_s'])} and {seconds(error['last_s'])} ({times})"
+def errors(data: ReportData) -> Table:
+    """Return the kinds of failed requests, with their number, an example and their time."""
+    lines = [
+        (
+            Cell(one.kind, tone="bad"),
+            Cell(one.where),
+            counted(one.measured),
+            counted(one.requests - one.measured),
+            Cell(one.when),
+            Cell(one.example),
+        )
+        for one in errors_of(data)
+    ]
+    head = ("kind", "where", "measured", "in warm-up or cooldown", "when", "example")
+    return Table("Errors", head, lines, texts=6)
+
+
+def when(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Return the time of failures of a kind, in one repetition or several."""
+    known = [(one["first_s"], one["last_s"]) for one in errors if one["first_s"] is not None]
+    if not known:
+        return "at an unknown time"
+    first, last = min(one for one, _ in known), max(one for _, one in known)
+    if all(one["ended"] for one in errors):
+        return f"from {seconds(first)} on, none succeeded after"
+    return f"at {seconds(first)}" if first == last else f"between {seconds(first)} and {seconds(last)}"

@@ -67,7 +67,8 @@ def greedy_text(greedy: GreedyEntry | None) -> str:
         return f"all {greedy.prompts} the same for {greedy.tokens} tokens"
     gap = "" if greedy.median_gap is None else f" by a gap of {greedy.median_gap:.2g} nats"
     same = round((greedy.same_share or 0.0) * greedy.prompts)
-    return f"first differ at token {greedy.median_at:g}{gap} (medians); {same} of {greedy.prompts} never"
+    alike = f"; {same} of {greedy.prompts} do not differ" if same else ""
+    return f"first differ at token {greedy.median_at:g}{gap} (medians){alike}"
 
 
 def _remark(entry: QualityEntry, data: ReportData) -> str:

@@ -24,8 +24,7 @@ ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # i
 _UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; {_DRAW} those of every one."
 _HOW_TO_READ = (
     "Small numbers are 95\u00a0% intervals. A “~” marks an interval that is open, or wider than half the value; "
-    "“>\u00a0X” is a bound, since some requests never ended. Latencies count from due; in closed loops and for later "
-    "turns from sent."
+    "“>\u00a0X” is a bound: some requests never ended."
 )
 
 
@@ -132,7 +131,6 @@ def _trials(data: ReportData) -> Iterator[dict[str, Any]]:
             "tone": base.TONES.get(verdict, ""),
             "facts": _facts(data, shown),
             "caveats": _caveats(data, shown),
-            "no_result": base.NO_RESULT if verdict == "invalid" else "",
             "tables": results.statistics(data, keys),
             "machine": [table for cell, trial in shown for table in sections.of_trial(data, cell, trial)],
             "plots": drawn,

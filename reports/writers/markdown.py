@@ -44,7 +44,7 @@ def render(data: ReportData) -> str:
         beginning=[
             f"# {escape(data.title, LONGEST_TEXT)}",
             f"\n**{verdict}**{point}{rest}\n",
-            " ".join(f"**{label}:** {escape(text, 5 * LONGEST_TEXT)}" for label, text in answer.labelled(data)),
+            *(f"- **{label}** {escape(text, 5 * LONGEST_TEXT)}" for label, text in answer.labelled(data)),
             "",
         ],
         shown=sections.ranked(data, "markdown"),

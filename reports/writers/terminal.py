@@ -2,117 +2,152 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from textwrap import fill
+from itertools import groupby
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from reports import answer, sections
+from reports.answer import Line
 from reports.data import ReportData
 from reports.format import for_terminal
 from reports.tables import decision
 from reports.tables.base import Cell, Table
+from reports.tables.overview import overview
+from reports.writers.grid import STYLES, grid, grid_of_table
 
-STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "": ""}
+LABEL, NARROW, WIDEST_PART = 13, 100, 40
+LEFT_OUT = ("dominated by", "size on disk", "KL, nats", "same top token", "quality", "limits")
+"""Columns of a choice, in the order in which they are left out without room."""
+IN_CHOICE = ("Quality vs. reference", "Replies (descriptive)")
+"""Tables whose gist is in a choice."""
+WIDEST_LINE = 120
+"""On a terminal, texts are broken at this width: longer lines are hard to read."""
 
 
-def show(data: ReportData, console: Console) -> None:
-    """Print the tables and the decision; answer and headline last, where they stay in view."""
+def show(data: ReportData, console: Console, report: str = "") -> None:
+    """Print subject, results, decision, the lines of the answer, and the verdict with the exit code.
+
+    Args:
+        report: Path of the report, for the last line.
+    """
+    results = _results(console, data)
+    edge = max((line.cell_len for line in results), default=min(console.width, WIDEST_LINE))
+    edge = min(console.width, max(edge, min(console.width, NARROW)))
+    _print_head(console, data, edge)
+    for line in results:
+        console.print(line, no_wrap=True, overflow="crop")
+    models = decision.of_models(data, wide=False)
+    for model in models:
+        _print_choice(console, model.tables[0], model.model if len(models) > 1 else "")
     for table in sections.ranked(data, "terminal"):
-        _print(console, table)
-    _print_decisions(console, data)
-    console.print(Text(for_terminal(data.calibration)))
-    console.print()
-    for label, text in answer.labelled(data):
-        console.print(Text.assemble((f"{label}: ", "bold"), for_terminal(text)))
-    console.print()
-    console.print(Text(answer.headline(data), style="bold"))
+        if not models or table.title not in IN_CHOICE:
+            _print(console, table)
+    _print_lines(console, answer.lines(data))
+    _print_verdict(console, data, report, edge)
 
 
-def _print_decisions(console: Console, data: ReportData) -> None:
-    """Print the decision of each model; the results have the numbers under each load."""
-    for model in decision.of_models(data, wide=False):
-        console.print(Text(for_terminal(model.title), style="bold"))
-        for table in model.tables:
-            _print(console, _narrowed(table))
-        for line in (*model.remarks, ""):
-            console.print(Text(for_terminal(line)))
-        for number, line in enumerate(model.advice):
-            console.print(Text(for_terminal(line), style="" if number else "bold"))
+def _print_head(console: Console, data: ReportData, edge: int) -> None:
+    """Print title and subject, the totals at the right edge or below."""
+    title, subject = for_terminal(data.title), for_terminal(answer.subject(data))
+    totals = " · ".join(answer.totals(data))
+    left = Text.assemble((title, "bold"), "   ", subject)
+    _print_ends(console, left, Text(totals), edge)
+
+
+def _print_ends(console: Console, left: Text, right: Text, edge: int) -> None:
+    """Print two texts at the edges of a line, or in two lines without room."""
+    space = edge - left.cell_len - right.cell_len
+    if space < 2:
+        console.print(left)
+        console.print(Text(" ") + right)
+        return
+    console.print(left + Text(" " * space) + right)
+
+
+def _results(console: Console, data: ReportData) -> list[Text]:
+    """Return the results table with its foot; nothing if nothing was tried."""
+    found = overview(data)
+    if not found.lines:
+        return []
+    foot = (Text(f" {sign} {text}", style="dim") for sign, text in found.foot)
+    return [*grid(found, console.width), *foot, Text("")]
+
+
+def _print_choice(console: Console, table: Table, title: str) -> None:
+    """Print the choices between engines and quantizations, with the columns that fit; report.html has the remarks."""
+    if title:
+        console.print(Text(for_terminal(title), style="bold"))
+    for line in grid_of_table(table, console.width, LEFT_OUT):
+        console.print(line, no_wrap=True, overflow="crop")
+    console.print()
+
+
+def _print_lines(console: Console, lines: Sequence[Line]) -> None:
+    """Print the lines of the answer: each label once, and the parts of its lines in columns."""
+    width = min(console.width, WIDEST_LINE) if console.is_terminal else console.width
+    for label, group in groupby(lines, lambda line: line.label):
+        members = list(group)
+        columns = zip(*(line.parts[:-1] for line in members if len(line.parts) > 1), strict=False)
+        widths = [max([cell_len(part) for part in column if len(part) <= WIDEST_PART] or [0]) for column in columns]
+        for number, line in enumerate(members):
+            parts = [Text(for_terminal(part)) for part in line.parts]
+            if parts:
+                parts[0].stylize(STYLES[line.tone], 0, _styled(line))
+            for part, wanted in zip(parts[:-1], widths, strict=False):
+                part.pad_right(max(0, wanted - part.cell_len))
+            first = Text(f" {'' if number else label:<{LABEL - 1}}", style="bold")
+            _print_hanging(console, first, Text("   ").join(part for part in parts if part.plain), width)
+    if lines:
+        console.print()
+
+
+def _styled(line: Line) -> int:
+    """Return the number of characters that have the tone: a sign, a word or a number before the text."""
+    return len(line.parts[0].partition(" ")[0])
+
+
+def _print_hanging(console: Console, first: Text, text: Text, width: int) -> None:
+    """Print a text behind its label, its further lines indented like the first."""
+    text.rstrip()
+    for number, line in enumerate(text.wrap(console, max(20, width - LABEL), overflow="fold")):
+        line.rstrip()
+        console.print((first if number == 0 else Text(" " * LABEL)) + line, no_wrap=True, overflow="crop")
+
+
+def _print_verdict(console: Console, data: ReportData, report: str, edge: int) -> None:
+    """Print verdict and exit code at the edges, then the report's path and the command that goes on."""
+    word, why, tone = answer.verdict(data)
+    parts = [part for part in (why, answer.how_it_ended(data)) if part]
+    left = Text.assemble((word, f"bold {STYLES[tone]}".strip()), "  " if word else "", " · ".join(parts))
+    code = "" if data.exit_code is None else f"exit {data.exit_code}"
+    _print_ends(console, left, Text(code), edge)
+    ends = [f"report  {report}"] if report else []
+    ends += [f"next    {command}" for command in [answer.next_command(data, report)] if command]
+    for line in ends:
+        console.print(Text(for_terminal(line)), soft_wrap=True)
 
 
 def _print(console: Console, table: Table) -> None:
-    """Print a table if every number and every word fits in one piece, else a paragraph for each row."""
-    if _width(table, whole=True) <= console.width:
-        _print_table(console, table)
-        return
-    narrow = _narrowed(table)
-    if table.texts == len(table.head) or _width(narrow, whole=False) <= console.width:
-        _print_table(console, narrow, left=0)
-    else:
-        _print_stacked(console, narrow)
-
-
-def _print_table(console: Console, table: Table, left: int = 1) -> None:
-    """Print a table; left: additional spaces before each column."""
-    title = Text(for_terminal(table.title))
-    shown = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    shown.padding = (0, 1, 0, left)
-    for number, name in enumerate(table.head):
-        text = number < table.texts
-        whole = not text or all(" " not in words for words in (name, *(row[number].text for row in table.rows)))
-        shown.add_column(Text(name), justify="left" if text else "right", overflow="fold", no_wrap=whole)
-    for row in table.rows:
-        shown.add_row(*(_text(cell) for cell in row))
-    console.print(shown)
-    _print_notes(console, table)
-
-
-def _width(table: Table, *, whole: bool) -> int:
-    """Return the width of a table; whole: texts in one line, else broken between words."""
-    total = (3 if whole else 2) * len(table.head) + 1
-    for number, name in enumerate(table.head):
-        lines = [*name.splitlines(), *(_text(row[number]).plain for row in table.rows)]
-        if number < table.texts and not whole:
-            lines = [word for line in lines for word in line.split()]
-        total += max(map(len, lines), default=0)
-    return total
-
-
-def _narrowed(table: Table) -> Table:
-    """Return a table whose heads of numbers are broken into lines no wider than the numbers."""
-    widest = [max(len(_text(row[column]).plain) for row in table.rows) for column in range(len(table.head))]
-    heads = [
-        name if number < table.texts else fill(name, max(widest[number], *map(len, name.split())))
-        for number, name in enumerate(table.head)
-    ]
-    return replace(table, head=tuple(heads))
-
-
-def _print_stacked(console: Console, table: Table) -> None:
-    """Print a paragraph for each row, for narrow terminals."""
+    """Print a table with its title and its footnotes; without room its last columns are missing."""
     console.print(Text(for_terminal(table.title), style="bold"))
-    heads = [" ".join(name.split()) for name in table.head[table.texts :]]
-    for row in table.rows:
-        place = [text for text in map(_text, row[: table.texts]) if text.plain]
-        console.print(Text(", ").join(place), style="bold")
-        values = row[table.texts :]
-        if values[0].note and all((cell.text, cell.note) == (values[0].text, values[0].note) for cell in values):
-            console.print(Text("  ") + _text(values[0]))
-            continue
-        named = (Text(f"{name} ") + _text(cell) for name, cell in zip(heads, values, strict=True))
-        console.print(Text("  ") + Text(" · ").join(named))
-    _print_notes(console, table)
-
-
-def _print_notes(console: Console, table: Table) -> None:
+    noted = [tuple(replace(cell, text=_with_note(cell)) for cell in row) for row in table.rows]
+    lines = grid_of_table(replace(table, rows=noted), console.width, table.head[:0:-1])
+    for line in lines:
+        console.print(line, no_wrap=True, overflow="crop")
     for number, note in enumerate(table.notes, 1):
-        console.print(Text(for_terminal(f"({number}) {note}")))
+        if any(f"({number})" in line.plain for line in lines) or number > max(_notes(table)):
+            console.print(Text(f" ({number}) {for_terminal(note)}", style="dim"))
+    console.print()
 
 
-def _text(cell: Cell) -> Text:
-    text = for_terminal(cell.text)
-    return Text(f"{text} ({cell.note})" if cell.note else text, style=STYLES[cell.tone])
+def _notes(table: Table) -> list[int]:
+    """Return the numbers of the footnotes that cells have, and 0: further ones are about the whole table."""
+    return [0, *(cell.note for row in table.rows for cell in row if cell.note)]
+
+
+def _with_note(cell: Cell) -> str:
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text

@@ -1,8 +1,9 @@
-"""Two runs to report: one with everything in it, and one that is hostile to whoever shows its texts."""
+"""Runs to report: one with everything in it, a sweep, a single load, and one with hostile texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from harness.records import Sample
 from harness.results import derive
 from harness.store.manifest import METHOD, CellEntry, Manifest
 from reports.data import ReportData
-from tests.fabricated import FabricatedTrial, S, again, cell_entry, failed, noisy, trial_entry
+from tests.fabricated import MS, FabricatedTrial, S, again, cell_entry, failed, noisy, trial_entry
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 T0_NS = 1_000 * S
@@ -106,6 +107,65 @@ def hostile() -> ReportData:
     other = FabricatedTrial(cell, trial_entry(id="001", load="$\\frac"), noisy(5, 100))
     run = manifest([again(cell, trials=[trial.trial, other.trial])], name=HOSTILE, command=HOSTILE, description=HOSTILE)
     return report_data(derive(run, [trial, other]))
+
+
+def judged(data: ReportData, cell: str, trial: str, *reasons: dict[str, Any]) -> dict[str, Any]:
+    """The validity of a trial with these reasons."""
+    levels = [reason["level"] for reason in reasons]
+    worst = next((level for level in ("invalid", "warn") if level in levels), "valid")
+    return {"cell": cell, "trial": trial, "verdict": worst, "reasons": list(reasons), "notes": []}
+
+
+def late(low: float, value: float) -> dict[str, Any]:
+    """The reason that requests of an open loop left late, which moved p95 by so much."""
+    off = {"metric": "ttft_ms", "statistic": "p95", "value": value, "low": low, "high": value}
+    finding = f"The load generator was up to {value - low:g} ms late (machine busy: load 12 on 2 cores)."
+    reason = {"code": "client_late", "level": "warn", "sentence": finding, "advice": "Stop other processes."}
+    return reason | {"metrics": ["ttft_ms", "e2e_ms"], "effects": [off]}
+
+
+LIES = {
+    "code": "token_counts",
+    "level": "invalid",
+    "sentence": "Token counts disagree: server 640, chunks 512.",
+    "advice": "Count tokens by `tokenizer`.",
+    "metrics": ["output_tokens_per_s", "tpot_ms"],
+    "effects": [],
+}
+
+
+@pytest.fixture(scope="session")
+def sweep() -> ReportData:
+    """Four rates; at the highest requests queue, at one the token counts are wrong, at two the client was late."""
+    slo = {"ttft_ms": 500.0, "tpot_ms": 50.0, "e2e_ms": None, "stall_ms": None}
+    limits = ["ttft_ms p95 <= 500", "error_rate <= 1%"]
+    trials = []
+    for number, rate in enumerate((1, 2, 4, 8)):
+        records = noisy(number, 60 * rate, every_ms=1000 / rate)
+        for record in records[::5] if rate == 8 else ():
+            for name in ("first_byte_ns", "first_token_ns", "first_answer_ns", "last_token_ns", "done_ns"):
+                setattr(record, name, getattr(record, name) + 650 * MS)
+            record.chunk_ns = [at + 650 * MS for at in record.chunk_ns]
+        own = {"id": f"{number:03}-rate-{rate}", "index": number, "load": f"sustained-rate-{rate}", "rate": rate}
+        times = {"begun_ns": (1_000 + 65 * number) * S, "ended_ns": (1_061 + 65 * number) * S, "session": 1}
+        trials.append(FabricatedTrial(cell_entry(), trial_entry(slo=slo, limits=limits, **own, **times), records))
+    cell = again(trials[0].cell, trials=[one.trial for one in trials], engine_info={"version": "1.2"})
+    data = report_data(derive(manifest([cell], name="sweep_rate", notes=[]), trials))
+    facts = [one | {"origin": "from due"} for one in data.facts]
+    ids = [one.trial.id for one in trials]
+    reasons = [(LIES,), (), (late(95, 100),), (late(690, 746),)]
+    validity = [judged(data, cell.id, trial, *found) for trial, found in zip(ids, reasons, strict=True)]
+    return replace(data, facts=facts, validity=validity, exit_code=1)
+
+
+@pytest.fixture(scope="session")
+def single() -> ReportData:
+    """One user, thirty requests, nothing to object to."""
+    trial = trial_entry(load="single_user", kind="single_user", loop="closed", end_s=None, users=1)
+    alone = FabricatedTrial(cell_entry(), trial, noisy(3, 30), memory(2.1e9))
+    cell = again(alone.cell, trials=[trial], engine_info={"version": "1.2"})
+    data = report_data(derive(manifest([cell], name="single", notes=[]), [alone]))
+    return replace(data, validity=[judged(data, cell.id, trial.id)], exit_code=0)
 
 
 @pytest.fixture

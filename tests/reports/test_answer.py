@@ -1,4 +1,4 @@
-"""The answer in one paragraph: every part tells what the tables tell, and nothing that an invalid trial would."""
+"""The answer: verdict, subject and lines of a run, in the words of the table above them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import pytest
 
 from harness.cli.report import report_data
 from harness.results import derive
+from harness.store.manifest import CellEntry
 from reports import answer
 from reports.data import ReportData
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
-from tests.reports.conftest import LIMITS, manifest
+from tests.reports.conftest import manifest
 
 
-def parts(data: ReportData) -> dict[str, str]:
-    """By the word in front."""
-    return dict(answer.labelled(data))
+def told(data: ReportData, label: str) -> list[str]:
+    """The lines of a label, their parts joined."""
+    return [" | ".join(line.parts).replace("\u202f", " ") for line in answer.lines(data) if line.label == label]
 
 
 def one_trial(*, limits: list[str], **changes: Any) -> ReportData:
-    """A run of a single valid trial."""
+    """A run of a single trial, on good data."""
     trial = FabricatedTrial(cell_entry(**changes), trial_entry(limits=limits), noisy(1))
     run = manifest([again(trial.cell, trials=[trial.trial], engine_info={"version": "1.2"})])
-    return report_data(derive(run, [trial]))
+    data = report_data(derive(run, [trial]))
+    valid = [one | {"verdict": "valid", "reasons": []} for one in data.validity]
+    return replace(data, validity=valid, exit_code=0)
 
 
 @pytest.fixture(scope="module")
@@ -33,130 +36,173 @@ def alone() -> ReportData:
     return one_trial(limits=["ttft_ms p95 <= 500"])
 
 
-def test_it_says_what_was_measured_on_what(full: ReportData) -> None:
-    """Model, levels, engine with version, loads, machine, and how the requests ended."""
-    assert parts(full)["Measured"] == (
-        "tiny at f16 and q4 on simulated (1.2), under sustained and single, on Example 9000 with 8 cores: 3 trials, "
-        "1230 measured requests, of which 120 failed (9.8%; most often connection error)."
+def test_the_subject_is_named(alone: ReportData, full: ReportData) -> None:
+    """Model, quantizations and engine with its version."""
+    assert answer.subject(alone) == "tiny · f16 · simulated 1.2"
+    assert answer.subject(full) == "tiny · f16, q4 and q8 · simulated 1.2"
+
+
+def test_a_server_is_named_by_its_address(alone: ReportData) -> None:
+    """And by its dialect: `http` tells nobody what was measured."""
+    info = {"version": "vLLM 0.9", "options": {"url": "http://127.0.0.1:8000", "dialect": "openai-chat"}}
+    cells = [again(cell, engine="http", level=None, engine_info=info) for cell in alone.manifest.cells]
+    served = replace(alone, manifest=again(alone.manifest, cells=cells))
+    assert answer.subject(served) == "tiny · vLLM 0.9 @ http://127.0.0.1:8000 (openai-chat)"
+
+
+def test_totals_count_what_was_sent(alone: ReportData) -> None:
+    """A request that was never sent is neither measured nor failed."""
+    assert answer.totals(alone) == ["1 load", "600 requests", "0 failed"]
+    (facts,) = alone.facts
+    stopped = replace(alone, facts=[facts | {"statuses": {"ok": 29, "timeout": 1, "not_sent": 170}}])
+    assert answer.totals(stopped) == ["1 load", "30 requests", "1 failed", "170 never sent"]
+    assert answer.totals(replace(alone, facts=[])) == ["nothing measured"]
+
+
+def test_the_time_is_that_from_the_first_start_to_the_last_end(alone: ReportData) -> None:
+    """The time to start engines is part of it, that between two sessions is not."""
+    (cell,) = alone.manifest.cells
+    trials = [
+        again(
+            cell.trials[0],
+            id=f"{session}",
+            session=session,
+            start={"began_ns": begun - 2_000_000_000},
+            begun_ns=begun,
+            ended_ns=begun + 61_000_000_000,
+        )
+        for session, begun in ((1, 10_000_000_000), (2, 900_000_000_000))
+    ]
+    started = again(cell, trials=trials)
+    facts = [alone.facts[0] | {"trial": f"{session}"} for session in (1, 2)]
+    data = replace(alone, manifest=again(alone.manifest, cells=[started]), facts=facts)
+    assert answer.totals(data)[-1] == "2:06"
+
+
+def test_the_verdict_is_that_of_the_limits(alone: ReportData) -> None:
+    """It counts limits, not limits times loads; without limits there is none."""
+    (verdict,) = alone.verdicts
+    failed = [verdict | {"outcome": "fail", "load": load} for load in ("a", "b")]
+    other = verdict | {"limit": "error_rate <= 0.01"}
+    assert answer.verdict(alone) == ("PASS", "1 limit", "good")
+    assert answer.verdict(replace(alone, verdicts=[*failed, other], exit_code=1)) == ("FAIL", "1 of 2 limits", "bad")
+    assert answer.verdict(replace(alone, verdicts=[])) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "word"), [(3, "FAILED"), (4, "POOR DATA"), (130, "INTERRUPTED"), (6, "CANNOT TELL"), (0, "PASS")]
+)
+def test_an_exit_code_has_its_word(alone: ReportData, code: int, word: str) -> None:
+    """Where no limit explains it."""
+    assert answer.verdict(replace(alone, exit_code=code))[0] == word
+
+
+def test_one_configuration_is_enough_where_the_scenario_says_so(full: ReportData) -> None:
+    """Exit code 0 beside a violated limit is explained."""
+    assert "one configuration meets every limit" in answer.headline(replace(full, exit_code=0))
+    assert "one configuration" not in answer.headline(full)
+
+
+def test_the_headline_has_verdict_then_data_then_exit_code(alone: ReportData) -> None:
+    """In one line, for pages and pull requests."""
+    assert answer.headline(alone) == "PASS 1 limit · data: good · exit code 0"
+
+
+@pytest.mark.parametrize(("status", "words"), [("failed", "the run failed"), ("interrupted", "interrupted")])
+def test_the_headline_says_how_a_run_ended(full: ReportData, status: str, words: str) -> None:
+    """In words, not by the name of its status."""
+    ended = replace(full, manifest=again(full.manifest, status=status))
+    assert f" · {words} · " in answer.headline(ended)
+
+
+def test_a_limit_is_one_line_with_its_worst_case(full: ReportData) -> None:
+    """In the words of the table and in the limit's own unit; what is violated comes first."""
+    first, second, third = told(full, "LIMITS")
+    assert first.startswith("✗ TTFT p95 <= 150 ms | q4 · sustained: 168 ms")
+    assert first.endswith("✓ f16 · sustained")
+    assert second.startswith("✗ errors <= 1 % | q4 · sustained: 120 of 600 (20.0 %)")
+    assert third.startswith("? kl_mean <= 0.01 nats | f16: kl_mean has no value")
+
+
+def test_a_limit_without_errors_counts_the_requests() -> None:
+    """Nobody asks in which load there were none."""
+    data = one_trial(limits=["error_rate <= 1%"])
+    assert told(data, "LIMITS") == ["✓ errors <= 1 % | 0 of 600 | "]
+
+
+def test_a_certainty_stands_behind_the_number(alone: ReportData) -> None:
+    """Where the judge tells one."""
+    sure = [one | {"certainty": "sure"} for one in alone.verdicts]
+    assert told(replace(alone, verdicts=sure), "LIMITS")[0].startswith("✓ TTFT p95 <= 500 ms | 117 ms (sure)")
+
+
+def test_a_sweep_has_its_knee(sweep: ReportData, full: ReportData) -> None:
+    """Between which rates it lies, and why; two loads are no sweep."""
+    (line,) = told(sweep, "KNEE")
+    assert line.startswith("between 4 and 8 req/s: TTFT p95 grows ")
+    assert told(full, "KNEE") == []
+
+
+def test_a_knee_is_told_in_words() -> None:
+    """Latency that doubles, requests that miss the SLO, or how far there is none."""
+    assert answer.knee_in_words([(1, 96, 1.0), (4, 95, 1.0), (8, 746, 0.8)], "req/s") == (
+        "between 4 and 8 req/s: TTFT p95 grows 7.8 times"
+    )
+    missed = answer.knee_in_words([(1, 100, 1.0), (2, 101, 1.0), (4, 110, 0.6)], "users")
+    assert missed.startswith("between 2 and 4 users: goodput falls to 60")
+    nan = float("nan")
+    assert answer.knee_in_words([(1, 100, nan), (2, 110, nan), (4, 120, nan)], "req/s") == (
+        "none up to 4 req/s: TTFT p95 is 1.2 times that at 1 req/s"
     )
 
 
-def test_what_was_never_sent_was_not_measured(alone: ReportData) -> None:
-    """It is no measured request, and neither failed nor went well."""
-    (facts,) = alone.facts
-    stopped = replace(alone, facts=[facts | {"statuses": {"ok": 30, "not_sent": 170}}])
-    unsent = "170 more were scheduled but never sent."
-    assert parts(stopped)["Measured"].endswith(f"30 measured requests, none failed; {unsent}")
+def test_good_data_need_one_word(alone: ReportData, sweep: ReportData) -> None:
+    """Caveats follow a worse one, the largest effect first."""
+    assert told(alone, "DATA") == ["good"]
+    first, second = told(sweep, "DATA")
+    assert first.startswith("poor · 1/s: Token counts disagree")
+    assert second.startswith("in 2 of 4 loads, most at 8/s: ")
 
 
-def test_a_trial_that_broke_off_says_why(alone: ReportData) -> None:
-    """Though the reason is its own and not its cell's."""
-    (cell,) = alone.manifest.cells
-    trial = again(cell.trials[0], status="failed", reason="the engine ended")
-    cell = again(cell, status="failed", reason=None, trials=[trial])
-    told = parts(replace(alone, manifest=again(alone.manifest, cells=[cell])))
-    assert told["Not measured"] == "1 incomplete or skipped; the first: the engine ended."
+def test_errors_are_counted_by_kind(full: ReportData) -> None:
+    """With the load, the time and an example."""
+    (line,) = told(full, "ERRORS")
+    assert line.startswith("120 x connection error | q4 · sustained, from 48 s on, none succeeded after: connection")
+
+
+def test_what_did_not_run_says_why(full: ReportData, alone: ReportData) -> None:
+    """Failed and skipped configurations."""
+    assert told(full, "NOT RUN") == [
+        "tiny · simulated · q8, all loads: failed: the engine exited with signal 9.",
+        "tiny · simulated · q2, all loads: skipped: simulated has no level q2.",
+    ]
+    assert told(alone, "NOT RUN") == []
+
+
+def test_a_choice_is_recommended(full: ReportData, alone: ReportData) -> None:
+    """An engine alone has its needs instead."""
+    assert told(full, "RECOMMENDED")[0].startswith("None qualifies")
+    assert told(alone, "RECOMMENDED") == []
+    assert "startup 1.25 s" in told(alone, "ENGINE")[0]
+    assert told(full, "ENGINE") == []
+
+
+def test_an_interrupted_run_says_how_to_go_on(alone: ReportData) -> None:
+    """A complete one needs no command."""
+    stopped = replace(alone, manifest=again(alone.manifest, status="interrupted"))
+    assert answer.next_command(stopped, "runs/x/report.html") == "harness run --resume runs/x"
+    assert answer.next_command(alone, "runs/x/report.html") == ""
 
 
 def test_memory_of_a_server_that_nobody_here_started_is_not_known(alone: ReportData) -> None:
     """That is the reason, not that readings are lacking; of a run that tells of no engine it is the readings."""
-    info = {"name": "http", "pids": []}
-    (facts,) = one_trial(limits=["error_rate <= 0.1"], engine_info=info).facts
+    (facts,) = one_trial(limits=["error_rate <= 0.1"], engine_info={"name": "http", "pids": []}).facts
     assert facts["missing"]["rss_peak_bytes"].startswith("the engine's processes are not known")
     assert alone.facts[0]["missing"]["rss_peak_bytes"].startswith("no reading was taken")
 
 
-def test_a_single_trial_is_told_with_its_intervals(alone: ReportData) -> None:
-    """Throughput, time to first token and time per token."""
-    speed = parts(alone)["Speed"]
-    assert "400.1 output tokens/s (399.2 to 401.1)" in speed
-    assert "time to first token p50 80.0" in speed
-    assert "p95 117" in speed
-    assert "time per token p50 12.0" in speed
-
-
-def test_many_trials_are_told_by_their_ends(full: ReportData) -> None:
-    """From the lowest to the highest, named by what tells the trials apart, those known roughly, too."""
-    speed = parts(full)["Speed"]
-    assert speed.startswith("output tokens/s from 320 (q4 · sustained")
-    assert "to 400.1 (f16 · sustained; 399.2 to 401.1)" in speed
-    assert "known as a bound" not in speed
-
-
-def test_limits_that_hold_are_said_to_hold(alone: ReportData) -> None:
-    """One, all, or none at all."""
-    assert parts(alone)["Limits"] == "the only one is met."
-    assert parts(replace(alone, verdicts=[*alone.verdicts] * 3))["Limits"] == "all 3 are met."
-    assert parts(replace(alone, verdicts=[]))["Limits"] == "none was set."
-
-
-def test_a_broken_limit_is_named(full: ReportData) -> None:
-    """How many of each kind, and the first that is broken, with what was seen."""
-    said = parts(full)["Limits"]
-    assert said.startswith("2 violated, 5 undecided and 2 met of 9; violated: ttft_ms p95 <= 150 under q4 · sustained")
-    assert said.endswith("168.1 ms.")
-
-
-def test_the_weightiest_caveat_comes_with_advice(alone: ReportData) -> None:
-    """What invalidates goes before what only warns, the frequent before the rare; without a reason, that is said."""
-    weak = {"code": "a", "level": "warn", "sentence": "It is warm.", "advice": "Cool it."}
-    bad = {"code": "b", "level": "invalid", "sentence": "Requests were late", "advice": "Lower the rate"}
-    where = {"cell": alone.validity[0]["cell"], "trial": alone.validity[0]["trial"]}
-
-    def caveat(*reasons: dict[str, str]) -> str:
-        judged = [where | {"verdict": "warn", "reasons": list(reasons)}]
-        return parts(replace(alone, validity=judged))["Caveats"]
-
-    assert caveat(weak, weak, bad) == "poor data in 1 of 1 trial: Requests were late. Lower the rate."
-    assert caveat(weak) == "in 1 of 1 trial: It is warm. Cool it."
-    assert caveat() == "none."
-
-
-def test_no_number_of_an_invalid_trial_is_told(alone: ReportData) -> None:
-    """It has no result."""
-    judged = [one | {"verdict": "invalid"} for one in alone.validity]
-    assert "Speed" not in parts(replace(alone, validity=judged))
-
-
-def test_what_is_missing_is_counted_with_a_reason(full: ReportData, alone: ReportData) -> None:
-    """Cells that were skipped and trials that broke off."""
-    assert parts(full)["Not measured"] == "2 incomplete or skipped; the first: the engine exited with signal 9."
-    assert "Not measured" not in parts(alone)
-
-
 def test_a_run_without_measurements_has_an_answer(full: ReportData) -> None:
     """Nothing planned, or nothing measured."""
-    empty = replace(full, manifest=again(full.manifest, cells=[]), facts=[], validity=[], verdicts=[], decisions=[])
-    assert parts(empty)["Measured"] == "Nothing was planned."
-    assert parts(replace(full, facts=[], decisions=[]))["Measured"] == "No trial has a measurement."
-
-
-def test_an_engine_without_a_model_is_named_first(alone: ReportData) -> None:
-    """A server that runs already may not say what it serves."""
-    cells = [again(cell, model=None) for cell in alone.manifest.cells]
-    shown = replace(alone, manifest=again(alone.manifest, cells=cells))
-    assert parts(shown)["Measured"].startswith("simulated (1.2) at f16, under sustained")
-
-
-def test_gpus_are_counted_by_name(alone: ReportData) -> None:
-    """Two of a kind are one name."""
-    provenance = {"must_match": {"cpu": "Example 9000", "cores": 8, "gpus": ["A100", "A100", "L4"]}}
-    shown = replace(alone, manifest=again(alone.manifest, provenance=provenance))
-    assert "on 2 x A100 and L4 and Example 9000 with 8 cores" in parts(shown)["Measured"]
-
-
-def test_a_choice_is_told(full: ReportData) -> None:
-    """What to run, where rows were compared."""
-    assert parts(full)["Decision"].startswith("None qualifies")
-    assert "Decision" not in parts(one_trial(limits=LIMITS[:1]))
-
-
-def test_trials_that_were_as_fast_are_told_once() -> None:
-    """Numbers that show the same are not told as a range."""
-    cells = [cell_entry(level=level, id=f"00{number}") for number, level in enumerate(("f16", "q4"))]
-    cells.append(cell_entry(level="q8", id="002"))
-    trials = [FabricatedTrial(cell, trial_entry(), noisy(1)) for cell in cells]
-    run = manifest([again(one.cell, trials=[one.trial]) for one in trials])
-    speed = parts(report_data(derive(run, trials)))["Speed"]
-    assert "output tokens/s 400.1 in each" in speed
-    assert "from" not in speed
+    cells: list[CellEntry] = []
+    empty = replace(full, manifest=again(full.manifest, cells=cells), facts=[], validity=[], verdicts=[], decisions=[])
+    assert answer.labelled(empty) == [("MEASURED", "nothing measured")]

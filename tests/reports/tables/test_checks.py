@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reports.data import ReportData
+from reports.tables.checks import errors as errors_table
 from reports.tables.checks import reasons, when
 from reports.writers import html, markdown
 
@@ -65,19 +66,35 @@ def test_a_trial_with_two_of_a_kind_is_one_trial(full: ReportData) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("errors", "words"),
     [
-        ({"requests": 5}, "between 1 s and 9 s (5 requests)"),
-        ({"requests": 5, "measured": 5}, "between 1 s and 9 s (5 requests)"),
-        ({"requests": 5, "measured": 2}, "between 1 s and 9 s (5 requests, 2 of them measured)"),
-        ({"requests": 5, "measured": 0}, "between 1 s and 9 s (5 requests, none of them measured)"),
-        ({"requests": 1, "measured": 0, "last_s": 1.0}, "at 1 s (1 request, none of them measured)"),
-        (
-            {"requests": 5, "measured": 4, "ended": True},
-            "from 1 s on (5 requests, 4 of them measured, none succeeded after)",
-        ),
+        ([(1.0, 9.0, False)], "between 1 s and 9 s"),
+        ([(1.0, 1.0, False)], "at 1 s"),
+        ([(1.0, 9.0, True)], "from 1 s on, none succeeded after"),
+        ([(3.0, 9.0, True), (1.0, 4.0, False)], "between 1 s and 9 s"),
+        ([(None, None, False)], "at an unknown time"),
     ],
 )
-def test_errors_that_were_not_measured_are_told_apart(error: dict[str, Any], words: str) -> None:
+def test_errors_have_a_time(errors: list[tuple[float | None, float | None, bool]], words: str) -> None:
+    """That of all repetitions; that none succeeded after must be true of each."""
+    found = [dict(zip(("first_s", "last_s", "ended"), one, strict=True)) for one in errors]
+    assert when(found).replace("\u202f", " ") == words
+
+
+def test_errors_that_were_not_measured_are_told_apart(full: ReportData) -> None:
     """Those of warm-up and cooldown are no part of the error rate; an older run does not tell them apart."""
-    assert when({"first_s": 1.0, "last_s": 9.0, "ended": False} | error).replace("\u202f", " ") == words
+    kind = {"status": "http_error", "http_status": 503, "requests": 5, "first_s": 1.0, "last_s": 9.0, "ended": False}
+    errors = [[kind | {"measured": 2, "example": "a 1"}], [kind | {"example": "a 2"}, kind | {"example": "b"}], []]
+    facts = [one | {"errors": found} for one, found in zip(full.facts, errors, strict=True)]
+    (first, second, third) = errors_table(replace(full, facts=facts)).rows
+    assert [cell.text for cell in first[:4]] == ["http error 503", "f16 · sustained", "2", "3"]
+    assert [cell.text for cell in second[2:4]] == [cell.text for cell in third[2:4]] == ["5", "0"]
+
+
+def test_repetitions_are_counted_together(full: ReportData) -> None:
+    """Texts that differ in numbers only are of one kind."""
+    kind = {"status": "timeout", "http_status": None, "requests": 5, "measured": 4, "ended": False}
+    errors = [kind | {"first_s": 1.0, "last_s": 2.0, "example": f"port {number}"} for number in (1, 2)]
+    facts = [full.facts[0] | {"errors": errors}]
+    (row,) = errors_table(replace(full, facts=facts)).rows
+    assert [cell.text for cell in row[2:4]] == ["8", "2"]

@@ -125,7 +125,7 @@ def test_pages_say_how_often_they_could_not_be_read() -> None:
 
 def test_nothing_known_makes_no_table() -> None:
     """No rows, whatever is asked."""
-    makers = (*sections.RESULTS_OF_TRIAL, *sections.EVIDENCE_OF_TRIAL, checks.checks)
+    makers = (*sections.OF_TRIAL, checks.checks)
     assert not [make for make in makers if make({}).rows]
 
 

@@ -69,7 +69,7 @@ def test_figures_with_their_intervals(scored: ReportData) -> None:
     assert [cell.text for cell in first[:2]] == ["tiny · e · q4_0", "0.00219"]
     assert first[1].detail == "0.00209 to 0.00231"
     assert "97.3" in first[5].text
-    assert first[-1].text == "first differ at token 13 by a gap of 0.021 nats (medians); 2 of 8 never"
+    assert first[-1].text == "first differ at token 13 by a gap of 0.021 nats (medians); 2 of 8 do not differ"
 
 
 def test_what_is_within_the_noise_and_what_could_not_be_scored(scored: ReportData) -> None:

@@ -32,7 +32,7 @@ def test_a_mean_without_an_interval_says_why() -> None:
     first = streamed(60, 0, phase="warmup")
     varied = [streamed(i, 1000 + i * 1000, ttft_ms=100 + 7 * (i % 5)) for i in range(60)]
     several = data_of([first, *varied], start_s=1.0, end_s=61.0)
-    assert NO_INTERVAL not in [*requests(several).notes, *headline(several).notes]
+    assert NO_INTERVAL not in requests(several).notes
 
 
 def test_a_rate_without_an_interval_has_no_end_of_one() -> None:
@@ -43,7 +43,8 @@ def test_a_rate_without_an_interval_has_no_end_of_one() -> None:
     assert math.isnan(rate["low"])
     assert math.isnan(rate["high"])
     assert requests(data).rows[0][-1].note == 1
-    assert NO_INTERVAL in headline(data).notes
+    table = headline(data)
+    assert table.rows[0][table.head.index("output tok/s")].text.endswith("~")
 
 
 def test_a_load_whose_latencies_do_not_count_from_due_says_so() -> None:

@@ -137,21 +137,21 @@ def test_light_and_dark_differ(page: Page, files: dict[str, Path]) -> None:
 def test_a_click_sorts_and_the_third_restores(page: Page, files: dict[str, Path]) -> None:
     """By the number behind the text; up, down, and as it was. What is unknown stays last."""
     page.visit(files["full"])
-    written = column(page, RESULTS, 3)
-    button = f"{RESULTS} th:nth-child(4) button"
+    written = column(page, RESULTS, 6)
+    button = f"{RESULTS} th:nth-child(7) button"
     page.click(button)
-    up = column(page, RESULTS, 3)
-    values = page.value(f"[...document.querySelector('{RESULTS}').tBodies[0].rows].map(r => r.cells[3].dataset.value)")
+    up = column(page, RESULTS, 6)
+    values = page.value(f"[...document.querySelector('{RESULTS}').tBodies[0].rows].map(r => r.cells[6].dataset.value)")
     assert [float(value) for value in values if value] == sorted(float(value) for value in values if value)
-    assert page.value(f"document.querySelector('{RESULTS} th:nth-child(4)').ariaSort") == "ascending"
+    assert page.value(f"document.querySelector('{RESULTS} th:nth-child(7)').ariaSort") == "ascending"
     page.click(button)
-    down = column(page, RESULTS, 3)
+    down = column(page, RESULTS, 6)
     assert up != down
-    known = [text for text in up if not text.startswith("—")]
-    assert [text for text in down if not text.startswith("—")] == known[::-1]
+    known = [text for text in up if text]
+    assert [text for text in down if text] == known[::-1]
     assert up[len(known) :] == down[len(known) :]
     page.click(button)
-    assert column(page, RESULTS, 3) == written
+    assert column(page, RESULTS, 6) == written
 
 
 def test_the_keyboard_sorts(page: Page, files: dict[str, Path]) -> None:
@@ -167,17 +167,21 @@ def test_the_keyboard_sorts(page: Page, files: dict[str, Path]) -> None:
 def test_a_filter_hides_rows_and_says_how_many_are_left(page: Page, files: dict[str, Path]) -> None:
     """All words must be in a row, whatever their case; emptied, it shows everything again."""
     page.visit(files["full"])
-    everything = column(page, "#limits table", 1)
-    page.value("document.querySelector('#limits .filter input').focus()")
-    page.type("Q4 ttft")
-    assert 0 < len(column(page, "#limits table", 1)) < len(everything)
-    assert all("q4" in text for text in column(page, "#limits table", 2))
-    said = "document.querySelector('#limits .filter output').textContent"
-    assert page.value(said) == f"{len(column(page, '#limits table', 1))} of {len(everything)} rows"
+    page.value("[...document.querySelectorAll('#trial-1 details')].at(-1).open = true")
+    metrics = "#trial-1 > details:last-of-type"
+    everything = column(page, f"{metrics} table", 0)
+    page.value(f"document.querySelector('{metrics} .filter input').focus()")
+    page.type("TTFT ms")
+    left = column(page, f"{metrics} table", 0)
+    assert 0 < len(left) < len(everything)
+    assert all("ttft" in text for text in left)
+    said = f"document.querySelector('{metrics} .filter output').textContent"
+    assert page.value(said) == f"{len(left)} of {len(everything)} rows"
     page.value(
-        "(f => { f.value = ''; f.dispatchEvent(new Event('input')); })(document.querySelector('#limits .filter input'))"
+        f"(f => {{ f.value = ''; f.dispatchEvent(new Event('input')); }})"
+        f"(document.querySelector('{metrics} .filter input'))"
     )
-    assert column(page, "#limits table", 1) == everything
+    assert column(page, f"{metrics} table", 0) == everything
 
 
 def test_tab_reaches_everything_in_order(page: Page, files: dict[str, Path]) -> None:

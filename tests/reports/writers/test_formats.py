@@ -13,12 +13,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import reports
-from reports import answer
 from reports.data import KEYS, ReportData
-from reports.writers import html, junit, markdown, summaries, terminal
+from reports.writers import html, junit, markdown, summaries
 from tests.fabricated import again
 
 
@@ -60,36 +58,6 @@ def test_html_is_as_agreed(full: ReportData, golden: Callable[[str, str], None])
     """The page without its pictures and its style."""
     page = re.sub(r"<svg.*?</svg>", "<svg/>", html.render(full), flags=re.DOTALL)
     golden("report.html", re.sub(r"<style>.*?</style>", "<style/>", page, flags=re.DOTALL))
-
-
-def test_terminal_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
-    """Without a terminal the summary is plain text."""
-    out = io.StringIO()
-    terminal.show(full, Console(file=out, width=140))
-    golden("terminal.txt", "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines()))
-    assert "\x1b" not in out.getvalue()
-
-
-@pytest.mark.parametrize("width", [70, 90, 105, 120, 140, 200])
-def test_no_word_of_the_results_is_broken(full: ReportData, width: int) -> None:
-    """Numbers, verdicts and names stand whole at any width; where they do not fit side by side, row by row."""
-    out = io.StringIO()
-    terminal.show(full, Console(file=out, width=width))
-    results = out.getvalue().partition("Limits")[0]
-    assert all(len(line) <= width for line in results.splitlines())
-    words = results.replace(",", " ").split()
-    for word in ("simulated", "sustained", "poor", "400.1", "12.0", "GiB"):
-        assert word in words
-
-
-def test_a_narrow_terminal_has_paragraphs(full: ReportData) -> None:
-    """Eighty columns are too few for the table of results: each trial is a line, no word is broken."""
-    out = io.StringIO()
-    terminal.show(full, Console(file=out, width=80))
-    text = out.getvalue()
-    assert "tiny · simulated · f16, sustained, good" in text
-    assert "TTFT p50, ms 80.0 · TTFT p95, ms 117" in text
-    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_everything_is_written(full: ReportData, tmp_path: Path) -> None:
@@ -156,10 +124,3 @@ def test_a_run_in_which_nothing_ran_has_a_report(full: ReportData, render: Calla
     empty = ReportData("nothing", manifest, full.summary.iloc[:0], definitions=full.definitions)
     text = render(empty)
     assert "simulated has no level q2" in text or render is summaries.as_csv or render is summaries.as_json
-
-
-@pytest.mark.parametrize(("status", "words"), [("failed", "the run failed"), ("interrupted", "interrupted")])
-def test_the_headline_says_how_a_run_ended(full: ReportData, status: str, words: str) -> None:
-    """In words, not by the name of its status."""
-    ended = replace(full, manifest=again(full.manifest, status=status))
-    assert f" · {words} · " in answer.headline(ended)

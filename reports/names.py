@@ -1,0 +1,60 @@
+"""Names: the shortest texts that tell the trials of a run apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from reports.data import KEYS, ReportData, keys_of, place
+from reports.format import dotted, joined
+
+MOST_NAMES = 4
+_OF_A_SWEEP = re.compile(r"(sustained|mixed)-(?P<what>rate|users)-(?P<number>[0-9.]+)")
+
+
+def differing(data: ReportData) -> list[int]:
+    """Return the numbers of the keys (model, engine, level, variant, load) in which trials of the run differ."""
+    known = {keys_of(cell, trial.load) for cell, trial in data.trials()}
+    return [number for number in range(len(KEYS)) if len({keys[number] for keys in known}) > 1]
+
+
+def load_names(data: ReportData) -> dict[str, str]:
+    """Return a short name of each load: "4/s" and "8 users" for those named after their rate or users."""
+    names = list(dict.fromkeys(trial.load for _, trial in data.trials()))
+    short = {name: _short(name) for name in names}
+    return short if len(set(short.values())) == len(names) else dict(zip(names, names, strict=True))
+
+
+def _short(name: str) -> str:
+    found = _OF_A_SWEEP.fullmatch(name)
+    if found is None:
+        return name
+    return f"{found['number']}/s" if found["what"] == "rate" else f"{found['number']} users"
+
+
+def namer(data: ReportData) -> Callable[[Sequence[str]], str]:
+    """Return a function that gives each trial the shortest name unique within the run."""
+    used, short = differing(data) or [len(KEYS) - 1], load_names(data)
+
+    def name(keys: Sequence[str]) -> str:
+        shown = (*keys[:-1], short.get(keys[-1], keys[-1]))
+        return dotted(shown[number] for number in used) or place(keys)
+
+    return name
+
+
+def noun(data: ReportData) -> str:
+    """Return the word for a row of the results: a load, or a trial where there are several configurations."""
+    return "trial" if any(number < len(KEYS) - 1 for number in differing(data)) else "load"
+
+
+def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
+    """Return each name once; of many the first few."""
+    known = [name for name in dict.fromkeys(names) if name]
+    return joined(known) if len(known) <= most else f"{', '.join(known[:most])} and {len(known) - most} more"
+
+
+def ended(text: str) -> str:
+    """Return a sentence with its point."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."

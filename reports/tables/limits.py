@@ -1,0 +1,150 @@
+"""Limits: one row each, with its worst case, those that are violated first."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.data import ReportData, keys_of_verdict
+from reports.format import THIN, UNKNOWN, amount, dotted
+from reports.labels import RESULTS
+from reports.names import namer
+from reports.tables import quality
+from reports.tables.base import TONES, Cell, Table, judgement, nan, sortable
+
+ORDER = ("fail", "invalid", "cannot_tell", "pass")
+SIGNS = {"fail": "✗", "invalid": "!", "cannot_tell": "?", "pass": "✓"}
+WORDS = {"error_rate": "errors", "attainment": "SLO met", "completed_rps": "requests/s"}
+LONGEST_PLACES = 36
+_SHAPE = re.compile(r"(?:(\S+)\.)?(\w+)(?: +(\w[\w.]*))? *(<=|>=|<|>) *(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """Limit of a run.
+
+    Attributes:
+        text: As people write it: "TTFT p95 <= 500 ms".
+        outcome: The worst.
+        worst: Verdict of the worst case; `place` names it, "" for the only one.
+        measured: Its number in the limit's unit, with "sure" or "likely".
+        others: Sign and names of the other cases, by outcome.
+    """
+
+    text: str
+    outcome: str
+    worst: Mapping[str, Any]
+    place: str
+    measured: str
+    others: tuple[tuple[str, str], ...]
+
+    @property
+    def why(self) -> str:
+        """Sentence of a limit without a result; "" where the number says it."""
+        return str(self.worst["sentence"]) if self.outcome in ("invalid", "cannot_tell") else ""
+
+
+def rows(data: ReportData) -> list[LimitRow]:
+    """Return one row per limit: violated ones first, then those without a result, then the others."""
+    units = {one["name"]: (one["show"], one["unit"]) for one in data.definitions}
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for verdict in data.verdicts:
+        found.setdefault(verdict["limit"], []).append(verdict)
+    name = namer(data)
+    made = [
+        _row(limit, verdicts, units.get(verdicts[0]["metric"], ("number", "")), name)
+        for limit, verdicts in found.items()
+    ]
+    return sorted(made, key=lambda one: ORDER.index(one.outcome))
+
+
+def _row(limit: str, verdicts: Sequence[Mapping[str, Any]], shown: tuple[str, str], name: Any) -> LimitRow:
+    largest = 1 if "<" in limit else -1
+    ordered = sorted(verdicts, key=lambda one: (ORDER.index(one["outcome"]), -largest * _worst_number(one, largest)))
+    worst, rest = ordered[0], ordered[1:]
+    places = [name(keys_of_verdict(one)).removesuffix(f" · {quality.LOAD}") for one in ordered]
+    measured = measured_of(worst, shown)
+    if all(one["outcome"] == "pass" and not one["value"] for one in ordered) and worst["metric"] == "error_rate":
+        measured, rest = f"0 of {sum(one['n'] for one in ordered)}", []
+    place = places[0] if rest else ""
+    others = tuple(_others(rest, places[1:] if rest else ()))
+    return LimitRow(in_words(limit, shown), worst["outcome"], worst, place, measured, others)
+
+
+def _worst_number(verdict: Mapping[str, Any], largest: int) -> float:
+    """Return the number to sort by; an unknown one is the worst."""
+    value = nan(verdict["value"])
+    return value if math.isfinite(value) else math.inf * largest
+
+
+def _others(rest: Sequence[Mapping[str, Any]], places: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for kind in ORDER:
+        names = list(dict.fromkeys(place for one, place in zip(rest, places, strict=True) if one["outcome"] == kind))
+        if names:
+            text = ", ".join(names)
+            yield kind, text if len(text) <= LONGEST_PLACES else f"{len(names)} others"
+
+
+def measured_of(verdict: Mapping[str, Any], shown: tuple[str, str]) -> str:
+    """Return the number of a verdict in the unit of its limit, with its certainty; "" if there is none."""
+    show, unit = shown
+    value, low = nan(verdict["value"]), nan(verdict["low"])
+    if math.isfinite(value):
+        text = _with_unit(value, show, unit)
+    elif math.isfinite(low):
+        text = f">{THIN}{_with_unit(low, show, unit)}"
+    else:
+        return ""
+    if verdict["metric"] == "error_rate" and math.isfinite(value):
+        text = f"{round(value * verdict['n'])} of {verdict['n']} ({text})"
+    if "base" in verdict["limit"] and verdict.get("ratio"):
+        text += f", {amount(verdict['ratio'])} * base"
+    return f"{text} ({verdict['certainty']})" if verdict.get("certainty") else text
+
+
+def _with_unit(value: float, show: str, unit: str) -> str:
+    text = amount(value, show=show)
+    return (
+        f"{text} {unit}" if show in ("time", "number") and unit not in ("count", "ratio") else text.replace(THIN, " ")
+    )
+
+
+def _bound(value: float, show: str, unit: str) -> str:
+    """Return a limit that was written without a unit."""
+    if show == "share":
+        return f"{value * 100:g} %"
+    if show == "bytes":
+        return _with_unit(value, show, unit)
+    return f"{value:g}" if unit in ("count", "ratio") else f"{value:g} {unit}"
+
+
+def in_words(limit: str, shown: tuple[str, str]) -> str:
+    """Return a limit with the names of the results table, and with its unit: "TTFT p95 <= 500 ms"."""
+    found = _SHAPE.fullmatch(limit.strip())
+    if found is None:
+        return limit
+    class_name, metric, statistic, operator, bound = found.groups()
+    over = next((one.over for one in RESULTS if one.metric == metric and one.show == "time"), "")
+    words = WORDS.get(metric) or over or metric
+    try:
+        bound = _bound(float(bound), *shown)
+    except ValueError:
+        bound = re.sub(r"(?<=\d)(?=[A-Za-z%])", " ", bound)
+    subject = " ".join(part for part in (words, statistic) if part)
+    return f"{f'{class_name}: ' if class_name else ''}{subject} {operator} {bound}"
+
+
+def limits(data: ReportData) -> Table:
+    """Return one row per limit, with its worst case and the other cases."""
+    lines = []
+    for row in rows(data):
+        others = dotted(f"{SIGNS[kind]} {names}" for kind, names in row.others)
+        value = Cell(row.measured or UNKNOWN, value=sortable(nan(row.worst["value"])))
+        about = Cell(row.text, about=row.worst["metric"])
+        tone = TONES.get(row.outcome, "bad")
+        verdict = Cell(judgement(row.outcome).text, tone=tone)
+        lines.append((verdict, about, Cell(row.place), value, Cell(others), Cell(row.why or row.worst["sentence"])))
+    return Table("Limits", ("verdict", "limit", "worst case", "measured", "other cases", "reason"), lines, texts=6)

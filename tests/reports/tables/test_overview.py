@@ -1,0 +1,152 @@
+"""The results table as plain data: signs, units, and which numbers stand in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.data import ReportData
+from reports.labels import Figure
+from reports.tables.overview import Overview, _number, overview, wide
+from tests.fabricated import again
+
+P95 = Figure("ttft", "TTFT", "p95", "ttft_ms", "p95", "time")
+SHARE = Figure("slo", "SLO", "met", "attainment", show="share")
+
+
+def texts(found: Overview, head: str, over: str = "") -> list[str]:
+    """The texts of a column."""
+    (number,) = (i for i, one in enumerate(found.figures) if one.head == head and over in ("", one.over))
+    return [line.cells[number].text for line in found.lines]
+
+
+def with_columns(data: ReportData, *columns: str) -> ReportData:
+    """The run as if the scenario had chosen columns."""
+    scenario = data.manifest.scenario | {"columns": list(columns)}
+    return replace(data, manifest=again(data.manifest, scenario=scenario))
+
+
+def row(value: float, low: float, high: float, n: int = 1000) -> dict[str, Any]:
+    """A row of the summary."""
+    return {"value": value, "low": low, "high": high, "n": n, "bound": "point"}
+
+
+@given(st.lists(st.floats(1e-3, 1e6), min_size=2, max_size=2))
+def test_the_order_of_printed_numbers_is_that_of_the_numbers(pair: list[float]) -> None:
+    """25.8 and 27.2 are not printed as 30 and 27."""
+    low, high = (float(_number(value, "time").replace("\u202f", "")) for value in sorted(pair))
+    assert low <= high
+
+
+@given(st.floats(1e-3, 1e6))
+def test_a_printed_number_has_two_digits_at_least(value: float) -> None:
+    """It is within half a percent of the number."""
+    assert float(_number(value, "time").replace("\u202f", "")) == pytest.approx(value, rel=0.0051)
+
+
+def test_a_share_below_one_is_not_printed_as_all() -> None:
+    """Nor is a number of nearly nothing printed as nothing."""
+    assert _number(0.99999, "share") == "99.9\u202f%"
+    assert _number(1.0, "share") == "100\u202f%"
+    assert _number(8e-5, "number") == "<0.00100"
+
+
+def test_an_interval_is_wide_if_it_is_open_or_larger_than_half_the_value() -> None:
+    """A share has an absolute width; p95 of nineteen requests has none of them beyond it."""
+    inf, nan = float("inf"), float("nan")
+    assert not wide(row(100, 90, 120), P95)
+    assert wide(row(100, 70, 130), P95)
+    assert wide(row(100, 90, inf), P95)
+    assert wide(row(100, nan, nan), P95)
+    assert wide(row(100, 99, 101, n=19), P95)
+    assert not wide(row(100, 99, 101, n=20), P95)
+    assert not wide(row(0.0, 0.0, 0.02), SHARE)
+    assert wide(row(0.0, 0.0, 0.2), SHARE)
+
+
+def test_a_caveat_marks_the_numbers_that_it_names(sweep: ReportData) -> None:
+    """A doubtful one has a star, one that is not reliable brackets; the others stay bare."""
+    found = overview(sweep)
+    assert texts(found, "tok/s", "output")[:2] == ["(40.0)", "80.1"]
+    assert texts(found, "p50", "TPOT")[0] == "(12.1)"
+    assert [text.endswith("*") for text in texts(found, "p95", "TTFT")] == [False, False, True, True]
+    assert [sign for sign, _ in found.foot] == ["~", "*", "( )"]
+
+
+def test_no_number_is_hidden_because_the_load_failed(full: ReportData) -> None:
+    """All of its row stand in brackets, but what no load can spoil."""
+    spoiled = [
+        one | {"verdict": "invalid", "reasons": [{"level": "invalid", "code": "errors"}]} for one in full.validity
+    ]
+    found = overview(replace(full, validity=spoiled))
+    assert texts(found, "p50", "TTFT")[0] == "(80.0)"
+    assert texts(found, "peak", "memory")[0] == "1.96\u202fGiB"
+    assert texts(found, "asked")[0] == "10.0"
+
+
+def test_what_is_asked_is_the_planned_rate(sweep: ReportData) -> None:
+    """Users who wait ask for none."""
+    assert texts(overview(sweep), "asked") == ["1.00", "2.00", "4.00", "8.00"]
+
+
+def test_users_have_a_column_of_their_own(single: ReportData, sweep: ReportData) -> None:
+    """Only where there are any."""
+    assert texts(overview(single), "users") == ["1"]
+    assert not [one for one in overview(single).figures if one.head == "asked"]
+    assert not [one for one in overview(sweep).figures if one.head == "users"]
+
+
+def test_the_head_of_a_latency_says_where_it_begins(sweep: ReportData) -> None:
+    """Where all loads have the same origin."""
+    found = overview(sweep)
+    units = {(one.over, one.head): unit for one, unit in zip(found.figures, found.units, strict=True)}
+    assert units["TTFT", "p95"] == "ms (from due)"
+    assert units["E2E", "p95"] == "ms"
+
+
+def test_several_origins_stand_in_the_foot(sweep: ReportData) -> None:
+    """With the loads that have them."""
+    facts = [one | {"origin": "from sent"} if number == 3 else one for number, one in enumerate(sweep.facts)]
+    found = overview(replace(sweep, facts=facts))
+    assert found.foot[-1] == ("TTFT, E2E", "count 1/s, 2/s and 4/s from due; 8/s from sent")
+    assert "ms (from due)" not in found.units
+
+
+def test_times_of_more_than_a_second_are_shown_in_seconds(sweep: ReportData) -> None:
+    """All of a group in one unit."""
+    summary = sweep.summary.copy()
+    times = summary["metric"] == "e2e_ms"
+    summary.loc[times, ["value", "low", "high"]] *= 10
+    found = overview(replace(sweep, summary=summary))
+    units = {(one.over, unit) for one, unit in zip(found.figures, found.units, strict=True)}
+    assert ("E2E", "s") in units
+    assert texts(found, "p50", "E2E")[0] == "5.48"
+
+
+def test_the_configurations_are_named_by_what_differs(full: ReportData, sweep: ReportData) -> None:
+    """A sweep of rates by its rates alone."""
+    assert overview(full).heads == ("quantization", "load")
+    assert overview(sweep).heads == ("load",)
+    assert [line.place for line in overview(sweep).lines] == [("1/s",), ("2/s",), ("4/s",), ("8/s",)]
+
+
+def test_a_line_has_the_worst_outcome_of_its_limits(full: ReportData) -> None:
+    """Or what became of a trial that is not complete."""
+    assert [line.mark.text for line in overview(full).lines] == ["", "", "✗", "failed"]
+
+
+def test_columns_are_chosen_by_family_metric_or_statistic(sweep: ReportData) -> None:
+    """In the order of the choice; a number that the table has no name for is shown by its metric."""
+    found = overview(with_columns(sweep, "ttft_ms p99", "tokens", "send_lag_ms p99", "nonsense"))
+    assert [one.key for one in found.figures] == [
+        ("ttft_ms", "p99"),
+        ("output_tokens_per_s", "value"),
+        ("input_tokens_per_s", "value"),
+        ("total_tokens_per_s", "value"),
+        ("send_lag_ms", "p99"),
+    ]
+    assert found.chosen
