@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.store.manifest import CellEntry
+from harness.cli.course import Course
+from harness.store.manifest import CellEntry, Manifest, TrialEntry
+from reports.data import ReportData
 from reports.format import amount, for_terminal
+from reports.tables.overview import Overview, overview
+from reports.writers.grid import grid, in_line
 
+if TYPE_CHECKING:
+    from harness.analysis.summary import Measures
+
+Now = Callable[[], datetime]
 SEPARATOR = " · "
-PLAIN_EVERY_S = 5.0
+PLAIN_EVERY_S = 30.0
+ROOM_BELOW = 10  # for heads, rules and the lines below the table
+MOST_LIVE = 20_000  # requests of a trial whose numbers are shown during the run: about 0.3 s of a core
 
 
 def how_far(event: Mapping[str, Any], elapsed_s: float) -> str:
@@ -44,11 +58,11 @@ def how_fast(event: Mapping[str, Any]) -> list[str]:
     completed, offered = event.get("completed_rps"), event.get("offered_rps")
     if completed is not None:
         parts.append(f"{_number(completed)}{'' if offered is None else f' of {_number(offered)}'} per s")
-    for name, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT")):
-        if event.get(name) is not None:
-            parts.append(f"{label} {_number(event[name])} ms")
+    known = [(label, event.get(name)) for name, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT"))]
+    medians = [f"{label} {_number(value)} ms" for label, value in known if value is not None]
+    parts += [f"p50 {', '.join(medians)}"] if medians else []
     if event.get("tokens_per_s"):
-        parts.append(f"{_number(event['tokens_per_s'])} tokens/s")
+        parts.append(f"{_number(event['tokens_per_s'])} tok/s")
     return parts
 
 
@@ -104,11 +118,20 @@ class SilentWatcher:
 
 
 class ConsoleWatcher:
-    """Watcher that shows a run on a console; a context manager, which clears the moving block at the end."""
+    """Watcher that shows a run on a console; a context manager, which clears the moving block at the end.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    On a terminal the results table grows by a line with each load, above the course of the run and the state of the
+    running trial. Elsewhere each finished load is a line with its numbers. Every plain line has the time of day.
+    """
+
+    def __init__(
+        self, console: Console, folder: Path | None = None, course: Course | None = None, now: Now = datetime.now
+    ) -> None:
+        self._console, self._now = console, now
         self._live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
+        self._results = LiveResults(folder)
+        self._course = course or Course({})
+        self._table: list[Text] = []
         self._prefix = ""
         self._trial_began_s = 0.0
         self._last_plain_s = 0.0
@@ -126,6 +149,7 @@ class ConsoleWatcher:
     def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
         self._prefix = f"[{number}/{total}] {cell.id.split('-', 1)[-1]}"
         self._show("preparing", at_once=True)
+        self._results.prepare()
 
     def event(self, cell: CellEntry, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -134,11 +158,12 @@ class ConsoleWatcher:
         elif kind == "started" and event["start"].get("first_request_ms") is None:
             load_s = event["start"]["load_s"]
             ready = "the server answers" if load_s is None else f"engine started in {load_s:.2f} s"
-            self._say(f"{self._prefix}: {ready}")
+            self._show(ready, at_once=True)
         elif kind == "trial_begun":
             self._trial_began_s, self._phase = time.monotonic(), ""
+            self._course.begins()
         elif kind == "progress":
-            self._progress(cell.trials[event["trial"]].load, event)
+            self._progress(cell, event)
         elif kind == "quality_progress":
             self._show(f"scoring: {event['done']}/{event['chunks']} chunks")
         elif kind == "notice":
@@ -147,25 +172,37 @@ class ConsoleWatcher:
             self._trial_began_s = time.monotonic()  # the trial begins once the last worker has come
             self._show(event["text"], at_once=True)
         elif kind == "trial_ended":
-            if self._live:
-                self._live.update(Text(""), refresh=True)
-            self._say(f"{self._prefix} {cell.trials[event['trial']].load}: {ending(event)}")
+            self._trial_ended(cell, event)
         elif kind == "stopped":
             self._say(f"{self._prefix}: interrupted before the next trial")
-        elif kind == "failed":
-            self._say(f"{self._prefix}: failed: {event['reason']}")
+        elif kind in ("failed", "skipped"):
+            self._course.drop(cell.id)
+            self._say(f"{self._prefix}: {kind}: {event['reason']}")
 
     def stopping(self, level: int) -> None:
         finishing = "stopping: finishing what is in flight (again to stop now); everything measured is saved"
         self._say(finishing if level == 1 else "stopping now; everything measured is saved")
 
-    def _progress(self, load: str, event: dict[str, Any]) -> None:
+    def _trial_ended(self, cell: CellEntry, event: dict[str, Any]) -> None:
+        """Add the trial to the table; say its numbers where there is none, and why it is not complete."""
+        trial = cell.trials[event["trial"]]
+        self._course.ends(cell.id, event["trial"])
+        numbers = self._results.add(cell, trial)
+        if self._live:
+            self._table = self._results.table(self._console.width, self._console.height - ROOM_BELOW)
+            self._block([])
+        if not self._live or event["status"] != "complete":
+            self._say(SEPARATOR.join([f"{self._prefix} {trial.load}: {ending(event)}", *numbers]))
+
+    def _progress(self, cell: CellEntry, event: dict[str, Any]) -> None:
         """Show the state of the running trial; in plain lines at once when its phase changes."""
-        far = how_far(event, time.monotonic() - self._trial_began_s)
+        elapsed_s, load = time.monotonic() - self._trial_began_s, cell.trials[event["trial"]].load
+        far = how_far(event, elapsed_s)
         lines = [SEPARATOR.join(parts) for parts in (how_fast(event), how_well(event), what_went_wrong(event)) if parts]
         if self._live:
             first = _fitted(f"{self._prefix}{SEPARATOR}{load}", f"{SEPARATOR}{far}", self._console.width)
-            self._live.update(Text("\n  ".join(map(for_terminal, (first, *lines))), no_wrap=True, overflow="ellipsis"))
+            left_s = self._course.left_s(cell.id, event["trial"], time_left_s(event, elapsed_s))
+            self._block([self._course.line(left_s), first, *(f"  {line}" for line in lines)])
             return
         changed, self._phase = event["phase"] != self._phase, event["phase"]
         self._show(f"{load}: {SEPARATOR.join([far, *lines])}", at_once=changed)
@@ -174,14 +211,69 @@ class ConsoleWatcher:
         """Show a line that the next one may replace."""
         line = f"{self._prefix}: {text}"
         if self._live:
-            self._live.update(Text(for_terminal(line), no_wrap=True, overflow="ellipsis"))
+            self._block([line])
         elif at_once or time.monotonic() - self._last_plain_s >= PLAIN_EVERY_S:
             self._last_plain_s = time.monotonic()
             self._say(line)
 
+    def _block(self, lines: Sequence[str]) -> None:
+        """Show the table and these lines below it in place of the moving block."""
+        if self._live:
+            below = [Text(for_terminal(line)) for line in lines]
+            block = Text("\n", no_wrap=True, overflow="ellipsis").join([*self._table, *below])
+            self._live.update(block, refresh=not lines)
+
     def _say(self, line: str) -> None:
         """Print a line that stays."""
-        self._console.print(Text(for_terminal(line)), soft_wrap=True)
+        stamp = "" if self._live else f"{self._now():%H:%M:%S} "
+        self._console.print(Text(stamp + for_terminal(line)), soft_wrap=True)
+
+
+class LiveResults:
+    """Results of the trials that have ended, derived from their records as at the end of the run."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._measures: list[Measures] = []
+        self._cells: dict[str, CellEntry] = {}
+
+    def prepare(self) -> None:
+        """Load the libraries, before any load is sent."""
+        if self._folder is not None:
+            importlib.import_module("harness.analysis.summary")
+            importlib.import_module("pandas")
+
+    def add(self, cell: CellEntry, trial: TrialEntry) -> list[str]:
+        """Take a trial that has ended; return its numbers, nothing for one without records or with very many."""
+        if self._folder is None or trial.client is None or not 0 < trial.client.recorded <= MOST_LIVE:
+            return []
+        from harness.analysis.reading import read
+        from harness.analysis.summary import measure
+        from harness.store.run import TrialData
+
+        try:
+            stored = TrialData(self._folder, cell, trial)
+            self._measures += measure(stored, read(stored), stored.samples())
+        except (OSError, ValueError) as error:
+            return [f"its numbers come at the end ({type(error).__name__})"]
+        self._cells[cell.id] = cell
+        found = self._overview()
+        name = next(line for line in reversed(found.lines) if line.keys == (*cell.keys, trial.load))
+        return in_line(found, name)
+
+    def table(self, width: int, height: int) -> list[Text]:
+        """Return the table of the ended trials, its last lines if there are many."""
+        if not self._measures:
+            return []
+        found = self._overview()
+        return grid(replace(found, lines=found.lines[-max(1, height) :]), width)
+
+    def _overview(self) -> Overview:
+        from harness.analysis.summary import tidy
+        from harness.metrics import definitions
+
+        manifest = Manifest(cells=list(self._cells.values()))
+        return overview(ReportData("", manifest, tidy(self._measures), definitions=definitions()))
 
 
 def ending(event: dict[str, Any]) -> str:
@@ -191,5 +283,5 @@ def ending(event: dict[str, Any]) -> str:
     sent = f"{recorded - unsent} of {recorded} requests were sent" if unsent else f"{recorded} requests"
     further = client.get("cooldown", 0)
     if further:
-        sent += f", {further} of them to keep the load up until the last measured one had ended"
+        sent += f" ({further} in the cooldown)"
     return f"{event['status']}, {sent}" + (f": {event['reason']}" if event["reason"] else "")

@@ -99,6 +99,7 @@ def measure(
     """
     from contextlib import nullcontext
 
+    from harness.cli.course import Course
     from harness.cli.progress import ConsoleWatcher, SilentWatcher
     from harness.run.lock import machine_to_ourselves
     from harness.run.run import execute, go_on
@@ -109,7 +110,8 @@ def measure(
     for line in (*check_servers(planned), *(() if quiet else foretold(planned))):
         say(line)
     lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
-    with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:
+    shown = nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console(), folder, Course.of(planned))
+    with lock, shown as watcher:
         if stored:
             go_on(folder, watcher, command=command_line(), locust=locust)
         else:

@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from harness.cli import app, progress
-from harness.cli.progress import ConsoleWatcher, ending
+from harness.cli.progress import ConsoleWatcher, LiveResults, ending
+from harness.records import record_schema, sample_schema, to_columns
 from harness.store.manifest import CellEntry, TrialEntry
-from tests.command import environment, manifest
+from tests.command import environment
+from tests.fabricated import again, cell_entry, streamed, trial_entry
 
 CELL = CellEntry(
     id="003-llama-160m-llama-cpp-server-q4_k_m-a-variant-with-a-long-name",
@@ -51,9 +55,10 @@ workload: {prompt_tokens: 8, output_tokens: 4}
 load: [{kind: sustained, rate: 20, requests: 30}]
 """
 SEEN_ON_THE_WAY = (
-    r"\d+ requests · \d+(\.\d)? of \d+(\.\d)? per s · TTFT [\d.]+ ms · TPOT [\d.]+ ms",
+    r"\d+ requests · \d+(\.\d)? of \d+(\.\d)? per s · p50 TTFT [\d.]+ ms, TPOT [\d.]+ ms",
     r"no errors · generator lag [\d.]+ ms",
     r"measure, \d+ s left",
+    r"0 of 1 loads · 0:\d\d left",
 )
 
 
@@ -93,18 +98,19 @@ def test_a_block_of_short_lines_fits_a_terminal() -> None:
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", shown(AT_WORK, terminal=True))]
     assert max(map(len, lines)) <= 80
     assert any(re.fullmatch(r"\[3/24\] llama-.*… ?.*n_workload · measure, 17 s left", line) for line in lines), lines
-    assert "  34/120 requests · 1.9 of 2.0 per s · TTFT 14 ms · TPOT 0.81 ms · 57 tokens/s" in lines
+    assert "  34/120 requests · 1.9 of 2.0 per s · p50 TTFT 14 ms, TPOT 0.81 ms · 57 tok/s" in lines
     assert "  generator lag 0.41 ms · engine 105 MiB · GPU 2.10 GiB of 140 GiB" in lines
     assert "  3 failed, last: HTTP 503" in lines
 
 
 def test_without_a_terminal_plain_lines_say_the_same_when_the_phase_changes() -> None:
-    """One line with everything for each phase; what comes within five seconds of it is left out; no control codes."""
+    """One line for each phase, with the time of day; what comes soon after it is left out; no control codes."""
     text = shown(BARE, AT_WORK, AT_WORK | {"done": 35}, terminal=False)
     lines = text.splitlines()
     assert [line.split(": ")[-1] for line in lines[:2]] == ["preparing", "warmup · 0 requests · no errors"]
     assert len(lines) == 3
-    assert "measure, 17 s left · 34/120 requests · 1.9 of 2.0 per s · TTFT 14 ms" in lines[2]
+    assert "measure, 17 s left · 34/120 requests · 1.9 of 2.0 per s · p50 TTFT 14 ms" in lines[2]
+    assert all(re.match(r"\d\d:\d\d:\d\d \[3/24\] ", line) for line in lines)
     assert "\x1b" not in text
 
 
@@ -176,13 +182,10 @@ def test_a_real_run_at_a_terminal_shows_and_clears_its_block(tmp_path: Path) -> 
     assert code in (0, 4)  # a busy machine makes the generator lag, which is another test's matter
     for pattern in SEEN_ON_THE_WAY:
         assert re.search(pattern, plain(text))
-    ended = re.search(r"\[1/1\] simulated sustained: complete, (\d+) requests", plain(text))
-    assert ended is not None
-    (trial,) = manifest(tmp_path / "run")["cells"][0]["trials"]
-    assert int(ended[1]) == trial["client"]["recorded"] >= 30  # with those that followed while these were served
+    table = plain(text)[plain(text).rindex("TTFT ms") :]
+    assert re.search(r"sustained +20\.0 +[\d.]+", table), table
     left = left_on_screen(text)
-    assert left[-1].startswith("[1/1] simulated sustained: complete"), left
-    assert not [line for line in left if "generator lag" in line or "preparing" in line]
+    assert not [line for line in left if "generator lag" in line or "preparing" in line or "TTFT" in line], left
     (tmp_path / "again").mkdir()
     assert run_at_a_terminal(tmp_path / "again", "--quiet")[1] == ""
 
@@ -194,5 +197,26 @@ def test_requests_that_were_never_sent_are_not_counted_as_sent() -> None:
     whole = {"status": "complete", "reason": None, "client": {"recorded": 220, "not_sent": 0}}
     assert ending(whole) == "complete, 220 requests"
     client = {"recorded": 130, "not_sent": 0, "cooldown": 30}
-    told = "complete, 130 requests, 30 of them to keep the load up until the last measured one had ended"
-    assert ending({"status": "complete", "reason": None, "client": client}) == told
+    assert ending({"status": "complete", "reason": None, "client": client}) == (
+        "complete, 130 requests (30 in the cooldown)"
+    )
+
+
+def test_without_a_terminal_an_ended_load_is_a_line_with_its_numbers(tmp_path: Path) -> None:
+    """They are those of the report, derived from the records; a load without records has none."""
+    records = [streamed(i, i * 100.0, ttft_ms=80.0 + i % 7) for i in range(100)]
+    trial = again(trial_entry(), client={"recorded": len(records), "not_sent": 0})
+    cell = again(cell_entry(), trials=[trial])
+    folder = tmp_path / trial.path
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table(to_columns(records), schema=record_schema()), folder / "records.parquet")
+    pq.write_table(
+        pa.table({name: [] for name in sample_schema().names}, schema=sample_schema()),
+        folder.parent / "samples.parquet",
+    )
+    found = LiveResults(tmp_path)
+    numbers = found.add(cell, trial)
+    assert next(text for text in numbers if text.startswith("TTFT")).startswith("TTFT p50 83.0 p95 ")
+    assert found.add(cell, again(trial, client={"recorded": 0})) == []
+    assert len(found.table(100, 10)) == 5
+    assert LiveResults(None).add(cell, trial) == []
