@@ -73,7 +73,7 @@ def test_the_log_lies_between_what_the_client_sees(program: Path, tmp_path: Path
     with truth_server(program, log, {"ttft_ms": 20, "itl_ms": 2}) as server:
         seen = [asked(server.port)[2] for _ in range(3)]
         asked(server.port, path="/v1/completions?other")
-        assert server.await_load()
+        assert server.await_load(20)
     rows = np.loadtxt(log, ndmin=2)
     assert len(rows) == 3
     for (sent_ns, end_ns), (came, first, last, tokens, status) in zip(seen, rows, strict=True):

@@ -86,12 +86,14 @@ def _once_under_load(server: TruthServer, then: Callable[[Run], None], stack: Ex
     """Return what waits for the load to begin, acts, and ends what it started when the load is over."""
 
     def act(run: Run) -> None:
-        if server.await_load():
-            then(run)
-            try:
-                run.wait(HARD_S)
-            except subprocess.TimeoutExpired:
-                stack.pop_all().close()
+        while not server.await_load(timeout_s=1):
+            if run.poll() is not None:
+                return
+        then(run)
+        try:
+            run.wait(HARD_S)
+        except subprocess.TimeoutExpired:
+            stack.pop_all().close()
 
     return act
 

@@ -20,7 +20,7 @@ from benchmarks.battery.outcome import Outcome, outcome_of
 from benchmarks.battery.server import truth_server
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 180
+LIMIT_S = 900  # with the wait for other runs on this machine
 
 
 def play(case: Case, program: Path, folder: Path, number: int) -> Outcome:
@@ -32,7 +32,7 @@ def play(case: Case, program: Path, folder: Path, number: int) -> Outcome:
         if case.simulated is None:
             server = stack.enter_context(truth_server(program, log, {**case.server, "seed": number}))
         scenario.write_text(case.scenario(server.port if server else 0) + f"seed: {number}\n")
-        options = ["--out", str(run), "--quiet", "--format", "json,csv", "--wait", "120s"]
+        options = ["--out", str(run), "--quiet", "--format", "json,csv", "--wait", "10m"]
         command = [sys.executable, "-m", "harness.cli.main", "run", str(scenario), *options]
         command, then = stack.enter_context(hardship(case.hardship, command, server))
         output = stack.enter_context((folder / f"{name}.log").open("w"))

@@ -27,8 +27,8 @@ class TruthServer:
     log: Path
     process: subprocess.Popen[bytes]
 
-    def await_load(self, timeout_s: float = 60) -> bool:
-        """Wait until the load has begun. False if it does not."""
+    def await_load(self, timeout_s: float) -> bool:
+        """Wait until the load has begun. False if it has not by then."""
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], timeout_s)
         return bool(ready) and self.process.stdout.readline() == b"began\n"
