@@ -69,7 +69,8 @@ class FirstTokens:
 
     shown: Floats  # from where ttft_ms counts
     from_sent: Floats  # without the load generator's lag
-    earliest: Floats  # from sent, if the first token came as early as it may have
+    earliest: Floats  # the same, if the first token came as early as it may have
+    least: Floats  # the same without the time in which the server accepted it: a late load generator measures that, too
 
     @classmethod
     def of(cls, rows: Columns, reads: FirstReads, tpot_ms: float) -> FirstTokens:
@@ -80,7 +81,9 @@ class FirstTokens:
         from_sent = shown - late_start_ns(rows)[seen] / NS_PER_MS
         reads = reads.where(seen)
         before = np.where(reads.late, (reads.together - 1) * np.nan_to_num(tpot_ms), 0.0)
-        return cls(shown, from_sent, np.maximum(from_sent - before, 0.0))
+        accepting = np.where(rows.closed, 0.0, np.nan_to_num(rows.times["accepting"]))[seen] / NS_PER_MS
+        earliest = np.maximum(from_sent - before, 0.0)
+        return cls(shown, from_sent, earliest, np.maximum(earliest - accepting, 0.0))
 
 
 def corrected_tpot(rows: Columns, reads: FirstReads, tpot: Floats, tpot_ms: float) -> Floats:

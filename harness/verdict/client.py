@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeGuard
 
@@ -122,6 +122,7 @@ class Client:
         late, read = self._split(self._effects())
         level = self._load_moved()
         effects, size = self.tolerance.largest(late)
+        effects = tuple(map(self._widened, effects))
         if effects or level is Level.INVALID:
             yield self._sent_late(effects, size, worst(level, Level.WARN))
         effects, size = self.tolerance.largest(read)
@@ -142,6 +143,14 @@ class Client:
         known = np.isfinite(self.tpot)
         corrected = corrected_tpot(self.rows, self.reads, self.tpot, self.typical_tpot_ms)
         return found + [(one, False) for one in effects_on("tpot_ms", self.tpot[known], corrected[known])]
+
+    def _widened(self, effect: Effect) -> Effect:
+        """Return an effect of sending late whose lower end leaves out the server's time to accept the request."""
+        if effect.metric != "ttft_ms":
+            return effect
+        return replace(
+            effect, low=min(effect.low, quantile(self.first_tokens.least, float(effect.statistic[1:]) / 100))
+        )
 
     def _mainly_sent_late(self, effect: Effect) -> bool:
         p = float(effect.statistic[1:]) / 100
