@@ -34,7 +34,7 @@ def written(folder: Path, text: str) -> Path:
     [
         ("load: [{kind: sessions, rate: [1, 2], sessions: 3}]", "2:8: load.0: needs `turns`, such as `turns: 3`, here or in `workload`"),
         ("load: [{kind: sessions, turns: 2, sessions: 3}]", "2:8: load.0.rate: is missing; write it, such as `rate: 0.5`"),
-        ("load: [{kind: sessions, turns: 2, rate: 1, requests: 3}]", "2:8: load.0: needs `duration` or `sessions`"),
+        ("load: [{kind: sessions, turns: 2, rate: 1, requests: 3}]", "2:44: load.0.requests: unknown key; write `sessions`, the number of conversations, or `duration`"),
         (f"workload: {{turns: 2}}\nload: [{USERS}, {{kind: sustained, rate: 1, requests: 3}}]", "3:50: load.1: `workload.turns` needs users who wait for replies, and a `sustained` at a rate has none; write `users`, `kind: single_user` or `kind: sessions`"),
         (f"workload: {{think_time: 1s}}\nload: [{USERS}]", "2:12: workload.think_time: applies between the turns of a conversation; add `turns`, or write `think_time` in the load"),
         ("workload: {repeat: 0.5}\nload: [{kind: sessions, turns: 2, rate: 1, sessions: 3}]", "2:12: workload.repeat: cannot be combined with `kind: sessions`, where every turn has another history; leave it out"),
