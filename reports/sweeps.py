@@ -45,10 +45,12 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        """Number as in the tables: "53.4 [52.1, 55.0]", "> 53.4", in brackets if its data is poor."""
+        """Number as in the tables: "53.4 [52.1, 55.0]", "53.4~" if open, "> 53.4", in brackets if its data is poor."""
         shown = f"> {amount(self.value)}" if self.censored else amount(self.value)
-        if math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high:
+        if self.low < self.high:
             shown += f" [{amount(self.low)}, {amount(self.high)}]"
+        elif self.wide and not self.censored:
+            shown += "~"
         return f"({shown})" if self.poor else shown
 
     def inverted(self, factor: float) -> Estimate:

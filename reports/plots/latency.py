@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 NO_INTERVAL = "too few requests for an interval"
 COMPARED = ("ttft_ms", "e2e_ms")
 LOWEST = 0.01
+MOST_LOADS = 24
 MAX_LABEL = 48
 LEAST_LENGTH_RATIO = 1.2
 READING = "Further left is faster; a flat end at the top is a slow tail. Bands are 95 % intervals."
@@ -112,6 +114,8 @@ def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
 def of_loads(data: ReportData) -> list[Plot]:
     """Return TTFT and E2E of each load that several configurations had, one curve each, their repetitions together.
 
+    Of more than MOST_LOADS the first ones; every trial has its own picture, too.
+
     The pictures of a metric share their axes. A configuration has one colour in all of them; poor data is grey.
     """
     places = {keys: place for place, keys in enumerate(names_of(data))}
@@ -129,7 +133,8 @@ def _of_loads(data: ReportData, metric: str, places: Mapping[tuple[str, ...], in
             label = shortened_inside(names[keys], MAX_LABEL)
             curve = Curve.of(f"({label})" if poor else label, own, poor=poor)
             by_load.setdefault(load.keys[-1], {})[places[keys]] = curve
-    shared = {load: curves for load, curves in by_load.items() if len(curves) > 1}
+    several = ((load, curves) for load, curves in by_load.items() if len(curves) > 1)
+    shared = dict(islice(several, MOST_LOADS))
     every = [curve for curves in shared.values() for curve in curves.values()]
     label = LATENCIES[metric]
     for under, curves in shared.items():

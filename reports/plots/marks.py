@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 # At least 3:1 on white and on the dark page; any two differ for every kind of colour blindness
 COLOURS = ("#0096e1", "#e10f69", "#c38700", "#870fff", "#69691e", "#b41e96", "#3c5ad2", "#b487a5")
-SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
+SHAPES = ("o", "s", "D", "P", "X", "h", "p", "d")
 DASHES: tuple[Any, ...] = ("-", (0, (7, 3)), (0, (2, 2.5)), (0, (8, 3, 2, 3)))
 DASHED, DOTTED = DASHES[1], DASHES[2]
 MUTED = "#7a7f87"

@@ -78,7 +78,7 @@ def test_wide_is_open_or_more_than_half_of_the_value(low: float, high: float, wi
 def test_a_number_is_written_as_in_the_tables() -> None:
     """With its interval, as a bound if requests never ended, in brackets if its data is poor."""
     assert Estimate(53.4, 52.1, 55.0).text == "53.4 [52.1, 55.0]"
-    assert Estimate(53.4, math.nan, 55.0).text == "53.4"
+    assert Estimate(53.4, math.nan, 55.0).text == "53.4~"
     assert Estimate(400.0, 400.0, math.nan, censored=True).text == "> 400"
     assert Estimate(53.4, 52.1, 55.0, poor="late").text == "(53.4 [52.1, 55.0])"
     speed = Estimate(20.0, 10.0, 25.0).inverted(1000.0)
