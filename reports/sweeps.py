@@ -121,7 +121,7 @@ def loads_of(data: ReportData) -> list[Load]:
         estimates = {key: _estimate(data, keys, row) for key, row in rows.items()}
         known = {key: one for key, one in estimates.items() if math.isfinite(one.value)}
         if known:
-            found.append(_load(data, keys, *trials[0], known))
+            found.append(_load(keys, *trials[0], known))
     times = Counter((load.keys[:-1], load.name) for load in found if load.trial.kind != SINGLE)
     others = (times[load.keys[:-1], load.name] - (load.trial.kind != SINGLE) for load in found)
     return [_apart(load) if other else load for load, other in zip(found, others, strict=True)]
@@ -183,11 +183,7 @@ def limits_of(load: Load, metric: str, statistic: str) -> dict[float, str]:
 
 
 def _load(
-    data: ReportData,
-    keys: tuple[str, ...],
-    cell: CellEntry,
-    trial: TrialEntry,
-    estimates: Mapping[tuple[str, str], Estimate],
+    keys: tuple[str, ...], cell: CellEntry, trial: TrialEntry, estimates: Mapping[tuple[str, str], Estimate]
 ) -> Load:
     users = 1 if trial.kind == SINGLE else trial.users
     kind = "sustained" if trial.kind == SINGLE else trial.kind  # it is a closed loop of one
@@ -195,18 +191,9 @@ def _load(
     if kind in _SWEPT and users is not None:
         return Load(keys, f"{users} user{'s' * (users != 1)}", USERS, kind, float(users), cell, trial, estimates)
     if kind in _SWEPT and trial.loop == "open" and offered is not None:
-        rate = _asked(data, cell, trial) or offered.value
+        rate = float(getattr(trial, "rate", None) or offered.value)  # runs of older versions do not store it
         return Load(keys, f"{rate:.3g}/s", RATE, kind, rate, cell, trial, estimates)
     return Load(keys, keys[-1], "", kind, math.nan, cell, trial, estimates)
-
-
-def _asked(data: ReportData, cell: CellEntry, trial: TrialEntry) -> float | None:
-    """Return the rate that the scenario asks for, None if it does not say one."""
-    scenario: dict[str, Any] = data.manifest.scenario
-    own = [one for one in scenario.get("engines", ()) if one.get("engine") == cell.engine and one.get("load")]
-    loads = own[0]["load"] if len(own) == 1 else () if own else scenario.get("load", ())
-    rate = loads[trial.index].get("rate") if trial.index < len(loads) else None
-    return float(rate) if isinstance(rate, int | float) else None
 
 
 def _estimate(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any]) -> Estimate:
