@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 
 SCALAR = "value"
+PER = "most per "
+"""Beginning of the statistic of a count per time; a duration follows."""
 STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean", "min")
 
 
@@ -48,6 +50,7 @@ class Metric:
         queues: True if queueing increases it. The queue guard then caps its effective sample size.
         counts_tokens: True if its source is the token counts, False if it is the clock.
         same_from_sent: True if it is the same from any start. Limits may then add `_service`.
+        per_time: True if only limits ask for it, as a count per time: `errors <= 10 per 5m`.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Metric:
     queues: bool = False
     counts_tokens: bool = False
     same_from_sent: bool = False
+    per_time: bool = False
     needs: tuple[Need, ...] = ()
 
     @property
@@ -320,6 +324,21 @@ _RATES = (
         counts_tokens=True,
     ),
 )
+_PER_TIME = (
+    Metric(
+        "errors",
+        "count",
+        "Most failures of measured requests (see error_rate) in any stretch of that time.",
+        per_time=True,
+    ),
+    Metric("timeouts", "count", "Most time-outs of measured requests in any stretch of that time.", per_time=True),
+    Metric(
+        "out_of_memory",
+        "count",
+        "Most failures of measured requests in any stretch of that time whose error says that memory ran out.",
+        per_time=True,
+    ),
+)
 _QUALITY = (
     Metric(
         "kl_mean",
@@ -367,8 +386,10 @@ QUALITY = tuple(metric.name for metric in _QUALITY)
 """Names of the metrics of a cell, which belong to none of its loads."""
 METRICS = {
     metric.name: metric
-    for metric in (*_LATENCIES, *_RATES, *START_AND_MEMORY, *ENERGY, *SERVER_PAGE, *_QUALITY, *_NOT_YET)
+    for metric in (*_LATENCIES, *_RATES, *_PER_TIME, *START_AND_MEMORY, *ENERGY, *SERVER_PAGE, *_QUALITY, *_NOT_YET)
 }
+OF_CLASSES = frozenset(metric.name for metric in (*_LATENCIES, *_RATES, *_PER_TIME))
+"""Names of the metrics that each class of traffic has, too."""
 _FROM_SENT = {
     name: f"{name.removesuffix('_ms')}_service_ms"
     for name, metric in METRICS.items()
@@ -427,6 +448,7 @@ def markdown() -> str:
     groups = (
         ("Distributions (`p50`, `p90`, `p95`, `p99`, `max`, `mean`, `min`)", _LATENCIES),
         ("Rates and shares", _RATES),
+        ("Counts per time, for limits: `errors <= 10 per 5m`", _PER_TIME),
         ("Start and memory", START_AND_MEMORY),
         ("Energy", ENERGY),
         ("Reported by the server's metrics page", SERVER_PAGE),

@@ -11,6 +11,7 @@ Format history (`FORMAT_VERSION` is written into every manifest; a change of a c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -28,6 +29,12 @@ TOO_LATE = "this client came to send it only after its time-out"
 """Beginning of the `error` of a planned request that was not sent because the load generator was late."""
 EXHAUSTED = ("Too many open files", "Cannot assign requested address", "No buffer space available")
 """Parts of an `error` of this machine: it had no connection left. The server is not the cause."""
+OUT_OF_MEMORY = re.compile(
+    r"out.of.memory|\boom\b|bad_alloc|memoryerror|(cannot|can't|could not|failed to|unable to) allocate|"
+    r"(insufficient|not enough) (gpu |system |device )?memory",
+    re.IGNORECASE,
+)
+"""Words of an `error` of a server whose memory ran out."""
 
 
 def exhausted(error: str | None) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from harness.analysis.chunks import ChunkLists, PerRequest
 from harness.analysis.distributions import CountedGaps
 from harness.analysis.stats import Flags, Floats, Ints
-from harness.records import CENSORED, Loop, Phase, Status, TokenSource
+from harness.records import CENSORED, OUT_OF_MEMORY, Loop, Phase, Status, TokenSource
 from harness.store.categories import one_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Counted:
 class Columns:
     """The columns that metrics are made of, shape (n,) each; statuses, phases and names are texts."""
 
+    request: Ints  # number in the plan
     times: dict[str, Floats]  # `_ns` columns by their stem; `accepting` and `think` are lengths of time
     counts: dict[str, Floats]  # token counts, NaN unknown
     status: pd.Categorical
@@ -62,6 +63,7 @@ class Columns:
     lists: ChunkLists | None  # None if there are too many, or in a part of such a trial
     reported: dict[str, Floats]  # values that the server reports with each reply, by column, NaN where absent
     backend: pd.Categorical  # server that replied
+    out_of_memory: Flags  # the error says so
     counted: Counted | None = None  # results of the pass over chunks that were too many
 
     def __len__(self) -> int:
@@ -77,6 +79,7 @@ class Columns:
         by_itself = _present(reasons) & ~one_of(reasons, _CUT) & one_of(counted_by, [TokenSource.USAGE])
         cancelled = _present(records["planned_cancel_ns"]) | one_of(records["status"], [Status.CANCELLED])
         return cls(
+            request=records["request"].to_numpy(dtype=np.int64)[order],
             times={stem: numbers(records, f"{stem}_ns")[order] for stem in _TIMES},
             counts={name: numbers(records, name)[order] for name in _COUNTS},
             status=_texts(records["status"])[order],
@@ -92,6 +95,7 @@ class Columns:
             lists=lists,
             reported={name: numbers(records, name)[order] for name in REPORTED},
             backend=_texts(records["backend"])[order],
+            out_of_memory=_out_of_memory(records["error"])[order],
         )
 
     def where(self, rows: Flags, counted: Counted | None = None) -> Columns:
@@ -100,6 +104,8 @@ class Columns:
         flags = ("closed", "cached", "repeated", "planned_cancel", "ended_by_itself", "cut_by_length")
         return replace(
             self,
+            request=self.request[rows],
+            out_of_memory=self.out_of_memory[rows],
             times={stem: column[rows] for stem, column in self.times.items()},
             counts={name: column[rows] for name, column in self.counts.items()},
             each=self.each.where(rows),
@@ -188,6 +194,13 @@ def _texts(series: pd.Series[Any]) -> pd.Categorical:
     import pandas as pd
 
     return series.array if isinstance(series.array, pd.Categorical) else pd.Categorical(series)
+
+
+def _out_of_memory(errors: pd.Series[Any]) -> Flags:
+    texts = _texts(errors)
+    known = [OUT_OF_MEMORY.search(str(text)) is not None for text in texts.categories]
+    found: Flags = np.array([*known, False], dtype=np.bool_)[texts.codes]  # no text has the code -1
+    return found
 
 
 def _present(column: pd.Series[Any]) -> Flags:

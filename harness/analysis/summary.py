@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.analysis import stats
 from harness.analysis.columns import ALL, Columns
+from harness.analysis.counts import failure_times, most_of_runs
 from harness.analysis.distributions import Distribution, Pool
 from harness.analysis.effective import share_size
 from harness.analysis.latencies import distributions
@@ -20,12 +21,13 @@ from harness.analysis.samples import machine, server
 from harness.analysis.samples.energy import energy_readings, energy_sources
 from harness.analysis.samples.gauges import without_others_gpus
 from harness.analysis.samples.memory import memory_readings
-from harness.analysis.stats import LEVELS, Bound, Estimate, Flags
+from harness.analysis.stats import LEVELS, Bound, Estimate, Flags, Floats, Ints
 from harness.analysis.window import Window
-from harness.metrics import METRICS, SCALAR, STATISTICS
+from harness.metrics import METRICS, PER, SCALAR, STATISTICS
 from harness.scenario.limits import is_split
 from harness.store.categories import counts_of
 from harness.store.manifest import TrialEntry
+from harness.units import parse_duration_s
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +59,8 @@ class Measures:
     readings: dict[str, float | Estimate] = field(default_factory=dict)
     sensors: dict[str, str] = field(default_factory=dict)
     share_sizes: dict[str, float] = field(default_factory=dict)  # effective sample sizes of the shares
+    requests: Ints | None = None  # numbers of the measured requests, in due order
+    failures: dict[str, Floats] = field(default_factory=dict)  # when they failed, see `counts.failure_times`
 
 
 def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
@@ -146,6 +150,8 @@ def _measure_class(stored: StoredTrial, reading: Reading, columns: Columns, name
         rates=rates(columns, reading.window),
         shares=flags | good,
         share_sizes=_share_sizes(reading, rows, flags) | _share_sizes(reading, due_in_window, good),
+        requests=rows.request,
+        failures=failure_times(rows),
     )
 
 
@@ -207,6 +213,9 @@ def _estimates(group: Sequence[Measures], extra: Collection[tuple[str, str]]) ->
             pool = Pool([one.distributions[name] for one in group])
             wanted = dict.fromkeys((*STATISTICS, *(statistic for other, statistic in extra if other == name)))
             yield from ((name, statistic, pool.estimate(statistic)) for statistic in wanted)
+        elif metric.per_time:
+            wanted = dict.fromkeys(statistic for other, statistic in extra if other == name)
+            yield from ((name, statistic, _most(group, name, statistic)) for statistic in wanted)
         elif any(name in one.shares for one in group):
             yield name, SCALAR, _share(group, name)
         elif name == "goodput_rps":
@@ -215,6 +224,12 @@ def _estimates(group: Sequence[Measures], extra: Collection[tuple[str, str]]) ->
             yield name, SCALAR, _rate([one.rates[name] for one in group if name in one.rates])
         else:
             yield name, SCALAR, _reading(name, [one.readings[name] for one in group if name in one.readings])
+
+
+def _most(group: Sequence[Measures], name: str, statistic: str) -> Estimate:
+    runs, seconds = [one.failures for one in group], [one.window.seconds for one in group]
+    n = sum(len(one.shares["error_rate"]) for one in group)
+    return most_of_runs(runs, name, parse_duration_s(statistic.removeprefix(PER)), seconds, n)
 
 
 def _share(group: Sequence[Measures], name: str) -> Estimate:

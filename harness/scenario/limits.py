@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from harness.metrics import METRICS, Metric, find
+from harness.metrics import METRICS, OF_CLASSES, PER, Metric, find
 from harness.scenario.base import StrictModel, near
-from harness.units import PositiveMilliseconds, parse_bytes, parse_duration_s, parse_share
+from harness.units import PositiveMilliseconds, format_duration, parse_bytes, parse_duration_s, parse_share
 
 # Names of results by cache state, and prefix of those by backend, beside the scenario's classes.
 CACHE_CLASSES, BACKEND_CLASS = ("cached", "uncached", "repeated", "original"), "backend:"
@@ -19,10 +19,12 @@ RESERVED_CLASSES = ("all", "default")  # groups of requests in results; no class
 OPERATORS = ("<=", ">=", "<", ">")
 _SHAPE = re.compile(
     r"\s*(?:(?P<class_name>backend:[^\s<>=]+|[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
-    r"\s*(?P<op><=|>=|==|=<|=>|!=|<|>|=)\s*(?P<value>[^\s<>=]+(?: ?[A-Za-z%]+)?)\s*"
+    r"\s*(?P<op><=|>=|==|=<|=>|!=|<|>|=)\s*(?P<value>[^\s<>=*]+(?: ?[A-Za-z%/]+)?)"
+    r"(?:\s*\*\s*(?P<base>[^<>=*]*[^\s<>=*])|\s+per\s+(?P<per>[^\s<>=*]+))?\s*"
 )
 _STATISTIC = re.compile(r"mean|max|min|p[1-9][0-9]?(\.[0-9]{1,3})?")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_SCALES = {"W": {"m": 1e-3, "k": 1e3}, "J": {"k": 1e3, "M": 1e6}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,12 @@ class Limit:
 
     Attributes:
         class_name: Class of traffic; None for all requests.
-        statistic: "p95", "mean", "max" or "min"; None for a metric with a single value.
+        statistic: "p95", "mean", "max" or "min"; "most per 300s" of a count per time; None for a metric with a single
+            value.
         op: "<=", ">=", "<" or ">".
-        value: Bound in the metric's unit.
+        value: Bound in the metric's unit; a factor if there is a `base`.
         text: Limit as written in the scenario.
+        base: Variant whose value times the factor is the bound.
     """
 
     class_name: str | None
@@ -43,11 +47,12 @@ class Limit:
     op: str
     value: float
     text: str
+    base: str | None = None
 
     @property
-    def subject(self) -> tuple[str | None, str, str | None, str]:
-        """Bounded quantity and the direction of the bound."""
-        return self.class_name, self.metric, self.statistic, self.op[0]
+    def subject(self) -> tuple[str | None, ...]:
+        """Bounded quantity, the direction of the bound, and the variant that it refers to."""
+        return self.class_name, self.metric, self.statistic, self.op[0], self.base
 
 
 def parse_limit(text: str) -> Limit:
@@ -66,13 +71,35 @@ def parse_limit(text: str) -> Limit:
         raise ValueError(_unknown_metric(name, match["statistic"], bound))
     if op not in OPERATORS:
         raise ValueError(f"`{op}` cannot be used in a limit; write one of {', '.join(OPERATORS)}")
-    statistic = _statistic(metric, name, match["statistic"], bound)
-    return Limit(match["class_name"], name, statistic, op, _value(metric, name, match["value"]), " ".join(text.split()))
+    if metric.per_time or match["per"]:
+        statistic: str | None = _per_time(metric, name, match["statistic"], match["per"], bound)
+    else:
+        statistic = _statistic(metric, name, match["statistic"], bound)
+    base = match["base"]
+    value = _value(metric, name, match["value"]) if base is None else _factor(match["value"], base)
+    return Limit(match["class_name"], name, statistic, op, value, " ".join(text.split()), base)
 
 
 def _checked_limit(text: str) -> str:
-    parse_limit(text)
+    if why := _never_known(parse_limit(text)):
+        raise ValueError(why)
     return text
+
+
+def _never_known(limit: Limit) -> str | None:
+    """Return why a well-formed limit cannot hold, or cannot be known, with the fix; None if it can."""
+    metric = find(limit.metric)
+    assert metric is not None
+    if metric.unmeasured:
+        return f"`{limit.metric}` is not measured: {metric.unmeasured}; leave the limit out"
+    if limit.class_name and metric.name not in OF_CLASSES:
+        return f"`{limit.metric}` is not measured per class; leave `{limit.class_name}.` out"
+    if limit.value < 0:
+        return f"`{limit.metric}` is never negative; write a bound of at least 0"
+    if metric.unit == "share" and limit.base is None and limit.value > 1:
+        percent = f"{limit.value:g}%" if limit.value <= 100 else "5%" if limit.op[0] == "<" else "95%"
+        return f"`{limit.metric}` is a share of at most 1; write `{limit.metric} {limit.op} {percent}`"
+    return None
 
 
 LimitText = Annotated[str, AfterValidator(_checked_limit)]
@@ -104,8 +131,31 @@ def _statistic(metric: Metric, name: str, statistic: str | None, bound: str) -> 
     if statistic is None:
         raise ValueError(f"`{name}` needs a statistic; write for example `{name} p95 {bound}`")
     if not _STATISTIC.fullmatch(statistic):
-        raise ValueError(f"unknown statistic `{statistic}`; write p1 to p99.9, mean, max or min")
+        raise ValueError(f"unknown statistic `{statistic}`; write p1 to p99.999, mean, max or min")
     return statistic
+
+
+def _per_time(metric: Metric, name: str, statistic: str | None, per: str | None, bound: str) -> str:
+    """Return the statistic of a count per time."""
+    if not metric.per_time:
+        known = ", ".join(f"`{one.name}`" for one in METRICS.values() if one.per_time)
+        raise ValueError(f"`per` applies to counts only: {known}; write `{name}` without `per {per}`")
+    if per is None or statistic is not None:
+        raise ValueError(f"`{name}` is counted per time; write `{name} {bound} per {per or '5m'}`")
+    seconds = parse_duration_s(per)
+    if seconds <= 0:
+        raise ValueError(f"`per {per}` has no length; write for example `per 5m`")
+    return f"{PER}{format_duration(seconds)}"
+
+
+def _factor(text: str, base: str) -> float:
+    """Return the factor of a limit against a variant."""
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if text.endswith("%"):
+        return parse_share(text)
+    example = f"{base} * {text}" if _NUMBER.fullmatch(base) else f"1.1 * {base}"
+    raise ValueError(f"`{text}` is no factor; write a number before the variant, such as `{example}`")
 
 
 def _value(metric: Metric, name: str, text: str) -> float:
@@ -116,9 +166,25 @@ def _value(metric: Metric, name: str, text: str) -> float:
         return parse_duration_s(text) * (1000 if metric.unit == "ms" else 1)
     if metric.unit == "bytes":
         return float(parse_bytes(text))
-    if text.endswith("%"):
-        return parse_share(text)
-    raise ValueError(f"{text!r} is not a number; write `{name}` with a number without a unit")
+    if metric.unit in ("share", "ratio"):
+        if text.endswith("%"):
+            return parse_share(text)
+        raise ValueError(f"{text!r} is not a number; write `{name}` with a number without a unit")
+    number = _in_unit(metric.unit, text)
+    if number is None:
+        raise ValueError(f"{text!r} is not a number of {metric.unit}; write `{name}` with a number without a unit")
+    return number
+
+
+def _in_unit(unit: str, text: str) -> float | None:
+    """Return the number before a unit: `300W`, `5kJ`, `100/s` or `100 tokens/s`; None if it is another unit."""
+    number = _NUMBER.match(text)
+    if number is None:
+        return None
+    written = text[number.end() :].strip()
+    scales = {unit: 1.0, unit[unit.find("/") :]: 1.0} if "/" in unit else {unit: 1.0}
+    scales |= {f"{prefix}{unit}": scale for prefix, scale in _SCALES.get(unit, {}).items()}
+    return float(number[0]) * scales[written] if written in scales else None
 
 
 class Slo(StrictModel):

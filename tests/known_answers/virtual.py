@@ -58,7 +58,9 @@ SCENARIO: dict[str, Any] = {
         block(
             "failures",
             [[*QUICK]] * 7 + [SLOW, FAILING, HANGING],
-            CONSTANT | {"rate": 10, "warmup": "10s", "duration": "20s", "timeout": "5s", "slo": {"e2e": "1s"}},
+            CONSTANT
+            | {"rate": 10, "warmup": "10s", "duration": "20s", "timeout": "5s", "slo": {"e2e": "1s"}}
+            | {"limits": [f"{name} <= 100 per 10s" for name in ("errors", "timeouts", "out_of_memory")]},
             first=QUICK,
         ),
         block(
@@ -103,6 +105,9 @@ CASES = (
     Case("e2e_ms", "failures", "of 9 that do not fail 7 take 100 ms", 100, "p50"),
     Case("e2e_ms", "failures", "of 9 that do not fail one takes longer than its 5 s", 5000, "p95", column="low"),
     Case("error_rate", "failures", "of ten 1 fails and 1 hangs", 0.2),
+    Case("errors", "failures", "of ten 1 fails and 1 hangs, 10/s", 20, "most per 10s"),
+    Case("timeouts", "failures", "of ten 1 hangs, 10/s", 10, "most per 10s"),
+    Case("out_of_memory", "failures", "of ten 1 fails so, 10/s", 10, "most per 10s"),
     Case("attainment", "failures", "of ten 7 are quick, 1 is slow", 0.7),
     Case("offered_rps", "failures", "10/s, whatever becomes of them", 10),
     Case("completed_rps", "failures", "8 of ten, 10/s", 8),
