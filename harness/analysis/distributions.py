@@ -21,7 +21,13 @@ class Observations:
     bounds: Floats  # the same with the least possible value instead of +inf
     clusters: Ints | None = None  # observations of each request; None for one each
     places: Ints | None = None  # which of the requests each was observed of; None for several of each
+    owners: Ints | None = None  # which of the requests each cluster was observed of
     dependence: Dependence = INDEPENDENT
+
+    @property
+    def rows(self) -> Ints | None:
+        """Which of the requests gave an observation or a cluster; None if that is unknown."""
+        return self.places if self.clusters is None else self.owners
 
     @cached_property
     def ordered(self) -> Ordered:

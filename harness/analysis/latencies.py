@@ -209,7 +209,7 @@ def _gaps(columns: Columns, lists: ChunkLists) -> Observations:
     gaps = lists.gaps_ns.astype(np.float64)
     values = np.insert(gaps, places, np.inf) / NS_PER_MS
     bounds = np.insert(gaps, places, waits[cut_off]) / NS_PER_MS if cut_off.any() else values
-    return Observations(values, bounds, lists.gap_counts + cut_off)
+    return Observations(values, bounds, lists.gap_counts + cut_off, owners=np.flatnonzero(chosen))
 
 
 def chosen_for_token_gaps(ok: Flags, each: PerRequest) -> Flags:
@@ -240,11 +240,11 @@ def _until_tokens(lists: ChunkLists, bearing: Flags, request: Ints) -> Floats:
 
 def _token_gaps(columns: Columns, lists: ChunkLists) -> Observations:
     """Return gaps spread over the tokens that ended them."""
-    chosen = lists.where(chosen_for_token_gaps(columns.ok & ~columns.planned_cancel, columns.each))
-    gaps, tokens, of_request = token_gaps(chosen)
+    rows = chosen_for_token_gaps(columns.ok & ~columns.planned_cancel, columns.each)
+    gaps, tokens, of_request = token_gaps(lists.where(rows))
     values = np.repeat(gaps, tokens) / NS_PER_MS
     ends = np.concatenate(([0], np.cumsum(tokens)))[np.concatenate(([0], np.cumsum(of_request)))]
-    return Observations(values, values, np.diff(ends))
+    return Observations(values, values, np.diff(ends), owners=np.flatnonzero(rows))
 
 
 def _normalised(columns: Columns, end: Floats) -> Observations:

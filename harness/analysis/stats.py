@@ -451,12 +451,18 @@ class Ratio:
     method: str
 
 
-def ratio(one: Measured, other: Measured, pairs: Sequence[tuple[float, float]] = ()) -> Ratio:
+def ratio(
+    one: Measured,
+    other: Measured,
+    pairs: Sequence[tuple[float, float]] = (),
+    resampled: Floats | None = None,
+) -> Ratio:
     """Divide one by the other. `pairs` are both numbers of each repetition.
 
     From three repetitions on: the geometric mean of the pairs' ratios with Student's interval of their logarithms.
-    With fewer: from both intervals on the log scale (MOVER: Zou and Donner, 2008), without the variation between
-    starts. Otherwise no interval.
+    With fewer: from `resampled`, the ratio in resamples of the same requests over that of all of them (see `paired`);
+    else from both intervals on the log scale (MOVER: Zou and Donner, 2008). Neither holds the variation between starts.
+    Otherwise no interval.
     """
     usable = [(a, b) for a, b in pairs if a > 0 and b > 0]
     if len(usable) >= MIN_PAIRS:
@@ -466,6 +472,10 @@ def ratio(one: Measured, other: Measured, pairs: Sequence[tuple[float, float]] =
     if not (one.value > 0 and other.value > 0):
         return Ratio(math.nan, math.nan, math.nan, "one of the two numbers is unknown")
     value = one.value / other.value
+    if resampled is not None and len(resampled):
+        low, high = (float(value * end) for end in np.quantile(resampled, [ALPHA / 2, 1 - ALPHA / 2]))
+        method = "request by request; how much another start would change is not in it"
+        return Ratio(value, min(low, value), max(high, value), method)
     if not (one.has_interval and other.has_interval):
         return Ratio(value, math.nan, math.nan, "no interval: too few requests for one")
     below = math.hypot(math.log(one.value / one.low), math.log(other.high / other.value))
