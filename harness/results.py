@@ -22,7 +22,7 @@ from harness.verdict import gate
 from harness.verdict.decision import decide
 from harness.verdict.gate import Group, Verdict
 from harness.verdict.load import what_became
-from harness.verdict.reason import Level, Validity, worst
+from harness.verdict.reason import Validity
 from harness.verdict.starts import differing, spread_fact
 from harness.verdict.steady import steady_facts
 from harness.verdict.validity import judge, unmeasured
@@ -76,8 +76,10 @@ def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | Non
     summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder))
     _compare_starts(manifest, summary, validity, facts)
     groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
-    verdicts = gate.judge_all(groups, summary)
-    code = _exit_code(manifest, verdicts, validity)
+    strict = manifest.scenario_keys.limits_confidence is not None
+    verdicts = gate.judge_all(groups, summary, measures, strict=strict)
+    _note_open_limits(manifest, verdicts, validity)
+    code = _exit_code(manifest, verdicts, groups)
     decisions = decide(manifest, summary, validity, verdicts, facts)
     return Results(
         manifest, summary, validity, facts, verdicts, series, code, decisions=decisions, pooled=pooled(measures)
@@ -96,8 +98,17 @@ def _compare_starts(
             validity[key] = validity[key].with_more(differing(own))
 
 
+def _note_open_limits(manifest: Manifest, verdicts: Sequence[Verdict], validity: dict[Key, Validity]) -> None:
+    """Add to each trial the limits that its interval leaves open."""
+    notes = gate.open_limits(verdicts)
+    for cell, trial in manifest.trials():
+        key = (cell.id, trial.id)
+        if key in validity and (own := notes.get((*cell.keys, trial.load))):
+            validity[key] = validity[key].with_more(own)
+
+
 def _groups(manifest: Manifest, validity: Mapping[Key, Validity], facts: Mapping[Key, dict[str, Any]]) -> list[Group]:
-    """Group the repetitions of each trial; a group has the worst validity of them. Skipped cells have no group."""
+    """Group the repetitions of each trial; a group has the doubts of all. Skipped cells have no group."""
     found: dict[tuple[str, ...], Group] = {}
     for cell, trial in manifest.trials():
         key, keys = (cell.id, trial.id), (*cell.keys, trial.load)
@@ -106,9 +117,9 @@ def _groups(manifest: Manifest, validity: Mapping[Key, Validity], facts: Mapping
         gone = dict.fromkeys(metrics.METRICS, f"the trial {what_became(trial.status)}")
         missing = facts[key]["missing"] if key in facts else gone
         before = found.get(keys)
-        level = worst(validity[key].verdict, before.validity if before else Level.VALID)
+        doubts = [*(before.validity.reasons if before else ()), *validity[key].reasons]
         limits = tuple(limit for limit in trial.limits if not is_about_quality(limit))
-        found[keys] = Group(keys, limits, level, before.missing if before else missing)
+        found[keys] = Group(keys, limits, Validity.of(doubts), before.missing if before else missing)
     return list(found.values())
 
 
@@ -119,16 +130,17 @@ def _quality_groups(manifest: Manifest) -> list[Group]:
         limits, keys = quality_limits(manifest, cell), quality_keys(cell)
         if not limits or cell.status in ("skipped", "pending") or (keys in found and cell.quality is None):
             continue
-        found[keys] = Group(keys, limits, Level.VALID, why_missing(cell))
+        found[keys] = Group(keys, limits, Validity.of([]), why_missing(cell))
     return list(found.values())
 
 
-def _exit_code(manifest: Manifest, verdicts: Sequence[Verdict], validity: Mapping[Key, Validity]) -> ExitCode:
+def _exit_code(manifest: Manifest, verdicts: Sequence[Verdict], groups: Sequence[Group]) -> ExitCode:
     if manifest.status == "interrupted":
         return ExitCode.INTERRUPTED
     if all(cell.status == "skipped" for cell in manifest.cells):
         return ExitCode.TRIAL_FAILED  # nothing was measured
     failed = sum(cell.status == "failed" for cell in manifest.cells)
     failed += sum(trial.status == "failed" for _, trial in manifest.trials())
-    levels = [found.verdict for found in validity.values()]
-    return gate.exit_code(verdicts, levels, decide=manifest.scenario_keys.decide or "all", failed_cells=failed)
+    failed_loads = {group.keys for group in groups if group.load_failed is not None}
+    decide = manifest.scenario_keys.decide or "all"
+    return gate.exit_code(verdicts, failed_loads, decide=decide, failed_cells=failed)

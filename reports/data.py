@@ -26,9 +26,11 @@ class ReportData:
     Attributes:
         summary: Tidy table of the run, with the columns model, engine, level, variant, load, class, repetition, metric,
             statistic, value, low, high, bound, n, n_eff, unit, source, window.
-        validity: Per trial {cell, trial, verdict, reasons: [{code, level, sentence, advice, metrics, effects}], notes}.
+        validity: Per trial {cell, trial, verdict, load_failed, reasons: [{code, level, sentence, advice, metrics,
+            effects}], notes}.
         facts: Per trial {cell, trial, window, requests, statuses, errors, missing, ...}.
-        verdicts: Per limit {limit, metric, model, ..., load, outcome, value, low, high, n, sentence}.
+        verdicts: Per limit {limit, metric, model, ..., load, outcome, value, low, high, n, sentence,
+            certainty, bound}.
         definitions: Per metric {name, unit, definition, direction, show, unmeasured}.
         decisions: Per model {model, reference, speed, loads, rows, recommendation, quality, notes}. A row has engine,
             level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, memory,

@@ -132,8 +132,9 @@ def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Seq
         measures += measure(one, reading, one.samples())
     frames = [frame for frame in (tidy(measures, extra), _quality(manifest, choices)) if len(frame)]
     summary = pd.concat(frames, ignore_index=True) if frames else tidy([], extra)
-    verdicts = judge_all([*_groups(manifest, validity, facts), *_quality_groups(manifest)], summary)
-    code = _exit_code(manifest, verdicts, validity)
+    groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
+    verdicts = judge_all(groups, summary)
+    code = _exit_code(manifest, verdicts, groups)
     decisions = decide(manifest, summary, validity, verdicts, facts)
     return Results(manifest, summary, validity, facts, verdicts, {}, code, decisions=decisions)
 

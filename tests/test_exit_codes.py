@@ -116,6 +116,14 @@ def test_4_a_measurement_is_invalid(tmp_path: Path) -> None:
     assert "data: poor" in (tmp_path / "run" / "report.md").read_text()
 
 
+def test_a_limit_on_errors_judges_them_instead(tmp_path: Path) -> None:
+    """Half of the replies are errors, and the scenario says how many it accepts: 1, or 0."""
+    for share, code in (("10%", 1), ("60%", 0)):
+        path = scenario(tmp_path, engines=simulated(error_every=2), limits=[f"error_rate <= {share}"])
+        ended = harness("run", str(path), "--out", share, *QUICK, cwd=tmp_path, env=VIRTUAL_TIME)
+        assert ended.code == code, ended.err
+
+
 def test_4_nothing_succeeded_whatever_the_limit_says(tmp_path: Path) -> None:
     """A trial without a single reply is invalid, not broken: 4 comes before 1."""
     path = scenario(tmp_path, engines=simulated(error_every=1), limits=["error_rate <= 0.5"])

@@ -83,7 +83,11 @@ DOCUMENT = {
     "limits[].keys[]": Column("Model, engine, level, variant and load, as below."),
     **{f"limits[].{key}": Column("Where it was judged.") for key in KEYS},
     "limits[].outcome": Column("`pass`, `fail`, `invalid` or `cannot_tell`."),
+    "limits[].certainty": Column(
+        "`sure`: the whole 95 % interval is on the value's side; `likely`: it is not. Empty: no interval, or no value."
+    ),
     "limits[].value": Column(_LIMIT, "the metric's", "only a bound is known, or nothing"),
+    "limits[].bound": Column("Number that it was held against.", "the metric's", "it was not judged"),
     **dict.fromkeys(("limits[].low", "limits[].high"), Column(_LIMIT, "the metric's", "not known, or open")),
     "limits[].n": Column("Observations."),
     "limits[].sentence": Column("Why."),
@@ -97,6 +101,7 @@ DOCUMENT = {
     "trials[].validity.cell": Column("As above."),
     "trials[].validity.trial": Column("As above."),
     "trials[].validity.verdict": Column("`valid`, `warn` or `invalid`."),
+    "trials[].validity.load_failed": Column("Whether the load was not the planned one: exit code 4."),
     "trials[].validity.reasons[].code": Column("Name of the reason, for programs."),
     "trials[].validity.reasons[].level": Column("`warn` or `invalid`."),
     "trials[].validity.reasons[].sentence": Column("Finding."),

@@ -131,7 +131,13 @@ class Scenario(StrictModel):
     )
     slo: Slo = Field(default=Slo(), description="Requirements that a good request meets.")
     limits: tuple[LimitText, ...] = Field(
-        default=(), description="Requirements of the run.", examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]]
+        default=(), description="Requirements of the run.", examples=[["ttft_ms p95 <= 500", "error_rate <= 1%"]]
+    )
+    limits_confidence: Literal["95%"] | None = Field(
+        default=None,
+        description="`95%`: a limit holds or is violated only if the whole 95 % interval is on that side; else it "
+        "cannot be told (exit code 6). Default: the value decides.",
+        examples=["95%"],
     )
     tolerance: Tolerance | None = Field(
         default=None,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.metrics import metric_names
+from harness.metrics import METRICS, metric_names
 from harness.scenario.loads import KINDS, LOADS_NOT_BUILT
 from harness.scenario.model import Scenario
 from harness.units import DURATION_PATTERN, SHARE_PATTERN, format_duration
@@ -185,16 +185,23 @@ def _is_not_built(value: Schema) -> bool:
 
 def _limits_text() -> str:
     distributions = ", ".join(f"`{name}`" for name in metric_names(takes_statistics=True))
-    scalars = ", ".join(f"`{name}`" for name in metric_names(takes_statistics=False))
+    counts = ", ".join(f"`{name}`" for name, metric in METRICS.items() if metric.per_time)
+    scalars = ", ".join(f"`{name}`" for name in metric_names(takes_statistics=False) if not METRICS[name].per_time)
     return f"""\
 ## `limits`
 
 `metric statistic op value`, or `class.metric statistic op value` for one class: `ttft_ms p95 <= 500`. `op` is one of
-`<=`, `>=`, `<`, `>`. A value without a unit is in the metric's unit. Other units: `500ms`, `2GiB`, `70%`.
+`<=`, `>=`, `<`, `>`. A value without a unit is in the metric's unit. Other units: `500ms`, `2GiB`, `70%`, `300W`,
+`5kJ`, `100/s`. A limit on a class is judged under the loads that have it.
 
-With a statistic (`p1` to `p99.9`, `mean`, `max`, `min`): {distributions}.
+With a statistic (`p1` to `p99.999`, `mean`, `max`, `min`): {distributions}.
 
 Without: {scalars}.
+
+Counts per time, `errors <= 10 per 5m`: the most in any stretch of that length within the measured time. {counts}.
+
+Against a variant, `ttft_ms p95 <= 1.10 * base`: a multiple of the value of a variant of the same engine, quantization
+and load. [ci.md](ci.md#limits) has more.
 """
 
 

@@ -463,6 +463,7 @@ class ScenarioKeys(Part):
     seed: int | None = None
     decide: str | None = None
     limits: list[str] = []
+    limits_confidence: str | None = None
     quality: Free | None = None
     tolerance: Annotated[float | None, BeforeValidator(share_from_text)] = None
     columns: list[str] | None = None

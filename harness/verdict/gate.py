@@ -1,166 +1,269 @@
-"""The gate: the scenario's limits against the summary, and the exit code.
+"""The gate: the scenario's limits against the numbers, and the exit code.
 
-A limit is judged by the value; where only a bound is known it passes or fails if the bound decides, else nobody can
-tell. Nor can anybody of a figure of quality whose chunks are too few for an interval: it says nothing of other text. A
-metric without a value is "cannot_tell" with the reason, which exits 6: a limit that was not checked has not
-held.
+The value decides, and the 95 % interval says how surely (docs/adr/0022). A limit reads "invalid" only for a doubt about
+its own metric, or if the load was not the planned one. A limit that nobody could check has not held: "cannot_tell".
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import ALL
-from harness.analysis.summary import KEYS, POOLED
+from harness.analysis.summary import KEYS, POOLED, Measures
 from harness.errors import ExitCode, first_that_applies
-from harness.metrics import QUALITY, SCALAR, find
+from harness.metrics import METRICS, QUALITY, SCALAR, START_AND_MEMORY, find
 from harness.scenario.limits import Limit, parse_limit
-from harness.verdict.reason import Level
+from harness.verdict import against
+from harness.verdict.held import LIKELY, Held, Outcome
+from harness.verdict.limit_words import on_value, shown, subject, unit_of, value_or_end
+from harness.verdict.reason import Level, Reason, Validity
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_ERRORS = ("error_rate", *(metric.name for metric in METRICS.values() if metric.per_time))
+# What is told of them is true whatever the load was.
+_WITHOUT_LOAD = frozenset({*_ERRORS, *QUALITY, *(metric.name for metric in START_AND_MEMORY)})
 _OF_THIS_TEXT = ("kl_max",)  # a fact about what was scored, so it has no interval
-_OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
-
-
-class Outcome(StrEnum):
-    """What became of a limit."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INVALID = "invalid"
-    CANNOT_TELL = "cannot_tell"
+_ONE_OR_ALL = ("class", "repetition", "metric", "statistic")
+Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One limit on one row of the results.
 
-    limit: as written.   metric: its registered name.   keys: model, engine, level, variant, load.   NaN: no number.
+    Attributes:
+        limit: As written.
+        metric: Registered name.
+        keys: Model, engine, level, variant, load.
+        value: Value, as low and high those of the summary; NaN: no number.
+        certainty: "sure" if the whole 95 % interval is on the value's side, "likely" if not, "" without an interval.
+        bound: Number that it was held against, in the metric's unit.
     """
 
     limit: str
     metric: str
-    keys: tuple[str, ...]
+    keys: Keys
     outcome: Outcome
     value: float
     low: float
     high: float
     n: int
     sentence: str
+    certainty: str = ""
+    bound: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, for reports."""
-        numbers = {name: _json_number(getattr(self, name)) for name in ("value", "low", "high")}
+        numbers = {name: _json_number(getattr(self, name)) for name in ("value", "low", "high", "bound")}
         return asdict(self) | dict(zip(KEYS, self.keys, strict=True)) | {"outcome": self.outcome.value} | numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Trials that are one row of the results: same keys, one per repetition. missing: why a metric has no value."""
+    """Trials that are one row of the results: same keys, one per repetition.
 
-    keys: tuple[str, ...]
+    Attributes:
+        validity: Judgement of all repetitions together.
+        missing: Why a metric has no value.
+    """
+
+    keys: Keys
     limits: tuple[str, ...]
-    validity: Level
+    validity: Validity
     missing: Mapping[str, str]
+
+    @property
+    def load_failed(self) -> Reason | None:
+        """Return why the load was not the planned one, None if it was. A limit on errors judges these instead."""
+        judged = any(parse_limit(text).metric in _ERRORS for text in self.limits)
+        for one in self.validity.reasons:
+            if one.is_of_load and not (one.code == "errors" and judged):
+                return one
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What limits are judged by.
+
+    Attributes:
+        rows: Rows of the summary by their keys, class, repetition, metric and statistic.
+        groups: All groups by their keys.
+        measures: What trials measured, by their keys and class, a trial for each repetition.
+        strict: Whether only a sure verdict counts.
+    """
+
+    rows: Mapping[tuple[Any, ...], Mapping[Any, Any]]
+    groups: Mapping[Keys, Group] = field(default_factory=dict)
+    measures: Mapping[tuple[Keys, str], Mapping[int, Measures]] = field(default_factory=dict)
+    strict: bool = False
+
+    def row(self, keys: Keys, limit: Limit, repetition: str = POOLED) -> Mapping[Any, Any] | None:
+        return self.rows.get((*keys, limit.class_name or ALL, repetition, name_of(limit), limit.statistic or SCALAR))
+
+
+def name_of(limit: Limit) -> str:
+    """Return the registered name of a limit's metric."""
+    metric = find(limit.metric)
+    return metric.name if metric else limit.metric
 
 
 def extra_statistics(limits: Sequence[str]) -> set[tuple[str, str]]:
     """The (metric, statistic) pairs that the limits need, for `analysis.summarise`."""
-    parsed = [parse_limit(text) for text in limits]
-    named = [(find(limit.metric), limit.statistic) for limit in parsed]
-    return {(metric.name, statistic) for metric, statistic in named if metric is not None and statistic}
+    return {(name_of(limit), limit.statistic) for limit in map(parse_limit, limits) if limit.statistic}
 
 
-def judge_all(groups: Sequence[Group], summary: pd.DataFrame) -> list[Verdict]:
-    """Every limit on every group, in their order; the pooled rows of the summary are judged."""
-    told = {metric.name for group in groups for text in group.limits if (metric := find(parse_limit(text).metric))}
-    pooled = summary[(summary["repetition"] == POOLED) & summary["metric"].isin(told)]
-    index = {
-        tuple(row[name] for name in (*KEYS, "class", "metric", "statistic")): row for row in pooled.to_dict("records")
-    }
-    return [judge(parse_limit(text), group, index) for group in groups for text in group.limits]
+def judge_all(
+    groups: Sequence[Group], summary: pd.DataFrame, measures: Sequence[Measures] = (), *, strict: bool = False
+) -> list[Verdict]:
+    """Every limit on every group, in their order. The variant that a limit refers to is not judged by it."""
+    limits = {text: parse_limit(text) for group in groups for text in group.limits}
+    told = summary[summary["metric"].isin({name_of(limit) for limit in limits.values()})]
+    rows = {tuple(row[name] for name in (*KEYS, *_ONE_OR_ALL)): row for row in told.to_dict("records")}
+    trials: dict[tuple[Keys, str], dict[int, Measures]] = {}
+    for one in measures:
+        trials.setdefault((one.keys, one.class_name), {})[one.repetition] = one
+    board = Board(rows, {group.keys: group for group in groups}, trials, strict)
+    judged = [(limits[text], group) for group in groups for text in group.limits]
+    return [judge(limit, group, board) for limit, group in judged if not _is_of_base(limit, group)]
 
 
-def judge(limit: Limit, group: Group, rows: Mapping[tuple[Any, ...], Mapping[Any, Any]]) -> Verdict:
-    """One limit on one group. rows: of the summary, by keys, class, metric and statistic."""
-    metric = find(limit.metric)
-    name = metric.name if metric else limit.metric
-    row = rows.get((*group.keys, limit.class_name or ALL, name, limit.statistic or SCALAR))
+def _is_of_base(limit: Limit, group: Group) -> bool:
+    return limit.base is not None and against.base_keys(group.keys, limit.base) == group.keys
+
+
+def judge(limit: Limit, group: Group, board: Board) -> Verdict:
+    """One limit on one group."""
+    row, name = board.row(group.keys, limit), name_of(limit)
     if row is None:
-        reason = group.missing.get(name) or _why_no_row(limit)
-        return _verdict(limit, group, Outcome.CANNOT_TELL, None, f"{limit.metric} has no value: {reason}.")
-    if group.validity is Level.INVALID:
-        return _verdict(limit, group, Outcome.INVALID, row, "The trial is invalid, so its numbers decide nothing.")
-    if name in QUALITY and name not in _OF_THIS_TEXT and _lacks_interval(row):
-        few = f"{limit.metric} is {row['value']:.4g} in {int(row['n_eff'])} chunks, too few for an interval"
-        return _verdict(limit, group, Outcome.CANNOT_TELL, row, f"{few}; raise `quality.tokens` to tell.")
-    outcome = _outcome(limit, row)
-    why = group.missing.get(name) if name in QUALITY else None
-    return _verdict(limit, group, outcome, row, _sentence(limit, row, outcome, why))
+        why = group.missing.get(name) or _why_no_row(limit)
+        return _without_number(limit, group, f"{limit.metric} has no value: {why}.")
+    if (reason := _spoilt(limit, group)) is not None:
+        return _verdict(limit, group, row, Outcome.INVALID, _invalid(limit, row, reason))
+    if limit.base is not None:
+        return _against(limit, group, row, board)
+    held = Held(limit.op, limit.value, *_numbers(row), exact=_is_fact(limit))
+    why_bound = group.missing.get(name) if name in QUALITY else None
+    sentence = on_value(limit, held, int(row["n"]), why_bound, strict=board.strict)
+    return _verdict(limit, group, row, _outcome(held, board), sentence, held.certainty, limit.value)
 
 
-def _lacks_interval(row: Mapping[Any, Any]) -> bool:
-    return math.isfinite(row["value"]) and math.isnan(row["low"])
+def _against(limit: Limit, group: Group, row: Mapping[Any, Any], board: Board) -> Verdict:
+    """One limit against a variant."""
+    keys = against.base_keys(group.keys, str(limit.base))
+    base, base_row = board.groups.get(keys), board.row(keys, limit)
+    if base_row is None:
+        why = (base and base.missing.get(name_of(limit))) or _why_no_row(limit)
+        return _verdict(limit, group, row, Outcome.CANNOT_TELL, f"{limit.base} has no {subject(limit)}: {why}.")
+    if base is not None and (reason := _spoilt(limit, base)) is not None:
+        return _verdict(limit, group, row, Outcome.INVALID, f"{limit.base}: {_invalid(limit, base_row, reason)}")
+    bound = limit.value * float(base_row["value"])
+    value = value_or_end(*_numbers(row), unit_of(limit))
+    if base_row["value"] == 0:
+        held = Held(limit.op, bound, float(row["value"]), exact=True)
+        sentence = f"{subject(limit)} is {value}, and 0 in {limit.base}: there is no ratio."
+        return _verdict(limit, group, row, held.outcome, sentence, "", bound)
+    starts = _repetitions(limit, (group.keys, keys), board)
+    trials = _common(limit, (group.keys, keys), board)
+    found = against.ratio_to(name_of(limit), limit, (row, base_row), starts, trials)
+    held = Held(limit.op, limit.value, found.value, found.low, found.high, _is_fact(limit))
+    sentence = against.in_words(limit, value, held, len(starts), strict=board.strict)
+    return _verdict(limit, group, row, _outcome(held, board), sentence, held.certainty, bound)
+
+
+def _repetitions(limit: Limit, both: tuple[Keys, Keys], board: Board) -> list[tuple[float, float]]:
+    """Return the values of both rows in each repetition that has them."""
+    numbers = dict.fromkeys(key[len(KEYS) + 1] for key in board.rows if key[: len(KEYS)] == both[0])
+    found = ([board.row(keys, limit, number) for keys in both] for number in numbers if number != POOLED)
+    return [(float(own["value"]), float(base["value"])) for own, base in found if own is not None and base is not None]
+
+
+def _common(limit: Limit, both: tuple[Keys, Keys], board: Board) -> list[tuple[Measures, Measures]]:
+    own, base = (board.measures.get((keys, limit.class_name or ALL), {}) for keys in both)
+    return [(own[number], base[number]) for number in own if number in base]
+
+
+def _outcome(held: Held, board: Board) -> Outcome:
+    return Outcome.CANNOT_TELL if board.strict and held.certainty == LIKELY else held.outcome
+
+
+def _is_fact(limit: Limit) -> bool:
+    """Return whether a number without an interval is a fact about the run, and not an estimate."""
+    metric = find(limit.metric)
+    if metric is None or limit.statistic in ("max", "min") or metric.name in _OF_THIS_TEXT:
+        return True
+    return not metric.takes_statistics and metric.name not in QUALITY
+
+
+def _spoilt(limit: Limit, group: Group) -> Reason | None:
+    """Return the doubt that makes a metric invalid, None if there is none."""
+    name = name_of(limit)
+    own = (one for one in group.validity.reasons if one.level is Level.INVALID and name in one.metrics)
+    return next(own, None if name in _WITHOUT_LOAD else group.load_failed)
+
+
+def _invalid(limit: Limit, row: Mapping[Any, Any], reason: Reason) -> str:
+    number = f" ({shown(float(row['value']), unit_of(limit))})" if math.isfinite(row["value"]) else ""
+    return f"{subject(limit)}{number} is invalid: {reason.sentence}"
 
 
 def _why_no_row(limit: Limit) -> str:
     return f"no request of class {limit.class_name} gave one" if limit.class_name else "no request gave one"
 
 
-def _outcome(limit: Limit, row: Mapping[Any, Any]) -> Outcome:
-    holds = _OPERATORS[limit.op]
-    if math.isfinite(row["value"]):
-        return Outcome.PASS if holds(row["value"], limit.value) else Outcome.FAIL
-    best, worst = (row["low"], row["high"]) if limit.op.startswith("<") else (row["high"], row["low"])
-    if math.isfinite(worst) and holds(worst, limit.value):
-        return Outcome.PASS
-    return Outcome.FAIL if math.isfinite(best) and not holds(best, limit.value) else Outcome.CANNOT_TELL
+def _without_number(limit: Limit, group: Group, sentence: str) -> Verdict:
+    unknown = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    return _verdict(limit, group, unknown, Outcome.CANNOT_TELL, sentence)
 
 
-def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome, why: str | None) -> str:
-    """why: no point is known, where there is another reason than too few observations."""
-    subject = " ".join(part for part in (limit.metric, limit.statistic) if part)
-    unit = "" if row["unit"] == "share" else f" {row['unit']}"
-    low, high, n = float(row["low"]), float(row["high"]), int(row["n"])
-    if math.isfinite(row["value"]):
-        text = f"{subject} is {row['value']:.4g}{unit}"
-        if low < high and low <= limit.value <= high:
-            ends = f"{low:.4g} to {high:.4g}" if math.isfinite(high) else f"{low:.4g} or more"
-            text += f"; the limit lies within its interval, {ends}, so chance may decide"
-        return f"{text}."
-    text = f"{subject} is known only as {'at least' if row['bound'] == 'lower' else 'at most'} "
-    text += f"{low if row['bound'] == 'lower' else high:.4g}{unit} ({n} observations)"
-    if outcome is Outcome.CANNOT_TELL:
-        text += f": {why}" if why else "; measure for longer to tell"
-    return f"{text}."
+def _numbers(row: Mapping[Any, Any]) -> tuple[float, float, float]:
+    return float(row["value"]), float(row["low"]), float(row["high"])
 
 
-def _verdict(limit: Limit, group: Group, outcome: Outcome, row: Mapping[Any, Any] | None, sentence: str) -> Verdict:
-    metric = find(limit.metric)
-    name = metric.name if metric else limit.metric
-    value, low, high = (math.nan if row is None else float(row[part]) for part in ("value", "low", "high"))
-    n = 0 if row is None else int(row["n"])
-    return Verdict(limit.text, name, group.keys, outcome, value, low, high, n, sentence)
+def _verdict(
+    limit: Limit,
+    group: Group,
+    row: Mapping[Any, Any],
+    outcome: Outcome,
+    sentence: str,
+    certainty: str = "",
+    bound: float = math.nan,
+) -> Verdict:
+    numbers = (*_numbers(row), int(row["n"]))
+    return Verdict(limit.text, name_of(limit), group.keys, outcome, *numbers, sentence, certainty, bound)
 
 
-def exit_code(verdicts: Sequence[Verdict], validities: Sequence[Level], *, decide: str, failed_cells: int) -> ExitCode:
-    """The exit code of a run.
+def open_limits(verdicts: Iterable[Verdict]) -> dict[Keys, list[Reason]]:
+    """Return a note for each limit that the value decides and the interval does not, by the keys of its row."""
+    found: dict[Keys, list[Reason]] = {}
+    for one in verdicts:
+        if one.certainty == LIKELY:
+            advice = "Measure for longer, or repeat, to be sure."
+            note = Reason("limit_open", Level.VALID, f"`{one.limit}`: {one.sentence}", advice, (one.metric,))
+            found.setdefault(one.keys, []).append(note)
+    return found
 
-    decide: "all": every limit must hold in every group; "any": all those of one cell at least, under all its loads (a
-    choice among levels), and only cells that might be chosen can make the run invalid.   failed_cells: cells and
-    trials that could not be run.
+
+def exit_code(
+    verdicts: Sequence[Verdict], failed_loads: Collection[Keys], *, decide: str, failed_cells: int
+) -> ExitCode:
+    """Return the exit code of a run.
+
+    Args:
+        failed_loads: Keys of the rows whose load was not the planned one.
+        decide: "all": every limit must hold in every group. "any": all those of one cell, under all its loads (a choice
+            among levels); only cells that might be chosen can then make the run invalid.
+        failed_cells: Number of cells and trials that could not be run.
     """
     codes = {ExitCode.TRIAL_FAILED} if failed_cells else set()
     if decide == "any" and verdicts:
-        return first_that_applies(codes | _codes_of_choice(verdicts))
-    if Level.INVALID in validities:
+        return first_that_applies(codes | _codes_of_choice(verdicts, failed_loads))
+    if failed_loads:
         codes.add(ExitCode.INVALID)
     return first_that_applies(codes | {_CODES[verdict.outcome] for verdict in verdicts})
 
@@ -173,14 +276,17 @@ _CODES = {
 }
 
 
-def _codes_of_choice(verdicts: Sequence[Verdict]) -> set[ExitCode]:
-    """Nothing if some cell passes every limit under all its loads; else what kept the cells from passing."""
-    outcomes: dict[tuple[str, ...], set[Outcome]] = {}
+def _codes_of_choice(verdicts: Sequence[Verdict], failed_loads: Collection[Keys]) -> set[ExitCode]:
+    """Return nothing if some cell passes every limit under all its loads; else what kept the cells from passing."""
+    cells: dict[Keys, set[ExitCode]] = {}
     for verdict in verdicts:
-        outcomes.setdefault(verdict.keys[:-1], set()).add(verdict.outcome)
-    if any(found == {Outcome.PASS} for found in outcomes.values()):
+        cells.setdefault(verdict.keys[:-1], set()).add(_CODES[verdict.outcome])
+    for keys in failed_loads:
+        if keys[:-1] in cells:
+            cells[keys[:-1]].add(ExitCode.INVALID)
+    if any(codes == {ExitCode.HOLDS} for codes in cells.values()):
         return set()
-    return {_CODES[outcome] for found in outcomes.values() for outcome in found if outcome is not Outcome.PASS}
+    return {code for codes in cells.values() for code in codes} - {ExitCode.HOLDS}
 
 
 def _json_number(value: float) -> float | None:

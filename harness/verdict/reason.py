@@ -69,6 +69,11 @@ class Reason:
     effects: tuple[Effect, ...] = ()
     size: float = 0.0
 
+    @property
+    def is_of_load(self) -> bool:
+        """Whether it means that the load was not the planned one."""
+        return self.level is Level.INVALID and (self.code in LOAD_CODES or not self.metrics)
+
 
 LOAD_CODES = frozenset({"load_missing", "errors", "client_late", "client_slow"})
 """Doubts that, if invalid, mean that the load was not the planned one."""
@@ -98,7 +103,7 @@ class Validity:
     @property
     def load_failed(self) -> bool:
         """Whether the load was not the planned one, so that no number describes it."""
-        return any(one.level is Level.INVALID and one.code in LOAD_CODES for one in self.reasons)
+        return any(one.is_of_load for one in self.reasons)
 
     def level_of(self, metric: str) -> Level:
         """Return the worst level of the doubts about a metric."""
@@ -107,7 +112,12 @@ class Validity:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, for reports."""
         reasons, notes = ([_as_dict(one) for one in part] for part in (self.reasons, self.notes))
-        return {"verdict": self.verdict.value, "reasons": reasons, "notes": notes}
+        return {
+            "verdict": self.verdict.value,
+            "load_failed": self.load_failed,
+            "reasons": reasons,
+            "notes": notes,
+        }
 
 
 def _as_dict(reason: Reason) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.scenario.limits import parse_limit
-from harness.verdict.gate import Outcome, Verdict
+from harness.verdict.gate import Verdict
+from harness.verdict.held import Outcome
 from harness.verdict.thresholds import SAME_MEMORY
 
 Value = dict[str, Any]
@@ -152,16 +152,16 @@ def _excess(option: Option) -> float:
 
 def _missed(verdict: Verdict) -> float:
     """The share of the limit by which a value misses it; where the limit is zero, the value itself."""
-    limit = parse_limit(verdict.limit).value
+    limit = verdict.bound
     seen = next((one for one in (verdict.value, verdict.low, verdict.high) if math.isfinite(one)), math.nan)
     missed = abs(seen - limit) / abs(limit) if limit else abs(seen)
     return missed if math.isfinite(missed) else 1e9
 
 
 def _broken(verdict: Verdict) -> str:
-    missed, limit = _missed(verdict), parse_limit(verdict.limit).value
+    missed, limit = _missed(verdict), verdict.bound
     by = f", missed by {missed:.3g} times the limit" if missed >= 1 else f", missed by {missed * 100:.2g} %"
-    sentence = verdict.sentence.rstrip(".").partition(";")[0]
+    sentence = verdict.sentence.rstrip(".").partition(" (")[0]
     return f"`{verdict.limit}` under {verdict.keys[-1]} ({sentence}{by if limit and missed < 1e9 else ''})"
 
 
@@ -178,7 +178,7 @@ def why_out(option: Option) -> str:
     if worst.outcome is Outcome.FAIL:
         return f"breaks {_broken(worst)}{more}"
     if worst.outcome is Outcome.INVALID:
-        return f"its trial {worst.keys[-1]} is invalid{more}"
+        return f"`{worst.limit}` under {worst.keys[-1]} is invalid{more}"
     return f"cannot tell `{worst.limit}` under {worst.keys[-1]}: {worst.sentence.rstrip('.')}{more}"
 
 

@@ -1,11 +1,12 @@
 """Writer of junit.xml: one test case per trial and per limit.
 
-A trial that is incomplete or invalid is an `error`, a skipped one `skipped`. A limit that is violated or undecided is a
-`failure`; a limit on an invalid trial is an `error`.
+A violated limit is a `failure`. What could not be measured or checked is an `error`: a trial that is incomplete or
+whose load was not the planned one, a limit that is undecided or on an invalid metric. A skipped cell is `skipped`.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -16,7 +17,10 @@ from reports.tables.base import cell_name
 
 def render(data: ReportData) -> str:
     """Return the document."""
-    suite = ET.Element("testsuite", name=for_xml(data.title), timestamp=str(data.manifest.created_utc or ""))
+    suite = ET.Element("testsuite", name=for_xml(data.title), hostname="localhost")
+    if data.manifest.created_utc:
+        at = datetime.fromisoformat(data.manifest.created_utc).astimezone(UTC)
+        suite.set("timestamp", at.strftime("%Y-%m-%dT%H:%M:%S"))  # the schema allows no zone
     for cell in data.manifest.cells:
         if not cell.trials:
             _outcome(_case(suite, cell_name(cell, data), "cell"), cell.status, cell.reason or "")
@@ -26,14 +30,14 @@ def render(data: ReportData) -> str:
         judged = data.validity_of(cell.id, trial.id)
         if trial.status != "complete":
             _outcome(case, trial.status, trial.reason or "")
-        elif judged and judged["verdict"] == "invalid":
+        elif judged and judged.get("load_failed"):
             _add(case, "error", "invalid", _sentences(judged))
         elif judged and judged["reasons"]:
             ET.SubElement(case, "system-out").text = for_xml(_sentences(judged))
     for verdict in data.verdicts:
         case = _case(suite, place(keys_of_verdict(verdict)), f"{verdict['load']}: {verdict['limit']}")
         if verdict["outcome"] != "pass":
-            kind = "error" if verdict["outcome"] == "invalid" else "failure"
+            kind = "failure" if verdict["outcome"] == "fail" else "error"
             _add(case, kind, verdict["outcome"], verdict["sentence"])
     suite.set("time", f"{sum(float(case.get('time', 0)) for case in suite):.3f}")
     for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):

@@ -110,13 +110,14 @@ def test_a_lower_bound_breaks_a_limit_that_it_exceeds(tmp_path: Path) -> None:
     assert "known only as at least 0.01" in verdict.sentence
 
 
-def test_a_figure_without_an_interval_holds_no_limit(tmp_path: Path) -> None:
-    """Four chunks say too little of a quantile, whichever side of the limit it is on; the largest is a fact."""
+def test_a_figure_without_an_interval_is_judged_by_its_value(tmp_path: Path) -> None:
+    """Four chunks say too little of a quantile to be sure, on either side of the limit; the largest is a fact."""
     store(tmp_path, "q8", 0.001)
     limits = ("kl_p99 <= 0.1", "kl_p99 <= 0.0001", "kl_max <= 0.1")
     found = derived(tmp_path, [cell("q8", scored("q8"))], limits).verdicts
-    assert [one.outcome.value for one in found] == ["cannot_tell", "cannot_tell", "pass"]
-    assert "in 4 chunks, too few for an interval; raise `quality.tokens`" in found[0].sentence
+    judged = [(one.outcome.value, one.certainty) for one in found]
+    assert judged == [("pass", "likely"), ("fail", "likely"), ("pass", "")]
+    assert "likely; too few observations for an interval" in found[0].sentence
 
 
 def test_perplexity_of_runs_before_all_tokens_were_asked_for(tmp_path: Path) -> None:

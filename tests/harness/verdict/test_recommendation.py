@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ExitCode
+from harness.scenario.limits import parse_limit
 from harness.verdict.decision_rows import Value, known, unknown
-from harness.verdict.gate import Outcome, Verdict, exit_code
+from harness.verdict.gate import Verdict, exit_code
+from harness.verdict.held import Outcome
 from harness.verdict.recommendation import Option, recommend, text
 
 SPEED = "one user's speed (p50) under single_user"
@@ -20,7 +22,8 @@ def verdict(
 ) -> Verdict:
     """Of one limit on one level."""
     keys = ("m", "e", level, "", load)
-    return Verdict(limit, "ttft_ms", keys, outcome, value, math.nan, math.nan, 9, f"ttft_ms p95 is {value:g} ms.")
+    sentence, bound = f"ttft_ms p95 is {value:g} ms (limit 100 ms).", parse_limit(limit).value
+    return Verdict(limit, "ttft_ms", keys, outcome, value, math.nan, math.nan, 9, sentence, "", bound)
 
 
 def option(
@@ -107,8 +110,8 @@ def test_nothing_could_be_judged() -> None:
     assert (found["outcome"], found["closest"]) == ("none", None)
     assert found["sentence"].startswith("None can be chosen yet: no row breaks a limit")
     assert [one["why"] for one in found["out"]] == [
-        "its trial load0 is invalid",
-        "cannot tell `ttft_ms p95 <= 100` under load0: ttft_ms p95 is 120 ms",
+        "`ttft_ms p95 <= 100` under load0 is invalid",
+        "cannot tell `ttft_ms p95 <= 100` under load0: ttft_ms p95 is 120 ms (limit 100 ms)",
     ]
 
 

@@ -94,16 +94,38 @@ def test_csv_reads_back(full: ReportData) -> None:
 
 
 def test_junit_counts(full: ReportData) -> None:
-    """Failed cells are errors, skipped ones skipped, broken limits and those nobody can tell of failures."""
+    """Failed cells and limits nobody can tell of are errors, skipped cells skipped, broken limits failures."""
     suite = ET.fromstring(junit.render(full).split("\n", 1)[1])
     counts = {name: suite.get(name) for name in ("name", "tests", "failures", "errors", "skipped")}
-    assert counts == {"name": "choose", "tests": "14", "failures": "7", "errors": "1", "skipped": "1"}
-    assert {case.get("type") for case in suite.iter("failure")} == {"fail", "cannot_tell"}
+    assert counts == {"name": "choose", "tests": "14", "failures": "2", "errors": "6", "skipped": "1"}
+    assert {case.get("type") for case in suite.iter("failure")} == {"fail"}
+    assert {case.get("type") for case in suite.iter("error")} == {"failed", "cannot_tell"}
     for case in suite:
         assert set(case.attrib) == {"classname", "name", "time"}
         assert float(case.attrib["time"]) >= 0
     assert float(suite.attrib["time"]) == pytest.approx(sum(float(case.attrib["time"]) for case in suite))
     assert len({(case.get("classname"), case.get("name")) for case in suite}) == len(suite)
+
+
+def test_junit_has_the_attributes_that_schemas_ask_for(full: ReportData) -> None:
+    """That of Ant, which Jenkins reads: a host, a time without a zone, and seconds."""
+    created = again(full.manifest, created_utc="2026-01-02T03:04:05+01:00")
+    suite = ET.fromstring(junit.render(replace(full, manifest=created)).split("\n", 1)[1])
+    assert (suite.get("hostname"), suite.get("timestamp")) == ("localhost", "2026-01-02T02:04:05")
+    assert set(suite.attrib) == {
+        *("name", "hostname", "timestamp", "time", "tests", "failures", "errors", "skipped"),
+    }
+
+
+def test_junit_fails_a_trial_only_if_its_load_failed(full: ReportData) -> None:
+    """One invalid metric that no limit names fails no pipeline."""
+    reason = {"code": "token_counts", "level": "invalid", "sentence": "Counts differ.", "advice": ""}
+    first = next((cell.id, trial.id) for cell, trial in full.trials())
+    for load_failed in (False, True):
+        doubt = {"verdict": "invalid", "load_failed": load_failed, "reasons": [reason]}
+        judged = [one | doubt if (one["cell"], one["trial"]) == first else one for one in full.validity]
+        suite = ET.fromstring(junit.render(replace(full, validity=judged, verdicts=[])).split("\n", 1)[1])
+        assert ("invalid" in {case.get("type") for case in suite.iter("error")}) is load_failed
 
 
 def test_junit_holds_nothing_invalid_for_passed(hostile: ReportData) -> None:

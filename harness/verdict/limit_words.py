@@ -1,0 +1,77 @@
+"""What a verdict on a limit says."""
+
+from __future__ import annotations
+
+import math
+
+from harness.metrics import find
+from harness.scenario.limits import Limit
+from harness.units import format_bytes
+from harness.verdict.held import Held, Outcome
+
+MEASURE_LONGER = "; measure for longer to be sure"
+
+
+def subject(limit: Limit) -> str:
+    """Return the bounded quantity as it was written."""
+    named = f"{limit.class_name}.{limit.metric}" if limit.class_name else limit.metric
+    return f"{named} {limit.statistic}" if limit.statistic else named
+
+
+def on_value(limit: Limit, held: Held, n: int, why: str | None, *, strict: bool) -> str:
+    """Return the value with its certainty, its interval and the bound. `why`: the reason if only a bound is known."""
+    unit = unit_of(limit)
+    bound = f"limit {shown(held.bound, unit)}"
+    if math.isnan(held.value):
+        end = value_or_end(held.value, held.low, held.high, unit)
+        known = f"{subject(limit)} is known only as {end} ({n:,} observations, {bound})"
+        if held.outcome is not Outcome.CANNOT_TELL and not strict:
+            return f"{known}."
+        return f"{known}: {why or 'more observations, or a longer time-out, would tell'}."
+    said = f"{subject(limit)} is {shown(held.value, unit)}"
+    if not held.certainty:
+        return f"{said} ({bound})."
+    unsure = strict and held.certainty != "sure"
+    text = f"{said} ({'not sure' if unsure else held.certainty}; {interval(held, unit)}, {bound})"
+    return f"{text}{MEASURE_LONGER if unsure else ''}."
+
+
+def value_or_end(value: float, low: float, high: float, unit: str) -> str:
+    """Return a value, or the end that a censored one is known to be beyond."""
+    if not math.isnan(value):
+        return shown(value, unit)
+    above = math.isfinite(low) and (low > 0 or not math.isfinite(high))
+    return f"at least {shown(low, unit)}" if above else f"at most {shown(high, unit)}"
+
+
+def interval(held: Held, unit: str) -> str:
+    """Return the 95 % interval in words, as far as it is known."""
+    low, high = math.isfinite(held.low), math.isfinite(held.high)
+    if low and high:
+        first = shown(held.low, unit).removesuffix("" if unit == "bytes" else f" {unit}")
+        return f"95 % interval {first} to {shown(held.high, unit)}"
+    if low or high:
+        return f"95 % interval {'from' if low else 'up to'} {shown(held.low if low else held.high, unit)}"
+    return "too few observations for an interval"
+
+
+def shown(number: float, unit: str) -> str:
+    """Return a number with four significant digits and its unit."""
+    if unit == "bytes":
+        return format_bytes(number)
+    if unit == "%":
+        number *= 100
+    text = f"{float(f'{number:.4g}'):,.10g}"
+    return f"{text} {unit}".rstrip()
+
+
+def factor(number: float) -> str:
+    """Return a ratio with two decimals, or three significant digits."""
+    return f"{number:.2f}" if 0.1 <= number < 100 else f"{number:.3g}"
+
+
+def unit_of(limit: Limit) -> str:
+    """Return the unit in which numbers of a limit are shown; "" for counts and ratios."""
+    metric = find(limit.metric)
+    unit = metric.unit if metric else ""
+    return {"share": "%", "count": "", "ratio": ""}.get(unit, unit)
