@@ -68,7 +68,7 @@ def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | Non
         reading = read(one, levels)
         samples = cells.around(one, reading)
         facts[key] = facts_of(one.cell, reading, samples) | {"steady": steady_facts(reading)}
-        validity[key] = judge(one.trial, reading, facts[key], calibration)
+        validity[key] = judge(one.trial, reading, facts[key], calibration, manifest.scenario_keys.tolerance)
         measured = measure(one, reading, samples, facts[key])
         curves = {found.class_name: found.distributions for found in measured}
         series[key] = series_of(reading, samples, facts[key], curves)

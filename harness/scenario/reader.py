@@ -22,6 +22,7 @@ from harness.scenario.checks import (
 )
 from harness.scenario.engine_problems import engine_problems
 from harness.scenario.engines import CHECKED
+from harness.scenario.limit_checks import limit_problems
 from harness.scenario.loads import Trace
 from harness.scenario.model import Scenario
 from harness.scenario.source import read
@@ -65,14 +66,14 @@ def load(
 
 
 def _content_problems(scenario: Scenario) -> list[Problem]:
-    """Return the mistakes in prompt files, in traces, and between loads and conversations."""
+    """Return the mistakes in prompt files, traces and limits, and between loads and conversations."""
     from harness.scenario.prompt_files import FilePrompts  # numpy is heavy, and `harness list` does not need it
     from harness.scenario.traces import read_trace
 
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
     if problems := list(_wrong_files(FilePrompts, [one.prompts for one in workloads])):
         return problems
-    problems = [*conversation_problems(scenario), *name_problems(scenario)]
+    problems = [*conversation_problems(scenario), *name_problems(scenario), *limit_problems(scenario)]
     traces = [load.file for load in loads_by_key(scenario).values() if isinstance(load, Trace)]
     if traces and scenario.workload.prompts is not None:
         why = "cannot be combined with `kind: trace`, which sets the prompt lengths; leave it out"

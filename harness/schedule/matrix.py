@@ -22,8 +22,8 @@ from engines.http.addresses import is_loopback
 from harness.errors import UsageError
 from harness.scenario.base import listed, near
 from harness.scenario.engines import Variant
-from harness.scenario.limits import override
-from harness.scenario.loads import load_names
+from harness.scenario.limits import override, parse_limit
+from harness.scenario.loads import Load, load_names
 from harness.scenario.metrics_urls import pages_of
 from harness.scenario.model import Scenario
 from harness.schedule.availability import answers_in_process, refusal, variable_missing
@@ -188,9 +188,15 @@ def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
             workload=scenario.workload,
             classes=classes,
             slo=slo,
-            limits=override(scenario.limits, load.limits),
+            limits=_limits_of(scenario, load),
             seed=trial_seed(scenario.seed, index, one.repetition),
         )
+
+
+def _limits_of(scenario: Scenario, load: Load) -> tuple[str, ...]:
+    """Return the limits of a load, without those on classes that it lacks."""
+    absent = set() if load.mixes_classes else set(scenario.classes)
+    return tuple(text for text in override(scenario.limits, load.limits) if parse_limit(text).class_name not in absent)
 
 
 def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:

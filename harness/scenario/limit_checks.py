@@ -1,0 +1,95 @@
+"""Mistakes between limits and the rest of a scenario: limits that nobody could ever check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.errors import Problem
+from harness.metrics import QUALITY, find
+from harness.scenario.base import near
+from harness.scenario.engines import EngineBlock
+from harness.scenario.limits import Limit, Slo, parse_limit
+from harness.scenario.loads import Load
+from harness.scenario.model import Scenario
+
+_NEED_SLO = ("attainment", "goodput_rps", "energy_j_per_good_request")
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """An engine block under a load, with the load's key in the file."""
+
+    place: str
+    block: EngineBlock
+    load: Load
+
+
+def limit_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield the limits that name a class, an SLO, a reference or a variant which some of their trials lack."""
+    trials = list(_trials(scenario))
+    for key, texts, under in _limits(scenario, trials):
+        for i, limit in enumerate(map(parse_limit, texts)):
+            why = (
+                _class_problem(limit, scenario, under)
+                or _slo_problem(limit, scenario, under)
+                or _quality_problem(limit, scenario)
+                or _base_problem(limit, under)
+            )
+            if why:
+                yield Problem(why, key=f"{key}.{i}")
+
+
+def _trials(scenario: Scenario) -> Iterator[_Trial]:
+    for i, block in enumerate(scenario.engines):
+        beginning = "load" if block.load is None else f"engines.{i}.load"
+        for j, load in enumerate(scenario.load if block.load is None else block.load):
+            yield _Trial(f"{beginning}.{j}", block, load)
+
+
+def _limits(scenario: Scenario, trials: Sequence[_Trial]) -> Iterator[tuple[str, Sequence[str], list[_Trial]]]:
+    """Yield the key of each list of limits, its limits, and the trials that it applies to."""
+    yield "limits", scenario.limits, list(trials)
+    for place, load in {one.place: one.load for one in trials}.items():
+        yield f"{place}.limits", load.limits, [one for one in trials if one.place == place]
+
+
+def _class_problem(limit: Limit, scenario: Scenario, under: Sequence[_Trial]) -> str | None:
+    if limit.class_name not in scenario.classes or any(one.load.mixes_classes for one in under):
+        return None
+    return f"no load here has the class `{limit.class_name}`; write `kind: mixed`, or leave `{limit.class_name}.` out"
+
+
+def _slo_problem(limit: Limit, scenario: Scenario, under: Sequence[_Trial]) -> str | None:
+    if limit.metric not in _NEED_SLO or all(_has_slo(limit, scenario, one.load) for one in under):
+        return None
+    return f"`{limit.metric}` needs an `slo`; write for example `slo: {{ttft: 500ms}}`"
+
+
+def _has_slo(limit: Limit, scenario: Scenario, load: Load) -> bool:
+    """Return whether the requests of a limit have an SLO under a load; True if the load has none of its class."""
+    if not load.mixes_classes:
+        return limit.class_name in scenario.classes or _is_set(scenario.slo.overridden_by(load.slo))
+    named = [one for name, one in scenario.classes.items() if limit.class_name in (None, name)]
+    return _is_set(scenario.slo.overridden_by(load.slo)) or any(one.slo and _is_set(one.slo) for one in named)
+
+
+def _is_set(slo: Slo) -> bool:
+    return any(value is not None for _, value in slo)
+
+
+def _quality_problem(limit: Limit, scenario: Scenario) -> str | None:
+    metric = find(limit.metric)
+    if metric is None or metric.name not in QUALITY or scenario.quality is not None:
+        return None
+    return f"`{limit.metric}` needs `quality`; write `quality: {{}}`"
+
+
+def _base_problem(limit: Limit, under: Sequence[_Trial]) -> str | None:
+    """Return why a limit refers to no variant of the same engine, quantization and load."""
+    lacking = next((one.block for one in under if limit.base not in one.block.variants), None)
+    if limit.base is None or lacking is None:
+        return None
+    if lacking.variants:
+        return f"`{lacking.engine}` has no variant `{limit.base}`; {near(limit.base, lacking.variants)}"
+    return f"`{lacking.engine}` has no `variants`, and so no `{limit.base}`; add them, or write a number"
