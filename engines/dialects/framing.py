@@ -35,8 +35,6 @@ def framing_of(response: WireResponse) -> Framing:
         return _of_json(b"".join(response.reads), lines)
     if start.startswith(b"<"):
         return Framing.PAGE
-    if "event-stream" in kind:
-        return Framing.EVENTS
     if lines:
         return Framing.LINES
     if "json" in kind:
