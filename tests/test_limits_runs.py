@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def ended(tmp_path: Path, **keys: Any) -> tuple[int, list[dict[str, Any]]]:
     """The exit code of a run, and its limits in summary.json."""
     path = scenario(tmp_path, **keys)
-    done = harness("run", str(path), "--out", "run", "--format", "json", cwd=tmp_path, env=VIRTUAL_TIME)
+    done = harness("run", str(path), "--out", "run", "--format", "html,json", cwd=tmp_path, env=VIRTUAL_TIME)
     return done.code, json.loads((tmp_path / "run" / "summary.json").read_text())["limits"]
 
 

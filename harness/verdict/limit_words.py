@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.metrics import find
+from harness.metrics import PER, find
 from harness.scenario.limits import Limit
 from harness.units import format_bytes
 from harness.verdict.held import Held, Outcome
@@ -32,7 +32,9 @@ def on_value(limit: Limit, held: Held, n: int, why: str | None, *, strict: bool)
     if not held.certainty:
         return f"{said} ({bound})."
     unsure = strict and held.certainty != "sure"
-    text = f"{said} ({'not sure' if unsure else held.certainty}; {interval(held, unit)}, {bound})"
+    counted = limit.statistic is not None and limit.statistic.startswith(PER)
+    ends = "less time was measured" if counted else interval(held, unit)
+    text = f"{said} ({'not sure' if unsure else held.certainty}; {ends}, {bound})"
     return f"{text}{MEASURE_LONGER if unsure else ''}."
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from reports.data import ALL, ReportData, place
 from reports.format import seconds
@@ -79,16 +81,20 @@ def _all_metrics(rows: Rows, name: str, shows: dict[str, str]) -> Table:
     lines = []
     for metric in dict.fromkeys(metric for metric, _ in rows):
         show = shows.get(metric, "number")
-        if (metric, "value") in rows:
-            row = rows[metric, "value"]
+        own = {statistic: row for (name, statistic), row in rows.items() if name == metric}
+        if "max" in own:
+            lines.append(_statistics_of(metric, own["max"], [measured(own.get(one), show) for one in statistics]))
+            continue
+        for statistic, row in own.items():  # a single value, or counts per time
             cells = [measured(row, show), *[Cell("")] * (len(statistics) - 1)]
-        else:
-            row = rows[metric, "max"]
-            cells = [measured(rows.get((metric, statistic)), show) for statistic in statistics]
-        unit = "" if row["unit"] in ("share", "bytes") else f", {row['unit']}"
-        lines.append((Cell(f"{metric}{unit}", about=metric), *cells, counted(row["n"]), Cell(row["source"])))
+            lines.append(_statistics_of(metric, row, cells, "" if statistic == "value" else f" {statistic}"))
     title = "All requests" if name == ALL else f"Class {name}"
     return Table(title, ("metric", "p50 or value", *statistics[1:], "n", "source"), lines)
+
+
+def _statistics_of(metric: str, row: dict[str, Any], cells: Sequence[Cell], more: str = "") -> tuple[Cell, ...]:
+    unit = "" if row["unit"] in ("share", "bytes") else f", {row['unit']}"
+    return (Cell(f"{metric}{more}{unit}", about=metric), *cells, counted(row["n"]), Cell(row["source"]))
 
 
 def bursts(data: ReportData) -> Table:
