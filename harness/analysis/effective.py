@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
 from harness.analysis.stats import (
+    ALPHA,
     GUARD_LEVELS,
     Floats,
     Ints,
@@ -84,15 +85,21 @@ class Dependence:
         return sizes[sizes > 0] if (sizes > 0).sum() >= LEAST_ROUNDS else None
 
     def explained(self, below: Floats) -> float:
-        """Return the adjusted share of the variance of an indicator that the requests in flight explain."""
+        """Return the adjusted share of the variance of an indicator that the requests in flight explain.
+
+        A share that chance gives one indicator of twenty counts as none.
+        """
         variance = float(below.var())
         if self._bins is None or self._round_sizes is not None or variance <= 0:
             return 0.0
         bins, counts = self._bins
         used, n = counts > 0, len(below)
+        groups = int(used.sum())
         means = np.bincount(bins, below, len(counts))[used] / counts[used]
         between = float((counts[used] * (means - below.mean()) ** 2).sum()) / (n * variance)
-        return min(1.0, max(0.0, 1 - (1 - between) * (n - 1) / max(1, n - int(used.sum()))))
+        if between * n < by_chance(groups):
+            return 0.0
+        return min(1.0, max(0.0, 1 - (1 - between) * (n - 1) / max(1, n - groups)))
 
     def own(self, below: Floats) -> float:
         """Return the effective sample size of an indicator by itself."""
@@ -113,6 +120,14 @@ class Dependence:
 
 
 INDEPENDENT = Dependence()
+
+
+@cache
+def by_chance(groups: int) -> float:
+    """Return what n R2 of that many groups exceeds by chance once in twenty (chi-square)."""
+    from scipy.special import chdtri
+
+    return float(chdtri(groups - 1, ALPHA))
 
 
 def size_of_rounds(below: Floats, sizes: Ints) -> float:

@@ -100,7 +100,7 @@ class Reading:
         """Return how many users sent the measured requests of a closed loop; 0 if they came by plan."""
         if self.trial.loop != Loop.CLOSED:
             return 0
-        return int(self.frame.loc[one_of(self.frame["phase"], [Phase.MEASURE]), "user"].nunique())
+        return max(1, int(self.frame.loc[one_of(self.frame["phase"], [Phase.MEASURE]), "user"].nunique()))
 
 
 def groups_of(columns: Columns) -> dict[str, Flags]:

@@ -60,6 +60,14 @@ def test_the_share_explained_is_that_of_the_bins() -> None:
     assert dependence.explained(mixed) == pytest.approx(0.5, abs=0.05)
 
 
+def test_what_chance_explains_takes_nothing() -> None:
+    """Of indicators that know nothing of the queue about one in twenty is held down."""
+    rng = np.random.default_rng(7)
+    dependence = Dependence(5.0, rng.normal(size=600))
+    shares = [dependence.explained((rng.random(600) < 0.5).astype(float)) for _ in range(400)]
+    assert np.mean([share > 0 for share in shares]) == pytest.approx(0.05, abs=0.03)
+
+
 def test_a_queue_that_explains_little_takes_little() -> None:
     """Latencies of which the queue explains a twentieth are worth far more than its states."""
     rng = np.random.default_rng(2)
