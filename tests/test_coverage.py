@@ -7,7 +7,7 @@ import pytest
 
 from harness.analysis.effective import share_size
 from harness.analysis.stats import share_estimate
-from tests.covered import CELLS, NS_PER_S, as_flags, coverage, dependence_of, of_cell
+from tests.covered import CELLS, as_flags, coverage, dependence_of, of_cell
 from tests.many_queues import Queued
 
 RUNS = 100
@@ -67,12 +67,11 @@ def share_coverage(made: Queued, p: float, *, independent: bool = False) -> floa
     return float(np.mean(held))
 
 
-def test_every_latency_is_due_before_it_ends() -> None:
-    """The queues of these tests are sound: due times ascend, and nobody leaves before the first token."""
+@pytest.mark.slow
+def test_nobody_leaves_before_arriving() -> None:
+    """The queues of these tests are sound: due times ascend, and latencies are never negative."""
     for name in CELLS:
         made = of_cell(name, 2)
-        due = made.due[:, -made.latency.shape[1] :]
-        assert (np.diff(made.due * NS_PER_S, axis=1) >= 0).all(), name
+        assert (np.diff(made.due, axis=1) >= 0).all(), name
         assert (made.latency >= 0).all(), name
         assert (made.ended >= made.due).all(), name
-        assert due.shape == made.latency.shape

@@ -63,7 +63,9 @@ class Dependence:
     rounds: Ints | None = None
 
     def of(self, places: Ints) -> Dependence:
-        """Return that of some observations."""
+        """Return that of some observations, by their places in ascending order."""
+        if len(places) in (len(one) for one in (self.met, self.rounds) if one is not None):
+            return self
         met = None if self.met is None else self.met[places]
         return replace(self, met=met, rounds=None if self.rounds is None else self.rounds[places])
 
