@@ -23,8 +23,6 @@ from harness.store.manifest import TrialEntry
 
 STEP_NS = 1e8
 LEAST_STEPS = 1024
-FEW_STATES = 100
-QUEUEING = 0.1  # share of the variance of the latencies that the requests in flight explain
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from harness.analysis.reading import Reading
 
 LEVELS = (0.5, 0.95, 0.99)
-HEADLINE = 0.95
 METRICS = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
