@@ -115,13 +115,15 @@ class Sweep:
 @lru_cache(maxsize=1)
 def loads_of(data: ReportData) -> list[Load]:
     """Return every load on every configuration that left a number, in the order of the run."""
-    found = []
+    found, measured = [], dict[str, float]()
     for keys, trials in groups(data).items():
         rows = by_class(data).get((*keys, ALL), {})
         estimates = {key: _estimate(data, keys, row) for key, row in rows.items()}
         known = {key: one for key, one in estimates.items() if math.isfinite(one.value)}
+        if offered := known.get(("offered_rps", "value")):
+            measured.setdefault(keys[-1], float(f"{offered.value:.2g}"))
         if known:
-            found.append(_load(keys, *trials[0], known))
+            found.append(_load(keys, *trials[0], known, measured.get(keys[-1])))
     times = Counter((load.keys[:-1], load.name) for load in found if load.trial.kind != SINGLE)
     others = (times[load.keys[:-1], load.name] - (load.trial.kind != SINGLE) for load in found)
     return [_apart(load) if other else load for load, other in zip(found, others, strict=True)]
@@ -183,16 +185,20 @@ def limits_of(load: Load, metric: str, statistic: str) -> dict[float, str]:
 
 
 def _load(
-    keys: tuple[str, ...], cell: CellEntry, trial: TrialEntry, estimates: Mapping[tuple[str, str], Estimate]
+    keys: tuple[str, ...],
+    cell: CellEntry,
+    trial: TrialEntry,
+    estimates: Mapping[tuple[str, str], Estimate],
+    measured: float | None,
 ) -> Load:
+    """Return a load; `measured` stands for its rate in runs of older versions, which do not store it."""
     users = 1 if trial.kind == SINGLE else trial.users
     kind = "sustained" if trial.kind == SINGLE else trial.kind  # it is a closed loop of one
-    offered = estimates.get(("offered_rps", "value"))
+    rate = getattr(trial, "rate", None) or measured
     if kind in _SWEPT and users is not None:
         return Load(keys, f"{users} user{'s' * (users != 1)}", USERS, kind, float(users), cell, trial, estimates)
-    if kind in _SWEPT and trial.loop == "open" and offered is not None:
-        rate = float(getattr(trial, "rate", None) or offered.value)  # runs of older versions do not store it
-        return Load(keys, f"{rate:.3g}/s", RATE, kind, rate, cell, trial, estimates)
+    if kind in _SWEPT and trial.loop == "open" and rate:
+        return Load(keys, f"{rate:.3g}/s", RATE, kind, float(rate), cell, trial, estimates)
     return Load(keys, keys[-1], "", kind, math.nan, cell, trial, estimates)
 
 

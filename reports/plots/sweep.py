@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -113,9 +112,11 @@ def _lines(data: ReportData, points: Sequence[Load], shown: Shown) -> dict[float
 def _abscissa(values: Sequence[float]) -> Scale:
     """Return a scale with marks at the loads: even from 0, or logarithmic if they span much."""
     loads = sorted(set(values))
-    shown = loads[:: math.ceil(len(loads) / MOST_MARKS)]
     if loads[-1] < LOGARITHMIC_FROM * loads[0] or not loads[0]:
         return scales.from_zero(loads)
+    apart, shown = (loads[-1] / loads[0]) ** (1 / MOST_MARKS), loads[:1]
+    for load in loads:
+        shown += [load] if load >= apart * shown[-1] else []
     return Scale(loads[0] / 1.2, loads[-1] * 1.2, "log", marks={load: scales.plain(load) for load in shown})
 
 

@@ -37,6 +37,16 @@ def test_rates_are_a_sweep_with_a_knee() -> None:
     assert list(names_of(sweep_of("f16", "q4", seconds=20.0)).values()) == ["f16", "q4"]
 
 
+def test_a_load_has_one_place_on_all_configurations() -> None:
+    """Also where the rate was not stored, and a cell measured a little more: it is that of the first, rounded."""
+    trials = [
+        FabricatedTrial(cell_entry(id=level, level=level), trial_entry(), noisy(1, n, every_ms=60_000 / n))
+        for level, n in (("f16", 603), ("q4", 611))
+    ]
+    run = manifest([again(one.cell, trials=[one.trial]) for one in trials])
+    assert [load.x for load in loads_of(report_data(derive(run, trials)))] == [10.0, 10.0]
+
+
 def test_users_and_rates_are_sweeps_of_their_own() -> None:
     """A single user is the first of the users, unless there is a closed loop of one; a burst is part of no sweep."""
     single = users(1, id="s", load="single_user", kind="single_user", users=None)

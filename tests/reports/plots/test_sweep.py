@@ -13,6 +13,7 @@ from reports import plots
 from reports.data import ReportData
 from reports.plots.drawing import Plot
 from reports.plots.marks import COLOURS, MUTED
+from reports.plots.sweep import _abscissa
 from tests.reports.plots.paths import corners
 from tests.reports.sweep_of_rates import RATES, sweep_of
 
@@ -109,3 +110,10 @@ def test_many_configurations_are_all_drawn() -> None:
     assert len(tips(ttft)) == 20
     styles = set(re.findall(r'style="(fill:none;[^"]*stroke:#[0-9a-f]+;stroke-width:1.4)"', ttft.svg))
     assert len(styles) == 10
+
+
+def test_marks_of_loads_keep_off_each_other() -> None:
+    """Of loads that lie close together, the first has its mark."""
+    scale = _abscissa([1.0, 1.05, 1.1, 2.0, 16.0, 16.5])
+    assert list(scale.marks.values()) == ["1", "2", "16"]
+    assert _abscissa([2.0, 4.0, 6.0]).remark == ""
