@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LABELS = {RATE: "requests/s asked for", "users": "users"}
 LOGARITHMIC_FROM = 8.0
-MOST_MARKS = 8
+MOST_MARKS = 10
 MOST_ABOVE = 2.5
 _KNEE = 0.028
 MOST_KNEES = 4
