@@ -64,8 +64,8 @@ def rows(data: ReportData) -> list[LimitRow]:
 def _row(limit: str, verdicts: Sequence[Mapping[str, Any]], shown: tuple[str, str], name: Any) -> LimitRow:
     largest = 1 if "<" in limit else -1
     ordered = sorted(verdicts, key=lambda one: (ORDER.index(one["outcome"]), -largest * _worst_number(one, largest)))
-    worst, rest = ordered[0], ordered[1:]
-    places = [name(keys_of_verdict(one)).removesuffix(f" · {quality.LOAD}") for one in ordered]
+    worst, rest = ordered[0], [one for one in verdicts if one is not ordered[0]]
+    places = [name(keys_of_verdict(one)).removesuffix(f" · {quality.LOAD}") for one in (worst, *rest)]
     measured = measured_of(worst, shown)
     if all(one["outcome"] == "pass" and not one["value"] for one in ordered) and worst["metric"] == "error_rate":
         measured, rest = f"0 of {sum(one['n'] for one in ordered)}", []
@@ -100,9 +100,10 @@ def measured_of(verdict: Mapping[str, Any], shown: tuple[str, str]) -> str:
         return ""
     if verdict["metric"] == "error_rate" and math.isfinite(value):
         text = f"{round(value * verdict['n'])} of {verdict['n']} ({text})"
-    if "base" in verdict["limit"] and verdict.get("ratio"):
-        text += f", {amount(verdict['ratio'])} * base"
-    return f"{text} ({verdict['certainty']})" if verdict.get("certainty") else text
+    words = [verdict["certainty"]] if verdict.get("certainty") else []
+    if "*" in verdict["limit"] and verdict.get("bound") is not None:  # a multiple of another variant's number
+        words.append(f"limit {_with_unit(verdict['bound'], show, unit)}")
+    return f"{text} ({', '.join(words)})" if words else text
 
 
 def _with_unit(value: float, show: str, unit: str) -> str:
@@ -132,7 +133,7 @@ def in_words(limit: str, shown: tuple[str, str]) -> str:
     try:
         bound = _bound(float(bound), *shown)
     except ValueError:
-        bound = re.sub(r"(?<=\d)(?=[A-Za-z%])", " ", bound)
+        bound = re.sub(r"^([\d.]+)(?=[A-Za-z%])", r"\1 ", bound)
     subject = " ".join(part for part in (words, statistic) if part)
     return f"{f'{class_name}: ' if class_name else ''}{subject} {operator} {bound}"
 

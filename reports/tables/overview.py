@@ -231,9 +231,9 @@ def _number(value: float, show: str) -> str:
 
 def _interval(value: float, low: float, high: float, show: str) -> str:
     """Return "52.1 to 55.0", with the digits of the value, and more if its ends would look the same."""
-    if math.isnan(low) or math.isnan(high) or low == high:
+    if not math.isfinite(high - low) or low == high:
         return ""
-    if show in ("share", "bytes") or not math.isfinite(high - low) or not value:
+    if show in ("share", "bytes") or not value:
         return between(low, high, show)
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     texts = ([grouped(f"{end:.{more}f}") for end in (low, high)] for more in range(digits, MOST_DECIMALS + 1))

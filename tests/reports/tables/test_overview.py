@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reports.data import ReportData
 from reports.labels import Figure
-from reports.tables.overview import Overview, _number, overview, wide
+from reports.tables.overview import Overview, _interval, _number, overview, wide
 from tests.fabricated import again
 
 P95 = Figure("ttft", "TTFT", "p95", "ttft_ms", "p95", "time")
@@ -66,6 +66,13 @@ def test_an_interval_is_wide_if_it_is_open_or_larger_than_half_the_value() -> No
     assert not wide(row(100, 99, 101, n=20), P95)
     assert not wide(row(0.0, 0.0, 0.02), SHARE)
     assert wide(row(0.0, 0.0, 0.2), SHARE)
+
+
+def test_an_open_interval_has_no_text() -> None:
+    """The sign behind the value says that it is open; one of two ends has the digits of the value, or more."""
+    assert _interval(53.44, 52.06, 55.03, "time") == "52.1 to 55.0"
+    assert _interval(9.9996, 9.9961, 10.0041, "time") == "9.996 to 10.004"
+    assert _interval(53.4, 52.1, float("inf"), "time") == _interval(53.4, float("nan"), 60.0, "time") == ""
 
 
 def test_a_caveat_marks_the_numbers_that_it_names(sweep: ReportData) -> None:

@@ -132,8 +132,10 @@ def test_junit_holds_nothing_invalid_for_passed(hostile: ReportData) -> None:
     """An invalid trial, and a limit on it, are errors: a pipeline must not take them for passed."""
     limit = {**dict(zip(KEYS, ("m", "e", "l", "", "x"), strict=True)), "limit": "ttft_ms p50 <= 1"}
     limits = [limit | {"outcome": outcome, "sentence": "Why."} for outcome in ("invalid", "pass")]
-    suite = ET.fromstring(junit.render(replace(hostile, verdicts=limits)).split("\n", 1)[1])
-    invalid = [judged for judged in hostile.validity if judged["verdict"] == "invalid"]
+    first, *others = hostile.validity
+    spoiled = replace(hostile, verdicts=limits, validity=[first | {"verdict": "invalid", "load_failed": True}, *others])
+    suite = ET.fromstring(junit.render(spoiled).split("\n", 1)[1])
+    invalid = [judged for judged in spoiled.validity if judged["verdict"] == "invalid"]
     assert len(list(suite.iter("error"))) == len(invalid) + 1 > 1
     assert {case.get("type") for case in suite.iter("error")} == {"invalid"}
 

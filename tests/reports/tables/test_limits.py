@@ -1,0 +1,56 @@
+"""Limits in the words of the results table, each with its worst case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reports.data import ReportData
+from reports.tables.limits import in_words, limits, measured_of, rows
+
+MS, SHARE, BYTES, COUNT = ("time", "ms"), ("share", "share"), ("bytes", "bytes"), ("number", "count")
+
+
+def verdict(limit: str, value: float | None, **more: Any) -> dict[str, Any]:
+    """What the gate says of a limit."""
+    return {"limit": limit, "metric": limit.split(" ")[0], "value": value, "low": None, "high": None, "n": 100} | more
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown", "words"),
+    [
+        ("ttft_ms p95 <= 500", MS, "TTFT p95 <= 500 ms"),
+        ("ttft_ms p95 <= 0.5s", MS, "TTFT p95 <= 0.5 s"),
+        ("chat.e2e_ms p99 < 2000", MS, "chat: E2E p99 < 2000 ms"),
+        ("error_rate <= 0.01", SHARE, "errors <= 1 %"),
+        ("attainment >= 95%", SHARE, "SLO met >= 95 %"),
+        ("rss_peak_bytes <= 1GiB", BYTES, "rss_peak_bytes <= 1 GiB"),
+        ("errors <= 10 per 5m", COUNT, "errors <= 10 per 5m"),
+        ("ttft_ms p95 <= 1.10 * base", MS, "TTFT p95 <= 1.10 * base"),
+        ("no limit at all", MS, "no limit at all"),
+    ],
+)
+def test_a_limit_is_written_as_its_column(limit: str, shown: tuple[str, str], words: str) -> None:
+    """With its unit, as the scenario wrote it or the metric's own."""
+    assert in_words(limit, shown) == words
+
+
+def test_a_number_has_the_unit_of_its_limit() -> None:
+    """A share of errors has the numbers behind it; a variant's limit is told as a number."""
+    assert measured_of(verdict("attainment >= 95%", 0.9414), SHARE) == "94.1 %"
+    assert measured_of(verdict("rss_peak_bytes <= 1GiB", 7.566e7), BYTES) == "72.2 MiB"
+    assert measured_of(verdict("error_rate <= 0.01", 0.12), SHARE) == "12 of 100 (12.0 %)"
+    assert measured_of(verdict("ttft_ms p95 <= 500", 746.0, certainty="sure"), MS) == "746 ms (sure)"
+    against = verdict("ttft_ms p95 <= 1.10 * base", 61.2, certainty="likely", bound=55.0)
+    assert measured_of(against, MS) == "61.2 ms (likely, limit 55.0 ms)"
+    assert measured_of(verdict("ttft_ms p95 <= 500", None, low=400.0), MS).replace("\u202f", " ") == "> 400 ms"
+    assert measured_of(verdict("ttft_ms p95 <= 500", None), MS) == ""
+
+
+def test_a_limit_has_one_row_with_its_worst_case(sweep: ReportData) -> None:
+    """Violated ones first; the other cases in the order of the run."""
+    first, second = rows(sweep)
+    assert (first.outcome, first.place, first.others) == ("fail", "8/s", (("pass", "1/s, 2/s, 4/s"),))
+    assert (second.outcome, second.measured, second.others) == ("pass", "0 of 900", ())
+    assert [row[0].text for row in limits(sweep).rows] == ["FAIL", "PASS"]
