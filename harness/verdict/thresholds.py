@@ -1,6 +1,6 @@
 """The one table of thresholds: each number that decides whether a reading is good, or what people are told to do.
 
-`python -m harness.verdict.thresholds` writes it into docs/method.md, and the words for quality into docs/quality.md.
+`python -m harness.verdict.thresholds` writes it into docs/thresholds.md, and the words for quality into quality.md.
 How a statistic is computed (bins, batches, levels of quantiles) is no judgement and stands with its estimator.
 """
 
@@ -283,7 +283,7 @@ HEADINGS = {
 
 
 def as_markdown() -> str:
-    """Return the tables for docs/method.md: thresholds by what they are of, then the criteria."""
+    """Return the tables for docs/thresholds.md: thresholds by what they are of, then the criteria."""
     lines: list[str] = []
     thresholds = [one for one in TABLE if isinstance(one, Threshold)]
     for used, group in groupby(thresholds, key=lambda one: one.used.split(", ")[0]):
@@ -335,7 +335,7 @@ def inserted(page: str, name: str, table: str) -> str:
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-PAGES = {"method.md": ("thresholds", as_markdown), "quality.md": ("grades", grades_as_markdown)}
+PAGES = {"thresholds.md": ("thresholds", as_markdown), "quality.md": ("grades", grades_as_markdown)}
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def unmeasured(trial: TrialEntry) -> Validity:
 
 
 def _doubts(trial: TrialEntry, reading: Reading, facts: dict[str, Any], tolerance: Tolerance) -> Iterator[Reason]:
-    """Yield what may change a decision, in the order of its table (docs/method.md)."""
+    """Yield what may change a decision, the load itself first (docs/caveats.md)."""
     columns, rows = reading.columns, reading.columns.measured
     yield from load.missing(trial, reading.frame, columns, trial.client)
     if len(rows):
