@@ -1,4 +1,4 @@
-"""The table of known answers in docs/method.md names every such test, and every test named is there."""
+"""The table of known answers in docs/known-answers.md names every such test, and every test named is there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMED = re.compile(r"Known answers? (\d+)(?: and (\d+))?:")
 
 def in_the_table() -> dict[str, set[int]]:
     """The numbers of each test, by `file::name`, as the page has them."""
-    page = (ROOT / "docs" / "method.md").read_text()
+    page = (ROOT / "docs" / "known-answers.md").read_text()
     table = page.split("<!-- known answers: begin -->")[1].split("<!-- known answers: end -->")[0]
     found: dict[str, set[int]] = defaultdict(set)
     for row in filter(None, map(ROW.match, table.splitlines())):

@@ -1,6 +1,6 @@
 """Known answers: from plan to report, on engines whose times arithmetic can tell, in virtual time.
 
-docs/method.md lists them by their numbers; `test_known_queues.py` has those of theory's queues.
+docs/known-answers.md lists them by their numbers; `test_known_queues.py` has those of theory's queues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m tests.known_answers` measures what is the same in every run, and writes the table in docs/method.md."""
+"""`python -m tests.known_answers` writes its table in docs/known-answers.md, with what is the same in every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of these known answers in docs/method.md, and what docs/metrics.md says that there is to know."""
+"""The table of these known answers in docs/known-answers.md, and what docs/metrics.md says that there is to know."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.known_answers.cases import Group, Run, every
 from tests.known_answers.measured import Measured
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "known-answers.md"
 BEGIN, END = "<!-- known answers of each metric: begin -->", "<!-- known answers of each metric: end -->"
 HEAD = ["| metric | case | truth | measured |", "|---|---|---|---|"]
 METRIC = re.compile(r"^\| `(\w+)` \| ([^|]+) \|")
@@ -69,12 +70,10 @@ def number(value: float) -> str:
 
 def on_the_page() -> list[str]:
     """The rows as the page has them."""
-    page = (DOCS / "method.md").read_text(encoding="utf-8")
-    return page.split(BEGIN)[1].split(END)[0].strip().splitlines()
+    return PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
 
 
 def write(rows: list[str]) -> None:
     """Put them there."""
-    path = DOCS / "method.md"
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    path.write_text("\n".join([before + BEGIN, *rows, END + rest.split(END)[1]]), encoding="utf-8")
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    PAGE.write_text("\n".join([before + BEGIN, *rows, END + rest.split(END)[1]]), encoding="utf-8")
