@@ -1,4 +1,4 @@
-"""How good a trial is, and the observations that speak against it."""
+"""Validity of a trial: its reasons, each with the numbers that it concerns and the effect on them."""
 
 from __future__ import annotations
 
