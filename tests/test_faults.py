@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -141,8 +142,10 @@ def test_a_second_run_on_the_same_machine_is_refused(tmp_path: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        path = scenario(tmp_path)
-        refused = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=env)
+        with socket.create_server(("127.0.0.1", 0)) as there:  # a server whose port is open need not answer yet
+            block = {"engine": "http", "url": f"http://127.0.0.1:{there.getsockname()[1]}", "served_model": "m"}
+            path = scenario(tmp_path, engines=[block])
+            refused = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=env)
         assert refused.code == 2
         assert "first, process" in refused.err
     finally:

@@ -11,7 +11,9 @@ from harness.analysis.latencies import of_each
 from harness.analysis.lateness import Silence, lag_ns, longest_silence
 from harness.analysis.reading import Reading
 from harness.analysis.stats import Flags, quantile
+from harness.store.manifest import ClientEntry
 from harness.verdict import thresholds
+from harness.verdict.client import Readings
 from harness.verdict.reason import Level, Reason
 from harness.verdict.tolerance import Tolerance, effects_on, in_words, number
 
@@ -32,6 +34,14 @@ def not_streamed(rows: Columns) -> Iterator[Reason]:
     )
     advice = "Look for a proxy that holds streams back (buffering), or judge by E2E."
     yield from thresholds.NOT_STREAMED.reasons(share, sentence, advice, _OF_STREAM)
+
+
+def bundled(client: ClientEntry | None) -> Iterator[Reason]:
+    """Yield a note on gaps between chunks that came together: they cannot be seen."""
+    share = Readings.of(client)["merged_read_share"]
+    sentence = f"Inter-token latency is not resolved: {share:.0%} of the chunks came in bundles."
+    advice = "Use TPOT, or look for a proxy that buffers."
+    yield from thresholds.BUNDLED.reasons(share, sentence, advice, ("itl_ms", "icl_ms", "stall_max_ms"), note=True)
 
 
 def stalled(reading: Reading, tolerance: Tolerance) -> Iterator[Reason]:

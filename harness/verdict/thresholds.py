@@ -143,6 +143,8 @@ NOT_STREAMED = Threshold(
     below=True, condition="replies of 8 tokens or more that take 100 ms or more")
 LEAST_STREAMED_TOKENS = Criterion("stream", "which replies show whether they are streamed", "tokens, at least", "", 8)
 LEAST_STREAMED_MS = Criterion("stream", "whether streaming is judged", "median end-to-end time, at least", "ms", 100)
+BUNDLED = Threshold(
+    "stream", "bundled", "chunks that came in a read with others", "share", 0.2, condition="a note on gaps")
 STALL_S = Criterion("stream", "what is a stall", "no token of any reply for, at least", "s", 0.5)
 STALL_TIMES = Criterion("stream", "what is a stall", "times the p99.9 of times without a token, at least", "", 10.0)
 STALL_REPLIES = Criterion("stream", "what is a stall", "replies in flight through it, at least", "", 2)

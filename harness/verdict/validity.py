@@ -64,6 +64,7 @@ def _notes(
     """Yield what is worth knowing and changes no verdict."""
     if len(reading.columns.measured):
         yield from client.notes(reading.columns.measured, trial.client, calibration)
+        yield from stream.bundled(trial.client)
         yield from burst_reasons(reading)
         yield from engine.notes(trial, reading)
     yield from machine.notes(facts, reading.window.seconds)
