@@ -211,7 +211,7 @@ def _recommended(data: ReportData) -> Iterator[Line]:
     for table in decision.decisions(data)[:MOST_LINES]:
         advice = table["recommendation"]
         tone = "good" if advice["outcome"] == "choice" else ""
-        yield Line("RECOMMENDED", (advice["sentence"],), tone)
+        yield Line("RECOMMENDED", (advice["sentence"].removeprefix("Recommended: "),), tone)
 
 
 def _data(data: ReportData) -> Iterator[Line]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from reports.choice import worded
 from reports.format import UNKNOWN, dotted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ReportData:
         definitions: Per metric {name, unit, definition, direction, show, unmeasured}.
         decisions: Per model {model, reference, speed, loads, rows, recommendation, quality, notes}. A row has engine,
             level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, memory,
-            front, beaten_by, limits, chosen. A value is {value, low, high, bound, n, unit, source, reason}, or None.
+            front, beaten_by, limits, chosen. A value is {value, low, high, bound, n, unit, source, reason, invalid}.
         series: Per (cell, trial) the frames distribution, classes, latency, latency_bins, lengths, length_bins, rates,
             slices, gauges, and phases, bursts.
         pooled: Per keys of the summary the frames distribution and histogram of all repetitions.
@@ -53,6 +54,9 @@ class ReportData:
     exit_code: int | None = None
     calibration: str = ""
     late_readings_above: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decisions", [worded(table) for table in self.decisions])
 
     def trials(self) -> Iterator[tuple[CellEntry, TrialEntry]]:
         return self.manifest.trials()

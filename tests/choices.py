@@ -28,8 +28,9 @@ MIB = 2.0**20
 class Choice:
     """A level: how much slower than 80 tokens/s and 80 ms, what it takes, how far it is from the reference.
 
-    kl: mean, low, high; mean NaN: at least low.   reference: the level it is far from.   invalid: loads that are.
-    status, reason: of its cells, where they were not run.   loading: what it takes while it starts.
+    kl: mean, low, high; mean NaN: at least low.   reference: the level it is far from.   invalid: loads that were not
+    the planned ones.   poor: metrics that are invalid under every load.   status, reason: of its cells, where they were
+    not run.   loading: what it takes while it starts.   minutes: how long a trial took.
     """
 
     level: str
@@ -41,6 +42,8 @@ class Choice:
     status: str = "complete"
     reason: str | None = None
     invalid: tuple[str, ...] = ()
+    poor: tuple[str, ...] = ()
+    minutes: float | None = None
     reference: str = "f32"
     info: dict[str, Any] = field(default_factory=dict)
     requests: int = 120
@@ -97,6 +100,8 @@ def _cell(
             status=choice.status,
             reason=choice.reason,
         )
+        if choice.minutes is not None:
+            entry.begun_ns, entry.ended_ns = T0_NS, T0_NS + round(choice.minutes * 60 * S)
         made.append(entry)
     cell.trials = made
     if choice.status != "complete":
@@ -115,7 +120,7 @@ def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Seq
     from harness.analysis.summary import levels_for, measure
     from harness.verdict.gate import extra_statistics
 
-    spoiled = {(one.engine, one.level): one.invalid for one in choices}
+    made = {(one.engine, one.level): one for one in choices}
     extra = extra_statistics([text for one in trials for text in one.trial.limits])
     measures, facts = [], {}
     validity: dict[tuple[str, str], Validity] = {}
@@ -125,9 +130,11 @@ def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Seq
     for one in trials:
         reading = read(one, levels_for(extra))
         key = (one.cell.id, one.trial.id)
-        invalid = one.trial.load in spoiled[one.cell.engine, str(one.cell.level)]
-        why = Reason("client_lag", Level.INVALID, "Requests were sent late.", "Lower the rate.")
-        validity[key] = Validity(Level.INVALID, (why,)) if invalid else Validity(Level.VALID)
+        choice = made[one.cell.engine, str(one.cell.level)]
+        late = Reason("client_late", Level.INVALID, "Requests were sent late.", "Lower the rate.", ("ttft_ms",))
+        poor = Reason("token_counts", Level.INVALID, "Token counts are impossible.", "", choice.poor)
+        doubts = [late] * (one.trial.load in choice.invalid) + [poor] * bool(choice.poor)
+        validity[key] = Validity.of(doubts)
         facts[key] = facts_of(one.cell, reading, one.samples())
         measures += measure(one, reading, one.samples())
     frames = [frame for frame in (tidy(measures, extra), _quality(manifest, choices)) if len(frame)]

@@ -59,16 +59,17 @@ DECISION = {
     "reason": Column("Why it is not complete.", null="it is"),
     "repetitions": Column("How many."),
     "limits": Column("The worst outcome of its limits.", null="there are none"),
-    "front": Column("Whether it is Pareto-optimal.", null="it cannot be compared"),
+    "front": Column("Whether it is Pareto-optimal.", null="unknown"),
     "beaten_by": Column("The rows that dominate it, separated by `; `.", null="none does"),
     "chosen": Column("Whether the recommendation is this row."),
     "quality": Column("The word for its quality ([decision.md](decision.md)).", null="not measured"),
     "<value>": Column("A value of the row, such as `load_s`, `kl_mean`, `speed` or `speed_ratio`.", "as named"),
     "<value> low": Column("Lower end of its 95 % interval.", "as the value", "no interval"),
     "<value> high": Column("Upper end.", "as the value", "no interval"),
-    "<value> bound": Column("`lower` or `upper` where only that end is known.", null="both ends, or no interval"),
+    "<value> bound": Column("`lower` or `upper` where only that end is known.", null="both are, or none"),
+    "<value> invalid": Column("`yes`: a doubt makes it invalid; it is compared with nothing.", null="it is valid"),
     "<load> validity": Column("Of the trials under that load."),
-    "<load> <value>": Column("A value under a load, such as `sustained ttft_p95_ms`; `low`, `high`, `bound` as above."),
+    "<load> <value>": Column("A value under a load, such as `sustained ttft_p95_ms`; `low` to `invalid` as above."),
 }
 _LIMIT = "As in the summary's row that it is judged by."
 DOCUMENT = {
@@ -91,7 +92,17 @@ DOCUMENT = {
     **dict.fromkeys(("limits[].low", "limits[].high"), Column(_LIMIT, "the metric's", "not known, or open")),
     "limits[].n": Column("Observations."),
     "limits[].sentence": Column("Why."),
-    "decisions[].*": Column("A table per model: `rows`, `recommendation`, reference, notes; as in decision.csv."),
+    "decisions[].*": Column("A table per model: `rows` as in decision.csv, `recommendation`, reference, notes."),
+    "decisions[].recommendation.sentence": Column("What to run, how sure that is, what would settle it."),
+    "decisions[].recommendation.outcome": Column(
+        "`choice`, `tie`, `none` (none meets all limits), `front`, `unknown`."
+    ),
+    "decisions[].recommendation.chosen[]": Column("Labels of the rows."),
+    "decisions[].recommendation.race.*": Column(
+        "The fastest, and all that cannot be ranked behind it (`first`); `certainty`; `repetitions` that would settle "
+        "it, and their `seconds`."
+    ),
+    "decisions[].recommendation.out[].*": Column("Rows that do not meet all limits, and `why`."),
     **{f"results[].{key}": Column("As in the summary.") for key in (*KEYS, "repetition", "validity")},
     "results[].classes.*": Column("Class of traffic, metric, statistic; then value to window, as in the summary."),
     "trials[].cell": Column("Id of the cell in the manifest."),

@@ -1,13 +1,10 @@
-"""The rows of a decision table: what is known of each engine, level and variant of a model, its repetitions together.
-
-A value is {value, low, high, bound, n, unit, source, reason}: None where it is unknown, and then `reason` says why.
-"""
+"""Rows of a decision table: what is known of each configuration of a model, its repetitions together."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import ALL
@@ -27,18 +24,19 @@ from harness.store.manifest import (
     StartEntry,
     TrialEntry,
 )
+from harness.verdict.gate import OF_ANY_LOAD, Group, Verdict
 from harness.verdict.quality import word
-from harness.verdict.reason import Level, Validity, worst
+from harness.verdict.reason import Level, Reason, Validity
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Value = dict[str, Any]
 RowKey = tuple[str, str, str, str]
+PER_USER, ALL_USERS = "output_tokens_per_s_per_user", "output_tokens_per_s"
 PEAKS = ("memory_peak_bytes", "rss_peak_bytes", "gpu_memory_peak_bytes", *LOAD_PEAKS)
 UNDER_LOAD = {
-    "output_tokens_per_s": ("output_tokens_per_s", SCALAR),
-    "output_tokens_per_s_per_user": ("output_tokens_per_s_per_user", "p50"),
+    ALL_USERS: (ALL_USERS, SCALAR),
+    PER_USER: (PER_USER, "p50"),
     "completed_rps": ("completed_rps", SCALAR),
     "ttft_p95_ms": ("ttft_ms", "p95"),
     "tpot_p95_ms": ("tpot_ms", "p95"),
@@ -51,29 +49,86 @@ UNDER_LOAD = {
 }
 QUALITY = ("kl_mean", "kl_bound", "top1_agreement", "ppl_ratio")
 START = ("load_s", "load_warm_s", "first_request_ms", "rss_after_load_bytes")
+WORST_FIRST = ("fail", "invalid", "cannot_tell", "pass")
 _STATUSES = ("failed", "interrupted", "running", "pending", "skipped")
-_WHY_UNKNOWN = {
-    "parameters": "the engine does not say how many parameters the model has",
-    "weight_bytes": "the engine does not say how large its weights are",
-    "kv_bytes_per_token": "the engine does not say what a token takes in its KV cache",
-    "level": "the engine does not say which level it loaded",
+_BY_ENGINE = {
+    "weight_bytes": ("bytes", "the engine does not say how large its weights are"),
+    "weights_in_memory_bytes": ("bytes", "the engine does not say"),
+    "kv_bytes_per_token": ("bytes", "the engine does not say what a token takes in its KV cache"),
+    "parameters": ("parameters", "the engine does not say how many parameters the model has"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number of a row.
+
+    Attributes:
+        value: NaN if unknown; then `low` or `high` may be a bound.
+        low: End of the 95 % interval as `high`; NaN if open or unknown.
+        reason: Why it is unknown or invalid, or a remark on it.
+        invalid: Whether a doubt makes it invalid: it is shown in brackets and compared with nothing.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    bound: str = "point"
+    n: int = 0
+    unit: str = ""
+    source: str = ""
+    reason: str = ""
+    invalid: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is a number that other rows may be compared with."""
+        return not math.isnan(self.value) and not self.invalid
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a number, or a bound."""
+        return not (math.isnan(self.value) and self.bound == "point")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Ends of the interval, or twice the value without one; the open end of a bound is infinite."""
+        if math.isnan(self.value):
+            return (self.low, math.inf) if self.bound == "lower" else (math.nan, math.nan)
+        low, high = (self.value if math.isnan(end) else end for end in (self.low, self.high))
+        return low, high
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, for reports."""
+        return {name: None if one != one else one for name, one in asdict(self).items()}
+
+
+def unknown(reason: str, unit: str = "") -> Value:
+    """Return no number, and why."""
+    return Value(unit=unit, reason=reason)
 
 
 @dataclass
 class Row:
-    """What is known of one row. key: model, engine, level, variant.   cells: of the manifest, by repetition.
+    """What is known of one configuration.
 
-    validity: of each load, the worst of its repetitions.   missing: why a metric has no value, by load.
-    plans: the plan of each load in each repetition.   kinds: of each load.   loads: values under each load.
-    speeds: one user's median speed under each load in each repetition.   word: for the quality, "" where unknown.
-    reference_level: as which the reference of its quality was loaded.   label: its name among the rows of its model.
-    kv_used: bytes of its KV cache that were in use at most.   pages: the kinds of server whose pages were read.
+    Attributes:
+        key: Model, engine, level, variant.
+        cells: Of the manifest, by repetition.
+        validity: Judgement of each load, the doubts of all repetitions together.
+        missing: Why a metric has no value, by load.
+        plans: Plan of each load in each repetition.
+        speeds: Median speed of one user under each load in each repetition, where it is valid.
+        reference_level: Level as which the reference of its quality was loaded.
+        kv_used: Peak bytes in use of its KV cache.
+        pages: Kinds of server whose metrics pages were read.
+        verdicts: Of its limits under all its loads.
+        front: Whether it is Pareto-optimal; None if unknown.
     """
 
     key: RowKey
     cells: list[CellEntry]
-    validity: dict[str, Level] = field(default_factory=dict)
+    validity: dict[str, Validity] = field(default_factory=dict)
     missing: dict[str, Mapping[str, str]] = field(default_factory=dict)
     plans: dict[str, dict[int, str]] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
@@ -85,10 +140,12 @@ class Row:
     label: str = ""
     kv_used: float | None = None
     pages: set[str] = field(default_factory=set)
+    verdicts: list[Verdict] = field(default_factory=list)
+    front: bool | None = None
 
     @property
     def status(self) -> str:
-        """ "complete", or what became of the cell of it that came off worst."""
+        """The worst status of its cells."""
         found = {cell.status for cell in self.cells}
         return next((status for status in _STATUSES if status in found), "complete")
 
@@ -100,8 +157,40 @@ class Row:
 
     @property
     def info(self) -> EngineEntry:
-        """What the engine said of itself."""
+        """What the engine reported of itself."""
         return next((cell.engine_info for cell in self.cells if not cell.engine_info.is_empty), EngineEntry())
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of a repetition: of its start and its trials."""
+        trials = [(trial.begun_ns, trial.ended_ns) for cell in self.cells for trial in cell.trials]
+        starts = [(cell.start.began_ns, cell.start.ready_ns) for cell in self.cells]
+        return sum(end - begin for begin, end in trials + starts if begin and end) / 1e9 / len(self.cells)
+
+    @property
+    def memory_name(self) -> str:
+        """Name of the peak that was read: of GPUs if the engine uses them, else of its processes."""
+        device = self.info.device
+        used = self.values["gpu_memory_peak_bytes"].shown and (device is None or not device.startswith("cpu"))
+        own = "memory_peak_bytes" if "memory_peak_bytes" in self.values else "rss_peak_bytes"
+        return "gpu_memory_peak_bytes" if used else own
+
+    @property
+    def outcome(self) -> str:
+        """Worst outcome of its limits; "" without limits."""
+        return min((str(one.outcome) for one in self.verdicts), key=WORST_FIRST.index, default="")
+
+    @property
+    def stopped(self) -> tuple[str, str] | None:
+        """Cause and reason if it cannot be chosen whatever its limits."""
+        if not self.plans or self.status in ("skipped", "failed"):
+            status = self.status if self.status != "complete" else "no load"
+            return "stopped", f"{self.status}: {self.reason}" if self.reason else status
+        for load, judged in self.validity.items():
+            limits = tuple(one.limit for one in self.verdicts if one.keys[-1] == load)
+            if failure := Group((*self.key, load), limits, judged, {}).load_failed:
+                return "invalid", f"the load {load} was not the planned one: {failure.sentence}"
+        return None
 
     def points(self, load: str, name: str) -> Value:
         """A value under a load."""
@@ -116,24 +205,14 @@ def name_rows(rows: Sequence[Row]) -> None:
         row.label = " · ".join(part for part in told if part)
 
 
-def known(value: float, low: float = math.nan, high: float = math.nan, **about: Any) -> Value:
-    """A value; n, unit, source and reason may be told."""
-    numbers = {"value": value, "low": _finite(low), "high": _finite(high), "bound": "point"}
-    return numbers | {"n": 0, "unit": "", "source": "", "reason": ""} | about
-
-
-def unknown(reason: str, unit: str = "") -> Value:
-    """No value, and why."""
-    return known(math.nan, unit=unit, reason=reason) | {"value": None}
-
-
 def rows_of(
     manifest: Manifest,
     summary: pd.DataFrame,
     validity: Mapping[tuple[str, str], Validity],
+    verdicts: Iterable[Verdict],
     facts: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> list[Row]:
-    """Every row of a run in the order of its cells; skipped and failed ones too."""
+    """Return every row of a run in the order of its cells, skipped and failed ones too."""
     found: dict[RowKey, Row] = {}
     for cell in manifest.cells:
         row = found.setdefault(cell.keys, Row(cell.keys, []))
@@ -141,6 +220,9 @@ def rows_of(
         for trial in cell.trials:
             _add_trial(row, cell, trial, validity, facts)
     index = _index(summary)
+    for verdict in verdicts:
+        model, engine, level, variant, _ = verdict.keys
+        found[model, engine, level, variant].verdicts.append(verdict)
     for row in found.values():
         row.reference_level = reference_level(quality_facts([row]), manifest.cells)
         _fill(row, index)
@@ -159,7 +241,9 @@ def _add_trial(
     if trial.plan_hash:
         row.plans.setdefault(load, {})[cell.repetition] = trial.plan_hash
     if key in validity:
-        row.validity[load] = worst(validity[key].verdict, row.validity.get(load, Level.VALID))
+        before = row.validity.get(load)
+        others = () if before is None else (*before.reasons, *before.notes)
+        row.validity[load] = validity[key].with_more(others) if others else validity[key]
     if key in facts:
         row.missing.setdefault(load, facts[key]["missing"])
         used = (facts[key].get("memory") or {}).get("kv_used_bytes")
@@ -169,7 +253,7 @@ def _add_trial(
 
 
 def _index(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
-    """The rows for all classes together, by keys, repetition, metric and statistic."""
+    """Return the rows for all classes together, by keys, repetition, metric and statistic."""
     shown = {metric for metric, _ in UNDER_LOAD.values()} | {*QUALITY}
     own = summary[(summary["class"] == ALL) & summary["metric"].isin(shown)]
     names = (*KEYS, "repetition", "metric", "statistic")
@@ -177,91 +261,80 @@ def _index(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
 
 
 def _fill(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]]) -> None:
-    for load in dict.fromkeys(row.kinds):
-        invalid = row.validity.get(load) is Level.INVALID
-        row.loads[load] = {
-            name: unknown(row.reason or f"its trial {load} is invalid")
-            if invalid and name not in LOAD_PEAKS
-            else _measured(row, index, load, metric, statistic)
-            for name, (metric, statistic) in UNDER_LOAD.items()
-        }
-        row.speeds[load] = {} if invalid else _speeds(row, index, load)
+    for load in row.kinds:
+        row.loads[load] = {name: _under_load(row, index, load, *metric) for name, metric in UNDER_LOAD.items()}
+        row.speeds[load] = {} if row.loads[load][PER_USER].invalid else _speeds(row, index, load)
     row.values |= _of_engine(row)
     row.values |= {name: _of_starts(row, name) for name in START}
     row.values |= {name: _peak(row, name) for name in PEAKS}
     row.values |= {name: _quality(row, index, name) for name in QUALITY}
-    if is_full(row.reference_level) and is_known(row.values["kl_mean"]):
-        row.word = word(_ends(row.values["kl_mean"]), _ends(row.values["top1_agreement"]))
+    if is_full(row.reference_level) and row.values["kl_mean"].shown:
+        row.word = word(row.values["kl_mean"].ends, row.values["top1_agreement"].ends)
 
 
-def _measured(
+def _under_load(
     row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], load: str, metric: str, statistic: str
 ) -> Value:
     found = index.get((*row.key, load, POOLED, metric, statistic))
-    if found is not None:
-        return _of_summary(found)
-    why = row.missing.get(load, {}).get(metric) or row.reason or "no request gave one"
-    return unknown(why, METRICS[metric].unit if metric in METRICS else "")
+    if found is None:
+        why = row.missing.get(load, {}).get(metric) or row.reason or "no request gave one"
+        return unknown(why, METRICS[metric].unit if metric in METRICS else "")
+    value, doubt = _of_summary(found), _doubt(row.validity.get(load), metric)
+    return value if doubt is None else replace(value, reason=doubt.sentence, invalid=True)
+
+
+def _doubt(judged: Validity | None, metric: str) -> Reason | None:
+    """Return the doubt that makes a metric invalid: one about it, or that the load was not the planned one."""
+    doubts = [one for one in judged.reasons if one.level is Level.INVALID] if judged else []
+    own = (one for one in doubts if metric in one.metrics)
+    of_load = (one for one in doubts if one.is_of_load and metric not in OF_ANY_LOAD)
+    return next(own, next(of_load, None))
 
 
 def _of_summary(found: Mapping[str, Any]) -> Value:
-    value = _finite(float(found["value"]))
-    low, high = _finite(float(found["low"])), _finite(float(found["high"]))
-    about = {"n": int(found["n"]), "unit": str(found["unit"]), "source": str(found["source"])}
-    reason = "" if value is not None else "only a bound is known: some requests never got that far"
-    return {"value": value, "low": low, "high": high, "bound": str(found["bound"]), "reason": reason} | about
+    value, low, high = (_finite(float(found[name])) for name in ("value", "low", "high"))
+    reason = "only a bound is known: some requests never got that far" if math.isnan(value) else ""
+    return Value(
+        value, low, high, str(found["bound"]), int(found["n"]), str(found["unit"]), str(found["source"]), reason
+    )
 
 
 def _speeds(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], load: str) -> dict[str, float]:
-    """The median speed of one user in each repetition."""
-    metric, statistic = UNDER_LOAD["output_tokens_per_s_per_user"]
-    found = {}
-    for repetition in dict.fromkeys(str(cell.repetition) for cell in row.cells):
-        one = index.get((*row.key, load, repetition, metric, statistic))
-        if one is not None and math.isfinite(one["value"]):
-            found[repetition] = float(one["value"])
-    return found
+    repetitions = dict.fromkeys(str(cell.repetition) for cell in row.cells)
+    found = {one: index.get((*row.key, load, one, *UNDER_LOAD[PER_USER])) for one in repetitions}
+    return {one: float(of["value"]) for one, of in found.items() if of is not None and math.isfinite(of["value"])}
 
 
 def _of_engine(row: Row) -> dict[str, Value]:
-    info = row.info
-    nothing = row.reason or "the engine says nothing of itself"
-    if info.is_empty:
-        names = ("bits_per_weight", "weight_bytes", "weights_in_memory_bytes", "kv_bytes_per_token", "parameters")
-        return {name: unknown(nothing) for name in names}
-    in_memory, size, parameters = info.memory.get("weights"), info.weight_bytes, info.parameters
+    info, silent = row.info, row.reason or "the engine says nothing of itself"
+    sizes = {name: getattr(info, name, None) or math.nan for name in _BY_ENGINE}
+    sizes["weights_in_memory_bytes"] = info.memory.get("weights") or math.nan
     found = {
-        "weight_bytes": _told("weight_bytes", size, "bytes"),
-        "parameters": _told("parameters", parameters, "parameters"),
-        "kv_bytes_per_token": _told("kv_bytes_per_token", info.kv_bytes_per_token, "bytes"),
-        "weights_in_memory_bytes": known(in_memory, unit="bytes", source="engine")
-        if in_memory
-        else unknown("the engine does not say", "bytes"),
+        name: unknown(silent if info.is_empty else why, unit)
+        if math.isnan(sizes[name])
+        else Value(float(sizes[name]), unit=unit, source="engine")
+        for name, (unit, why) in _BY_ENGINE.items()
     }
-    return found | {"bits_per_weight": _bits(info.level or row.key[2], size, in_memory, parameters)}
+    return found | {"bits_per_weight": _bits(info.level or row.key[2], found)}
 
 
-def _bits(level: str, on_disk: float | None, in_memory: float | None, parameters: float | None) -> Value:
-    """Bits of a weight, from the files, or from memory where those are nearer to what the level's name says: levels may
-    be made while loading, and memory may hold copies laid out anew.
+def _bits(level: str, told: Mapping[str, Value]) -> Value:
+    """Return the bits of a weight by the files, or by memory if that is nearer to the number in the level's name.
+
+    Levels may be made while loading, and memory may hold copies in another layout.
     """
-    if not parameters:
-        return unknown(_WHY_UNKNOWN["parameters"], "bits")
+    parameters, on_disk, in_memory = (told[name] for name in ("parameters", "weight_bytes", "weights_in_memory_bytes"))
     sizes = {"weight files": on_disk, "weights in memory": in_memory}
-    found = {source: size * 8 / parameters for source, size in sizes.items() if size}
-    if not found:
-        return unknown(_WHY_UNKNOWN["weight_bytes"], "bits")
-    named = bits(level)
-    source = min(found, key=lambda one: abs(found[one] - named)) if named else next(iter(found))
-    return known(found[source], unit="bits", source=source)
-
-
-def _told(name: str, value: float | None, unit: str) -> Value:
-    return known(float(value), unit=unit, source="engine") if value else unknown(_WHY_UNKNOWN[name], unit)
+    found = {source: size.value * 8 / parameters.value for source, size in sizes.items()}
+    known = [source for source, number in found.items() if math.isfinite(number)]
+    if not known:
+        return unknown(parameters.reason or on_disk.reason, "bits")
+    source = min(known, key=lambda one: abs(found[one] - bits(level))) if bits(level) else known[0]
+    return Value(found[source], unit="bits", source=source)
 
 
 def _of_starts(row: Row, name: str) -> Value:
-    """The mean over the starts, of which a cell has one, or one for each of its trials."""
+    """Return the mean over the starts; a cell has one, or one for each of its trials."""
     unit = METRICS[name].unit
     starts = [start for cell in row.cells for start in _starts(cell)]
     values = [float(value) for start in starts if (value := getattr(start, name)) is not None]
@@ -270,12 +343,12 @@ def _of_starts(row: Row, name: str) -> Value:
         return unknown(notes[0] if notes else row.reason or "it was not measured at the start", unit)
     found = t_interval(values)
     reason = _why_not_cold(starts) if name == "load_s" else ""
-    low = max(0.0, found.low) if math.isfinite(found.low) else found.low
-    return known(found.value, low, found.high, n=len(values), unit=unit, source="start", reason=reason)
+    low = found.low if math.isnan(found.low) else max(0.0, found.low)
+    return Value(found.value, low, found.high, n=len(values), unit=unit, source="start", reason=reason)
 
 
 def _why_not_cold(starts: Sequence[StartEntry]) -> str:
-    """Empty where each start was cold, or has no weight files."""
+    """Return "" if each start was cold, or has no weight files."""
     warm = [start for start in starts if not start.load_cold]
     if not warm:
         return ""
@@ -286,7 +359,7 @@ def _why_not_cold(starts: Sequence[StartEntry]) -> str:
 
 
 def _starts(cell: CellEntry) -> Sequence[StartEntry]:
-    """Each start of a cell once."""
+    """Return each start of a cell once."""
     of_trials: list[StartEntry] = []
     for trial in cell.trials:
         if trial.start is not None and not trial.start.is_empty and trial.start not in of_trials:
@@ -295,19 +368,12 @@ def _starts(cell: CellEntry) -> Sequence[StartEntry]:
 
 
 def _peak(row: Row, name: str) -> Value:
-    """The largest over all loads; where one of them is invalid only a bound, for it may have been the largest. What a
-    start took has nothing to do with that.
-    """
+    """Return the largest over all loads."""
     found = [values[name] for values in row.loads.values()]
-    seen = [one for one in found if one["value"] is not None]
-    spoiled = [load for load, level in row.validity.items() if level is Level.INVALID]
+    seen = [one for one in found if not math.isnan(one.value)]
     if not seen:
         return found[0] if found else unknown(row.reason or "nothing was measured", "bytes")
-    largest = max(seen, key=lambda one: float(one["value"]))
-    if not spoiled or name in LOAD_PEAKS:
-        return largest
-    why = f"at least: the trial {spoiled[0]} is invalid"
-    return largest | {"value": None, "low": largest["value"], "bound": "lower", "reason": why}
+    return max(seen, key=lambda one: one.value)
 
 
 def _quality(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], name: str) -> Value:
@@ -317,32 +383,17 @@ def _quality(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], name:
     if found is None:
         return unknown(why, METRICS[name].unit)
     value = _of_summary(found)
-    return value | {"reason": why} if value["value"] is None else value
-
-
-def _ends(value: Value) -> tuple[float, float]:
-    """Of its interval, or twice the value; of a bound the other end is infinite."""
-    if value["value"] is None and value["bound"] == "lower":
-        return value["low"], math.inf
-    low, high = (value["value"] if value[end] is None else value[end] for end in ("low", "high"))
-    return (math.nan, math.nan) if low is None else (low, high)
-
-
-def is_known(value: Value) -> bool:
-    """Whether there is a number, or a bound."""
-    return value["value"] is not None or value["bound"] != "point"
+    return replace(value, reason=why) if math.isnan(value.value) else value
 
 
 def quality_facts(rows: Sequence[Row]) -> QualityEntry:
-    """What the first cell that was scored says of how; where none was, the first of which anything is told."""
+    """Return how the first scored cell was scored; without one, the first entry of any cell."""
     told = [cell.quality for row in rows for cell in row.cells if cell.quality is not None]
     return next(iter([one for one in told if one.reference is not None] or told), QualityEntry())
 
 
 def reference_level(told: QualityEntry, cells: Iterable[CellEntry]) -> str | None:
-    """As which the reference was loaded. told: of a cell's quality; before it held the level, that of the cell which
-    is the reference.
-    """
+    """Return the level as which the reference was loaded; older runs have it in the cell of the reference only."""
     named = told.reference or NamedReference()
     if told.reference_level or named.level:
         return told.reference_level or named.level
@@ -350,5 +401,5 @@ def reference_level(told: QualityEntry, cells: Iterable[CellEntry]) -> str | Non
     return next((cell.engine_info.level for cell in same if not cell.engine_info.is_empty), None)
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.nan

@@ -1,11 +1,9 @@
-"""Which rows of a choice are beaten by another whatever the user values: dominance that respects uncertainty.
+"""Pareto dominance between configurations, taking confidence intervals into account.
 
-A row is beaten by another that is nowhere worse, in any figure the beaten row has, and better beyond chance in one at
-least (their intervals do not meet). A value that lies within what the other's may be is not worse: a difference that
-chance or a tolerance explains decides nothing. What a row was not measured in is neither held against it nor counted
-for it: the other must have all figures that it has. Small differences can add up along a chain, so that rows beat each
-other in a circle; those are then beaten by none of the circle. So the rows that nobody beats (the front) are never
-none.
+A row dominates another that has the same figures if it is nowhere worse, and better beyond chance in one at least (the
+intervals do not meet). A value within the interval of the other's is not worse. Differences that are no difference can
+add up along a chain, so that rows dominate each other in a circle; then none of the circle does. Rows with different
+figures are not compared: an unknown number neither wins nor loses.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of which more is better, and the ends of its interval; NaN where they are unknown."""
+    """A number of which more is better, and the ends of its interval; NaN where they are open or unknown."""
 
     value: float
     low: float
@@ -28,52 +26,60 @@ class Figure:
 
     @classmethod
     def of(cls, value: float, low: float, high: float, *, more_is_better: bool) -> Figure:
-        """From a number of either kind."""
+        """Take a number of either direction."""
         return cls(value, low, high) if more_is_better else cls(-value, -high, -low)
 
     @classmethod
-    def alike_within(cls, value: float, share: float, *, more_is_better: bool) -> Figure:
-        """From a reading without an interval, of which only larger differences count."""
-        worse = value * (1 - share) if more_is_better else value * (1 + share)
-        ends = (worse, value) if more_is_better else (value, worse)
-        return cls.of(value, *ends, more_is_better=more_is_better)
+    def alike_within(cls, value: float, share: float) -> Figure:
+        """Take a reading without an interval, of which less is better, and only larger differences count."""
+        return cls.of(value, value, value * (1 + share), more_is_better=False)
 
 
 def better(one: Figure, other: Figure) -> bool:
-    """Whether it is better beyond chance; never where an interval is unknown."""
+    """Return whether it is better beyond chance; never with an unknown end."""
     return one.value > other.value and one.low > other.high
 
 
 def not_worse(one: Figure, other: Figure) -> bool:
-    """Whether a value is as good as the other's, or as good as that may be. It is judged by the value, not by its own
-    interval: knowing less of a row must not make it win.
+    """Return whether a value is as good as the other's, or lies within that one's interval.
+
+    Its own interval does not count: less knowledge must not make a row win.
     """
     return one.value >= (other.value if math.isnan(other.low) else min(other.low, other.value))
 
 
-def beats(one: Mapping[str, Figure], other: Mapping[str, Figure]) -> bool:
-    """Whether one row dominates the other; both by the name of the figure."""
-    return (
-        set(other) <= set(one)
-        and all(not_worse(one[name], figure) for name, figure in other.items())
-        and any(better(one[name], figure) for name, figure in other.items())
-    )
+def dominates(one: Mapping[str, Figure], other: Mapping[str, Figure]) -> bool:
+    """Return whether one row dominates another with the same figures, by their names."""
+    return set(one) == set(other) and _is_better(one, other)
 
 
-def beaten_by(rows: Mapping[Name, Mapping[str, Figure]]) -> dict[Name, list[Name]]:
-    """For each row those that dominate it and are not, over others, dominated by it, in their order; the rows with none
-    are the front.
-    """
+def _is_better(one: Mapping[str, Figure], other: Mapping[str, Figure]) -> bool:
+    """Return whether one row dominates the other in the figures that both have."""
+    both = [(figure, other[name]) for name, figure in one.items() if name in other]
+    return all(not_worse(*pair) for pair in both) and any(better(*pair) for pair in both)
+
+
+def dominating(rows: Mapping[Name, Mapping[str, Figure]]) -> dict[Name, list[Name]]:
+    """Return for each row those that dominate it and are not, over others, dominated by it."""
     direct = {
-        name: [other for other, theirs in rows.items() if other != name and beats(theirs, own)]
+        name: [other for other, theirs in rows.items() if other != name and dominates(theirs, own)]
         for name, own in rows.items()
     }
     above = {name: _above(name, direct) for name in rows}
     return {name: [other for other in others if name not in above[other]] for name, others in direct.items()}
 
 
+def undecided(rows: Mapping[Name, Mapping[str, Figure]]) -> set[Name]:
+    """Return the rows that another would dominate, were it not for figures that one of the two lacks."""
+    return {
+        name
+        for name, own in rows.items()
+        if any((own.keys() < one.keys() or one.keys() < own.keys()) and _is_better(one, own) for one in rows.values())
+    }
+
+
 def _above(name: Name, direct: Mapping[Name, Sequence[Name]]) -> set[Name]:
-    """Those that beat a row, those that beat them, and so on."""
+    """Return those that dominate a row, those that dominate them, and so on."""
     found: set[Name] = set()
     waiting = list(direct[name])
     while waiting:

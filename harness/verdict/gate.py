@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ERRORS = ("error_rate", *(metric.name for metric in METRICS.values() if metric.per_time))
-# What is told of them is true whatever the load was.
-_WITHOUT_LOAD = frozenset({*_ERRORS, *QUALITY, *(metric.name for metric in START_AND_MEMORY)})
+OF_ANY_LOAD = frozenset({*_ERRORS, *QUALITY, *(metric.name for metric in START_AND_MEMORY)})
+"""Metrics that are true whatever the load was."""
 _OF_THIS_TEXT = ("kl_max",)  # a fact about what was scored, so it has no interval
 _ONE_OR_ALL = ("class", "repetition", "metric", "statistic")
 Keys = tuple[str, ...]
@@ -204,7 +204,7 @@ def _spoilt(limit: Limit, group: Group) -> Reason | None:
     """Return the doubt that makes a metric invalid, None if there is none."""
     name = name_of(limit)
     own = (one for one in group.validity.reasons if one.level is Level.INVALID and name in one.metrics)
-    return next(own, None if name in _WITHOUT_LOAD else group.load_failed)
+    return next(own, None if name in OF_ANY_LOAD else group.load_failed)
 
 
 def _invalid(limit: Limit, row: Mapping[Any, Any], reason: Reason) -> str:

@@ -263,6 +263,9 @@ FREE_DISK = Threshold("checks", "disk", "free disk where runs are stored", "byte
 SAME_MEMORY = Criterion(
     "decision, memory_need, recommendation", "which rows are alike in memory",
     "difference of two peaks, readings without an interval, at most", "share", 0.02)
+SAME_SPEED = Criterion("odds", "which rows are alike in speed", "ratio, above one by less than", "share", 0.01)
+LIKELY_ODDS = Criterion("odds", "whether a row is likely the faster", "probability, at least", "share", 0.8)
+MOST_REPETITIONS = Criterion("odds", "whether repetitions can settle a choice", "at most", "", 100)
 NOISE_FLOORS = Criterion(
     "quality", "what is indistinguishable from the reference", "times the reference's divergence from itself", "", 3.0)
 GRADES = (Grade("near-lossless", 0.001, 0.985), Grade("good", 0.01, 0.95), Grade("degraded", 0.05, 0.0))

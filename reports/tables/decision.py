@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reports.choice import FATES, against, numbers
 from reports.data import ReportData
 from reports.format import UNKNOWN, dotted
 from reports.labels import DECISION, DECISION_QUALITY, ENGINE, UNDER_LOAD, Column
@@ -60,8 +60,7 @@ def _title(data: ReportData, table: dict[str, Any]) -> str:
 
 def _advice(table: dict[str, Any]) -> list[str]:
     advice = table["recommendation"]
-    out = [f"{one['label']}: {one['why']}" for one in advice["out"]]
-    return [advice["sentence"], *([f"Rejected: {'; '.join(out)}."] if out else [])]
+    return [advice["sentence"], *against(advice["out"])]
 
 
 def _remarks(table: dict[str, Any]) -> list[str]:
@@ -92,7 +91,7 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
         if scored:
             yield Cell(row["word"] or UNKNOWN)
 
-    heads = ("engine, quantization", "decision", *(["limits"] * limited), "dominated by", *(["quality"] * scored))
+    heads = ("configuration", "decision", *(["limits"] * limited), "dominated by", *(["quality"] * scored))
     offered = [column for column in (*DECISION, *(DECISION_QUALITY if scored else ())) if wide or not column.wide]
     columns = _shown(offered, [row["values"] for row in rows])
     return _table("Decision", heads, columns, ((texts(row), row["values"]) for row in rows), notes)
@@ -106,7 +105,7 @@ def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) ->
         ((Cell(dotted((model, row["label"]))), Cell(row["loaded_level"] or UNKNOWN)), row["values"])
         for model, row in (rows if columns else ())
     )
-    return _table("Size, memory and startup", ("engine, quantization", "as loaded"), columns, lines, [])
+    return _table("Size, memory and startup", ("configuration", "as loaded"), columns, lines, [])
 
 
 def single_engines(data: ReportData) -> Table:
@@ -128,7 +127,7 @@ def loads(table: dict[str, Any]) -> Table:
         for name, row, values in under
         if name in row["validity"]
     )
-    return _table("Under each load", ("load", "engine, quantization", "data"), columns, lines, [])
+    return _table("Under each load", ("load", "configuration", "data"), columns, lines, [])
 
 
 def _table(
@@ -162,25 +161,26 @@ def _shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Co
 
 
 def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
-    numbers = {name: math.nan if value[name] is None else value[name] for name in ("value", "low", "high")}
-    shown = measured(numbers | {"bound": value["bound"], "unit": value["unit"]}, column.show)
-    explained = shown.text == UNKNOWN or value["bound"] == "point" or column.show == "bytes" or column.name == "kl_mean"
-    if value["reason"] and explained:
-        return replace(shown, note=noted(notes, value["reason"]))
-    return shown
+    """Return a number, in brackets if it is invalid; a footnote has the reason."""
+    if not value:
+        return Cell(UNKNOWN)
+    shown = measured(numbers(value), column.show)
+    if value["invalid"]:
+        shown = replace(shown, text=f"({shown.text})", tone="bad")
+    return replace(shown, note=noted(notes, value["reason"])) if value["reason"] else shown
 
 
 def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
     if row["status"] != "complete" and not row["chosen"]:
         return replace(judgement(row["status"]), note=noted(notes, row["reason"] or "no reason was recorded"))
     if row["chosen"]:
-        word = {"choice": "recommended", "tie": "tie", "front": "Pareto-optimal"}[advice["outcome"]]
-        return Cell(word, tone={"choice": "good", "tie": "doubtful"}.get(advice["outcome"], ""))
+        alone = len(advice["chosen"]) == 1
+        word = "recommended" if alone else "tie" if advice["outcome"] == "tie" else "Pareto-optimal"
+        return Cell(word, tone={"recommended": "good", "tie": "doubtful"}.get(word, ""))
     if row["label"] == advice["closest"]:
         return Cell("closest", tone="doubtful")
-    if any(one["label"] == row["label"] for one in advice["out"]):
-        return Cell("rejected")
-    return Cell("meets limits" if advice["outcome"] in ("choice", "tie") else "")
+    fate = next((FATES[one["cause"]] for one in advice["out"] if one["label"] == row["label"]), "")
+    return Cell(fate or ("meets limits" if advice["outcome"] in ("choice", "tie") else ""))
 
 
 def _dominating(row: Row) -> Cell:

@@ -45,8 +45,8 @@ def _with_validity(data: ReportData) -> pd.DataFrame:
 def decision_as_csv(data: ReportData) -> str:
     """Return the decision table: a row per engine, level and variant of a model.
 
-    Each value has columns for its interval and for its bound ("lower" or "upper" if only a bound is known), also under
-    each load. Unknown values are empty; values that no row has are left out. Units as in `summary.csv`.
+    Each value has columns for its interval, for its bound ("lower" or "upper" if an end is open) and for invalid ones,
+    also under each load. Unknown values are empty; values that no row has are left out. Units as in `summary.csv`.
     """
     lines = [_decision_row(table["model"], row) for table in data.decisions for row in table["rows"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
@@ -74,7 +74,8 @@ def _decision_row(model: str, row: dict[str, Any]) -> dict[str, Any]:
 def _columns(name: str, value: dict[str, Any]) -> dict[str, Any]:
     shown = {key: "" if value[key] is None else f"{value[key]:.9g}" for key in ("value", "low", "high")}
     bound = "" if value["bound"] == "point" else value["bound"]
-    return {name: shown["value"], f"{name} low": shown["low"], f"{name} high": shown["high"], f"{name} bound": bound}
+    ends = {f"{name} low": shown["low"], f"{name} high": shown["high"], f"{name} bound": bound}
+    return {name: shown["value"], **ends, f"{name} invalid": "yes" if value["invalid"] else ""}
 
 
 def as_json(data: ReportData) -> str:

@@ -181,7 +181,7 @@ def test_what_did_not_run_says_why(full: ReportData, alone: ReportData) -> None:
 
 def test_a_choice_is_recommended(full: ReportData, alone: ReportData) -> None:
     """An engine alone has its needs instead."""
-    assert told(full, "RECOMMENDED")[0].startswith("None qualifies")
+    assert told(full, "RECOMMENDED")[0].startswith("No recommendation: ")
     assert told(alone, "RECOMMENDED") == []
     assert "startup 1.25 s" in told(alone, "ENGINE")[0]
     assert told(full, "ENGINE") == []

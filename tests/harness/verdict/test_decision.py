@@ -1,4 +1,4 @@
-"""The decision table of fabricated runs: what stands in it, who is beaten, and what of it cannot be told."""
+"""The decision table of fabricated runs: what stands in it, which rows are dominated, and what of it cannot be told."""
 
 from __future__ import annotations
 
@@ -114,8 +114,6 @@ def test_levels_with_loads_of_their_own_are_compared_by_all_users_tokens() -> No
     for number, cell in enumerate(results.manifest.cells):
         for trial in cell.trials:
             trial.plan_hash = f"{number}"
-    from harness.verdict.decision import decide
-
     (found,) = decide(results.manifest, results.summary, results.validity, results.verdicts, results.facts)
     assert found["speed"]["load"] is None
     assert "own loads" in found["speed"]["text"]
@@ -143,31 +141,50 @@ def test_skipped_and_failed_levels_are_rows_too() -> None:
     assert (skipped["status"], skipped["reason"]) == ("skipped", "needs at least 9 GiB, 2 GiB is free")
     assert skipped["values"]["weight_bytes"]["reason"] == "needs at least 9 GiB, 2 GiB is free"
     assert (failed["front"], skipped["front"]) == (None, None)
-    why = {one["label"]: one["why"] for one in found["recommendation"]["out"]}
-    assert why["iq3"] == "failed: the engine exited with signal 11"
+    about = {one["label"]: (one["cause"], one["about"]) for one in found["recommendation"]["out"]}
+    assert about["iq3"] == ("stopped", "failed: the engine exited with signal 11")
 
 
-def test_a_row_beaten_in_everything_is_not_on_the_front() -> None:
+def test_a_row_dominated_in_everything_is_not_on_the_front() -> None:
     """It says by whom."""
     found = table_of(*LEVELS, Choice("bad", 1.5, memory=300 * MIB, kl=(0.2, 0.19, 0.21)))
     assert [row["level"] for row in found["rows"] if row["front"]] == ["f16", "q8_0", "q4_0"]
     assert set(row_of(found, "bad")["beaten_by"]) == {"f16", "q8_0", "q4_0"}
 
 
-def test_invalid_trials_have_no_number_and_are_not_on_the_front() -> None:
-    """Their peaks are bounds: the spoiled load may have taken more."""
+def test_a_load_that_was_not_the_planned_one_ranks_no_row() -> None:
+    """Its numbers stay, marked with the reason; memory, start and quality are those of the row."""
     found = table_of(*LEVELS[:2], Choice("q4_0", 0.5, memory=10 * MIB, invalid=("single_user",)))
     row = row_of(found, "q4_0")
-    assert (row["front"], row["values"]["speed"]["value"]) == (None, None)
-    assert row["values"]["rss_peak_bytes"]["bound"] == "lower"
+    speed, memory = row["values"]["speed"], row["values"]["memory_peak_bytes"]
+    assert (row["front"], speed["invalid"], speed["reason"]) == (None, True, "Requests were sent late.")
+    assert speed["value"] == pytest.approx(1000 / (12 * 0.5), rel=0.02)
+    assert row["values"]["speed_ratio"]["invalid"]
+    assert (memory["value"], memory["invalid"]) == (10 * MIB, False)
+    assert row["loads"]["single_user"]["error_rate"]["invalid"] is False
+    assert not row["loads"]["sustained"]["ttft_p95_ms"]["invalid"]
     assert "q4_0" not in found["recommendation"]["chosen"]
 
 
-def test_rows_without_quality_are_compared_by_the_rest() -> None:
-    """And the table says so."""
+def test_a_doubt_about_one_metric_leaves_the_others_alone() -> None:
+    """A row is ranked by its speed though its first tokens are not known well."""
+    late = Choice("q4_0", 0.5, memory=10 * MIB, poor=("ttft_ms",))
+    row = row_of(table_of(*LEVELS[:2], late), "q4_0")
+    assert row["front"]
+    assert row["loads"]["single_user"]["ttft_p95_ms"]["invalid"]
+    assert not row["values"]["speed"]["invalid"]
+    miscounted = replace(late, poor=("output_tokens_per_s_per_user",))
+    found = table_of(*LEVELS[:2], miscounted)
+    assert (row_of(found, "q4_0")["front"], found["recommendation"]["chosen"]) == (None, ["f16", "q8_0"])
+
+
+def test_rows_without_quality_are_compared_with_no_row_that_has_it() -> None:
+    """And the table says so; one that is worse in all else is neither dominated nor Pareto-optimal."""
     found = table_of(*LEVELS, Choice("http", 1.0, memory=50 * MIB))
-    assert any("http" in note for note in found["notes"])
+    assert any(note.endswith("theirs is unknown: http") for note in found["notes"])
     assert row_of(found, "http")["front"]
+    slow = row_of(table_of(*LEVELS, Choice("slow", 3.0, memory=300 * MIB)), "slow")
+    assert (slow["front"], slow["beaten_by"]) == (None, [])
     assert "quality was not measured" in table_of(*(Choice("f16"), Choice("q4", 0.8)))["notes"][0]
 
 
@@ -245,22 +262,19 @@ def test_memory_that_holds_more_than_the_engine_is_told() -> None:
 
 
 def test_memory_of_gpus_and_of_the_host_is_not_compared() -> None:
-    """A row on a GPU is not beaten by one that uses none."""
-    from harness.verdict.decision import _memory_name
-    from harness.verdict.decision_rows import Row, known
+    """A row on a GPU is not dominated by one that uses none."""
+    from harness.verdict.decision_rows import Row, Value
 
-    values = {"gpu_memory_peak_bytes": known(1e9), "rss_peak_bytes": known(2e9)}
+    values = {"gpu_memory_peak_bytes": Value(1e9), "rss_peak_bytes": Value(2e9)}
     cells = [CellEntry(engine_info=EngineEntry(device=device)) for device in ("cuda:0", "cpu")]
     rows = [Row(("m", "e", "f16", ""), [cell], values=values) for cell in cells]
-    assert [_memory_name(row) for row in rows] == ["gpu_memory_peak_bytes", "rss_peak_bytes"]
+    assert [row.memory_name for row in rows] == ["gpu_memory_peak_bytes", "rss_peak_bytes"]
 
 
 def test_each_model_has_a_table() -> None:
     """In the order of the matrix."""
     one, other = results_of(LEVELS[:1]), results_of(LEVELS[:1], model="small")
     cells = [*one.manifest.cells, *(again(cell, id=f"other-{cell.id}") for cell in other.manifest.cells)]
-    from harness.verdict.decision import decide
-
     found = decide(again(one.manifest, cells=cells), one.summary, one.validity, [])
     assert [table["model"] for table in found] == ["tiny", "small"]
 
@@ -310,7 +324,7 @@ def test_only_the_reference_of_quality_is_taken_to_equal_itself() -> None:
 def test_the_same_memory_is_nobodys_strength() -> None:
     """Of rows that take as much, none takes the least."""
     same = table_of(Choice("f16", kl=(0.0, 0.0, 0.0)), Choice("q8_0", 0.8, kl=(0.1, 0.09, 0.11)))
-    assert "least memory" not in same["recommendation"]["sentence"]
+    assert same["recommendation"]["smallest"] == []
 
 
 @pytest.mark.parametrize(

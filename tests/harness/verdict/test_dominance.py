@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.verdict.dominance import Figure, beaten_by, beats, better, not_worse
+from harness.verdict.dominance import Figure, better, dominates, dominating, not_worse, undecided
 
 NAMES = ("speed", "memory", "quality")
 
@@ -24,7 +24,7 @@ def figures(draw: st.DrawFn) -> Figure:
 
 def alike_within(value: float, share: float) -> Figure:
     """Something of which less is better, and of which a difference of so much says nothing."""
-    return Figure.alike_within(value, share, more_is_better=False)
+    return Figure.alike_within(value, share)
 
 
 def less(value: float, low: float, high: float) -> Figure:
@@ -43,37 +43,38 @@ def exact(*values: float) -> dict[str, Figure]:
 
 @given(tables)
 def test_the_front_is_never_empty(table: dict[int, dict[str, Figure]]) -> None:
-    """Whatever is missing or uncertain, some row is beaten by none."""
-    assert any(not others for others in beaten_by(table).values())
+    """Whatever is missing or uncertain, some row is dominated by none."""
+    assert any(not others for others in dominating(table).values())
 
 
 @given(rows, rows)
-def test_no_two_rows_beat_each_other(one: dict[str, Figure], other: dict[str, Figure]) -> None:
-    """And none beats itself."""
-    assert not (beats(one, other) and beats(other, one))
-    assert not beats(one, one)
+def test_no_two_rows_dominate_each_other(one: dict[str, Figure], other: dict[str, Figure]) -> None:
+    """And none dominates itself."""
+    assert not (dominates(one, other) and dominates(other, one))
+    assert not dominates(one, one)
 
 
 @given(tables)
 def test_there_is_no_circle(table: dict[int, dict[str, Figure]]) -> None:
     """Going from a row to those that beat it ends, whichever way, also where rows have different figures."""
-    beaten, left = beaten_by(table), set(table)
+    beaten, left = dominating(table), set(table)
     while settled := {name for name in left if not left & set(beaten[name])}:
         left -= settled
     assert not left
 
 
 @given(tables)
-def test_who_is_named_beats(table: dict[int, dict[str, Figure]]) -> None:
+def test_who_is_named_dominates(table: dict[int, dict[str, Figure]]) -> None:
     """A circle takes some away, and nothing adds any."""
-    for name, others in beaten_by(table).items():
-        assert all(beats(table[other], table[name]) for other in others)
+    for name, others in dominating(table).items():
+        assert all(dominates(table[other], table[name]) for other in others)
 
 
 @given(rows, rows)
-def test_who_beats_is_nowhere_worse_and_somewhere_better(one: dict[str, Figure], other: dict[str, Figure]) -> None:
+def test_who_dominates_is_nowhere_worse_and_somewhere_better(one: dict[str, Figure], other: dict[str, Figure]) -> None:
     """Not beyond the intervals anywhere, beyond them in one figure."""
-    if beats(one, other):
+    if dominates(one, other):
+        assert set(one) == set(other)
         assert not any(better(figure, one[name]) for name, figure in other.items())
         assert any(one[name].low > figure.high for name, figure in other.items())
 
@@ -84,32 +85,43 @@ def test_wider_intervals_never_make_a_row_win(one: dict[str, Figure], other: dic
     if name in one:
         figure = one[name]
         wider = one | {name: Figure(figure.value, figure.low - 3, figure.high + 3)}
-        assert beats(one, other) or not beats(wider, other)
+        assert dominates(one, other) or not dominates(wider, other)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=10))
 def test_exact_numbers_give_the_textbook_front(values: list[tuple[int, int, int]]) -> None:
     """Without uncertainty it is the usual definition."""
     table = {number: exact(*map(float, one)) for number, one in enumerate(values)}
-    for number, others in beaten_by(table).items():
+    for number, others in dominating(table).items():
         own = values[number]
         usual = any(all(a >= b for a, b in zip(one, own, strict=True)) and one != own for one in values)
         assert bool(others) == usual
 
 
-def test_overlapping_intervals_beat_nobody() -> None:
+def test_overlapping_intervals_dominate_nobody() -> None:
     """Faster by value, but perhaps by chance; equal elsewhere."""
     fast = {"speed": Figure(10, 8, 12), "memory": Figure(1, 1, 1)}
     slow = {"speed": Figure(9, 7, 11), "memory": Figure(1, 1, 1)}
-    assert not beats(fast, slow)
-    assert beats(fast | {"speed": Figure(15, 13, 17)}, slow)
+    assert not dominates(fast, slow)
+    assert dominates(fast | {"speed": Figure(15, 13, 17)}, slow)
 
 
-def test_what_was_not_measured_beats_nobody() -> None:
-    """A row without quality cannot beat one with it, but can be beaten in what it has."""
-    without, with_all = exact(5, 5), exact(4, 4, 1)
-    assert not beats(without, with_all)
-    assert beats(exact(6, 6, 0), without)
+def test_an_unknown_number_neither_wins_nor_loses() -> None:
+    """A row without quality is dominated by none, but it is undecided where it is worse in all that both have."""
+    without, low, high = exact(5, 5), exact(4, 4, 1), exact(6, 6, 0)
+    assert not dominates(without, low)
+    assert not dominates(high, without)
+    assert undecided({"without": without, "low": low}) == {"low"}
+    assert undecided({"without": without, "high": high}) == {"without"}
+    other_memory = {"speed": Figure(9, 9, 9), "memory of GPUs": Figure(1, 1, 1)}
+    assert undecided({"here": {"speed": SLOW, "memory": SLOW}, "on a GPU": other_memory}) == set()
+
+
+@given(rows, rows)
+def test_the_same_numbers_are_never_less(one: dict[str, Figure], other: dict[str, Figure]) -> None:
+    """Whatever is known of how certain they are."""
+    same = {name: Figure(one[name].value, figure.low, figure.high) for name, figure in other.items() if name in one}
+    assert not dominates({name: one[name] for name in same}, same)
 
 
 def test_smaller_is_better_where_it_is_said() -> None:
@@ -139,8 +151,8 @@ def test_what_differs_less_than_can_be_told_decides_nothing(
     figure: str, one: Figure, other: Figure, beaten: bool
 ) -> None:
     """A row twice as fast beats the other unless it is worse by more than chance or the tolerance explains."""
-    assert beats({"speed": FAST, figure: one}, {"speed": SLOW, figure: other}) is beaten
-    assert not beats({"speed": SLOW, figure: other}, {"speed": FAST, figure: one})
+    assert dominates({"speed": FAST, figure: one}, {"speed": SLOW, figure: other}) is beaten
+    assert not dominates({"speed": SLOW, figure: other}, {"speed": FAST, figure: one})
 
 
 def test_the_tolerance_has_no_gap() -> None:
@@ -158,9 +170,9 @@ def test_a_circle_beats_nobody_in_it() -> None:
         "b": {"x": low, "y": high, "z": wide},
         "c": {"x": wide, "y": low, "z": high},
     }
-    assert beats(circle["a"], circle["b"])
-    assert beats(circle["b"], circle["c"])
-    assert beats(circle["c"], circle["a"])
-    assert beaten_by(circle) == {"a": [], "b": [], "c": []}
+    assert dominates(circle["a"], circle["b"])
+    assert dominates(circle["b"], circle["c"])
+    assert dominates(circle["c"], circle["a"])
+    assert dominating(circle) == {"a": [], "b": [], "c": []}
     worst = {"x": Figure(-5, -6, -4), "y": Figure(-5, -6, -4), "z": Figure(-5, -6, -4)}
-    assert beaten_by(circle | {"d": worst})["d"] == ["a", "b", "c"]
+    assert dominating(circle | {"d": worst})["d"] == ["a", "b", "c"]

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from harness.store.manifest import CellEntry, EngineEntry
-from harness.verdict.decision_rows import Row, known, unknown
-from harness.verdict.memory_need import RESERVED, needed, reserves
-from harness.verdict.recommendation import UNRESERVED, WHILE_LOADING
+from harness.verdict.decision_rows import Row, Value, unknown
+from harness.verdict.memory_need import RESERVED, UNRESERVED, WHILE_LOADING, needed, reserves
 from tests.choices import MIB, Choice, results_of
 from tests.harness.verdict.test_decision import row_of, table_of
 
@@ -18,8 +17,9 @@ GIB = 2.0**30
 
 def row(engine: str = "llama-server", loading: float | None = None, kv_used: float | None = None, **info: Any) -> Row:
     """A row that held 10 GiB while it served."""
-    values = {"memory_peak_bytes": known(10 * GIB, unit="bytes", source="engine, by PSS")}
-    values["load_peak_bytes"] = unknown("not read") if loading is None else known(loading, unit="bytes", source="x")
+    values = {"memory_peak_bytes": Value(10 * GIB, unit="bytes", source="engine, by PSS")}
+    values["gpu_memory_peak_bytes"] = unknown("no GPU")
+    values["load_peak_bytes"] = unknown("not read") if loading is None else Value(loading, unit="bytes", source="x")
     return Row(("m", engine, "f16", ""), [CellEntry(engine_info=EngineEntry(**info))], values=values, kv_used=kv_used)
 
 
@@ -29,8 +29,8 @@ def row(engine: str = "llama-server", loading: float | None = None, kv_used: flo
 )
 def test_what_it_takes_to_load_is_needed(loading: float | None, bytes_needed: float, source: str) -> None:
     """Where it is more than serving takes, by more than two readings differ by chance."""
-    found = needed(row(loading=loading), "memory_peak_bytes")
-    assert (found["value"], found["source"]) == (bytes_needed, source)
+    found = needed(row(loading=loading))
+    assert (found.value, found.source) == (bytes_needed, source)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_what_it_takes_to_load_is_needed(loading: float | None, bytes_needed: fl
 def test_a_reservation_is_no_need(set_aside: float | None, used: float | None, bytes_needed: float | None) -> None:
     """Without what it set aside and did not use; unknown where one of the parts is."""
     memory = {} if set_aside is None else {"kv_cache": set_aside}
-    found = needed(row("vllm", kv_used=used, memory=memory), "memory_peak_bytes")
-    assert found["value"] == bytes_needed
-    assert found["source"] == (UNRESERVED if bytes_needed else "")
-    assert found["reason"].startswith(RESERVED) is (bytes_needed is None)
+    found = needed(row("vllm", kv_used=used, memory=memory))
+    assert found.as_dict()["value"] == bytes_needed
+    assert found.source == (UNRESERVED if bytes_needed else "")
+    assert found.reason.startswith(RESERVED) is (bytes_needed is None)
 
 
 def test_servers_of_others_that_reserve_are_known_by_their_page() -> None:
@@ -70,9 +70,7 @@ SMALL = Choice("f16", memory=200 * MIB, engine="transformers", info={"device": "
 
 
 def test_a_reservation_decides_nothing() -> None:
-    """Two levels that hold the same, for they were told to: neither is beaten or recommended by it, the table shows it
-    with a mark, and says that it is not compared.
-    """
+    """Two levels hold the same by a setting: none is dominated or recommended by it, and the table says why."""
     table = table_of(vllm("fp16", 900 * MIB), vllm("awq", 900 * MIB), SMALL)
     for level in ("fp16", "awq"):
         found = row_of(table, level)
@@ -80,7 +78,7 @@ def test_a_reservation_decides_nothing() -> None:
         assert found["values"]["memory_peak_bytes"]["reason"] == "reserved, not needed"
         assert found["values"]["memory_needed_bytes"]["value"] is None
         assert found["beaten_by"] == []
-    assert "least memory" not in table["recommendation"]["sentence"]
+    assert table["recommendation"]["smallest"] == []
     assert any("reserved by a setting" in note and "vllm · fp16, vllm · awq" in note for note in table["notes"])
 
 
@@ -93,9 +91,7 @@ def test_where_it_is_known_what_was_used_of_it_that_is_compared() -> None:
     large, small = (row_of(table, level)["values"]["memory_needed_bytes"]["value"] for level in ("fp16", "awq"))
     assert large - small == 200 * MIB
     assert 100 * MIB < small < 110 * MIB
-    sentence = table["recommendation"]["sentence"]
-    assert "awq takes the least memory, 100" in sentence or "awq takes the least memory, 101" in sentence
-    assert UNRESERVED in sentence
+    assert table["recommendation"]["smallest"] == ["awq"]
     assert any(UNRESERVED in note for note in table["notes"])
 
 
@@ -106,23 +102,23 @@ def test_a_level_that_takes_more_to_load_is_not_recommended_as_the_smallest() ->
     values = row_of(table, "nf4")["values"]
     assert values["load_peak_bytes"]["value"] == 400 * MIB
     assert values["memory_peak_bytes"]["reason"] == "more while it loads: 400 MiB"
-    assert "q8_0 takes the least memory, 200 MiB" in table["recommendation"]["sentence"]
+    assert table["recommendation"]["smallest"] == ["q8_0"]
     assert any("while they load" in note and "nf4" in note for note in table["notes"])
     alone = table_of(heavy, Choice("q8_0", memory=500 * MIB), limits=["ttft_ms p50 <= 1000"])
-    assert "nf4 takes the least memory, 400 MiB (while it loads)" in alone["recommendation"]["sentence"]
+    assert alone["recommendation"]["smallest"] == ["nf4"]
+    assert row_of(alone, "nf4")["values"]["memory_needed_bytes"]["source"] == WHILE_LOADING
 
 
-def test_what_a_start_took_is_known_though_the_trial_is_invalid() -> None:
-    """The load was spoiled, not the start; the peak of the trial is a bound then, and there is no need to tell."""
+def test_memory_is_known_though_the_load_was_not_the_planned_one() -> None:
+    """What a row holds, and what its start took, do not depend on when requests were sent."""
     spoiled = Choice("nf4", memory=100 * MIB, loading=400 * MIB, invalid=("single_user",))
     values = row_of(table_of(spoiled, Choice("q8_0")), "nf4")["values"]
-    assert values["load_peak_bytes"]["value"] == 400 * MIB
-    assert (values["memory_peak_bytes"]["value"], values["memory_peak_bytes"]["bound"]) == (None, "lower")
-    assert values["memory_needed_bytes"]["value"] is None
+    found = [values[name]["value"] for name in ("load_peak_bytes", "memory_peak_bytes", "memory_needed_bytes")]
+    assert found == [400 * MIB, 100 * MIB, 400 * MIB]
 
 
 def test_a_level_twice_as_fast_is_not_saved_by_a_thousandth_of_memory() -> None:
-    """Faster, nearer to the reference, and 0.1 % larger: it beats."""
+    """Faster, nearer to the reference, and 0.1 % larger: it dominates."""
     fast = Choice("q8_0", 0.5, memory=100.1 * MIB, kl=(0.0005, 0.0004, 0.0006))
     slow = Choice("q4_0", 1.0, memory=100 * MIB, kl=(0.01, 0.009, 0.011))
     table = results_of((fast, slow)).decisions[0]

@@ -1,20 +1,27 @@
-"""The sentence: which row, why not the others, or why none."""
+"""The choice: which row, how surely, why not the others, or why none."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.analysis.stats import Measured, ratio, t_factor
 from harness.errors import ExitCode
 from harness.scenario.limits import parse_limit
-from harness.verdict.decision_rows import Value, known, unknown
+from harness.store.manifest import CellEntry, StartEntry
+from harness.verdict.decision_rows import Row, Value, unknown
 from harness.verdict.gate import Verdict, exit_code
-from harness.verdict.held import Outcome
-from harness.verdict.recommendation import Option, recommend, text
+from harness.verdict.held import LIKELY, SURE, Outcome
+from harness.verdict.odds import Lead
+from harness.verdict.reason import Level, Reason, Validity
+from harness.verdict.recommendation import Choice, choose
 
-SPEED = "one user's speed (p50) under single_user"
+NAN = math.nan
 
 
 def verdict(
@@ -22,8 +29,8 @@ def verdict(
 ) -> Verdict:
     """Of one limit on one level."""
     keys = ("m", "e", level, "", load)
-    sentence, bound = f"ttft_ms p95 is {value:g} ms (limit 100 ms).", parse_limit(limit).value
-    return Verdict(limit, "ttft_ms", keys, outcome, value, math.nan, math.nan, 9, sentence, "", bound)
+    sentence = f"ttft_ms p95 is {value:g} ms (limit 100 ms)."
+    return Verdict(limit, "ttft_ms", keys, outcome, value, NAN, NAN, 9, sentence, "", parse_limit(limit).value)
 
 
 def option(
@@ -31,150 +38,195 @@ def option(
     *outcomes: Outcome,
     speed: tuple[float, float, float] | None = (100.0, 95.0, 105.0),
     memory: float = 1e9,
-    front: bool = True,
+    front: bool | None = True,
     value: float = 120.0,
-) -> Option:
-    """A row; without an interval where the ends are NaN."""
-    fast: Value = unknown("too few") if speed is None else known(*speed, unit="tokens/s")
-    verdicts = [verdict(outcome, label, load=f"load{n}", value=value) for n, outcome in enumerate(outcomes)]
-    return Option(label, verdicts, fast, known(memory, unit="bytes"), unknown("not measured"), "", front)
+    verdicts: Sequence[Verdict] = (),
+) -> Row:
+    """A row; without an interval where the ends are NaN. One repetition takes a minute."""
+    fast = unknown("too few") if speed is None else Value(*speed, unit="tokens/s")
+    values = {"speed": fast, "memory_needed_bytes": Value(memory, unit="bytes"), "kl_mean": unknown("not measured")}
+    values["gpu_memory_peak_bytes"] = unknown("no GPU")
+    found = [verdict(outcome, label, load=f"load{n}", value=value) for n, outcome in enumerate(outcomes)]
+    cell = CellEntry(status="complete", start=StartEntry(began_ns=1, ready_ns=60_000_000_001))
+    row = Row(("m", "e", label, ""), [cell], plans={"load0": {1: "hash"}}, label=label, values=values, front=front)
+    row.verdicts = [*found, *verdicts]
+    return row
 
 
-def test_the_fastest_that_holds_is_taken() -> None:
-    """A faster one that breaks a limit is out, with how far."""
-    found = recommend(
-        [
-            option("slow", Outcome.PASS, speed=(50, 49, 51)),
-            option("fast", Outcome.PASS),
-            option("faster", Outcome.FAIL, speed=(300, 290, 310)),
-        ],
-        SPEED,
+def lead(one: Row, other: Row) -> Lead:
+    """By the intervals of both, as of one repetition."""
+    speeds = [row.values["speed"] for row in (one, other)]
+    first, second = (Measured(speed.value, speed.low, speed.high) for speed in speeds)
+    found = ratio(first, second)
+    return Lead(found.value, found.low)
+
+
+def chosen(*rows: Row) -> Choice:
+    """The choice among rows."""
+    return choose(rows, lead)
+
+
+def test_the_fastest_that_holds_is_chosen() -> None:
+    """A faster one that violates a limit is out, with by how much."""
+    found = chosen(
+        option("slow", Outcome.PASS, speed=(50, 49, 51)),
+        option("fast", Outcome.PASS),
+        option("faster", Outcome.FAIL, speed=(300, 290, 310)),
     )
-    assert (found["outcome"], found["chosen"]) == ("choice", ["fast"])
-    assert found["sentence"].startswith("Take fast: of 2 that hold the limit it is the fastest; ")
-    assert "100 tokens/s (95 to 105)" in found["sentence"]
-    (out,) = found["out"]
-    assert out["why"] == "breaks `ttft_ms p95 <= 100` under load0 (ttft_ms p95 is 120 ms, missed by 20 %)"
+    assert (found.outcome, found.chosen, found.race.certainty) == ("choice", ("fast",), SURE)
+    assert (found.meeting, found.limits, found.undecided, found.race.repetitions) == (2, 1, False, None)
+    (out,) = found.out
+    assert (out.label, out.cause, out.limit, out.load) == ("faster", "fail", "ttft_ms p95 <= 100", "load0")
+    assert out.missed == pytest.approx(0.2)
 
 
-def test_the_only_one_that_holds_is_taken() -> None:
-    """Whatever its speed."""
-    found = recommend([option("one", Outcome.PASS, speed=None), option("other", Outcome.FAIL)], SPEED)
-    assert found["sentence"] == "Take one: it alone holds the limit."
+def test_the_only_one_that_holds_is_chosen_whatever_its_speed() -> None:
+    """Others that could not be judged may hold, too."""
+    found = chosen(option("one", Outcome.PASS, speed=None), option("other", Outcome.FAIL))
+    assert (found.chosen, found.meeting, found.undecided) == (("one",), 1, False)
+    found = chosen(option("one", Outcome.PASS), option("other", Outcome.INVALID), option("third", Outcome.CANNOT_TELL))
+    assert (found.chosen, found.undecided) == (("one",), True)
 
 
-def test_a_rival_that_could_not_be_judged_is_not_beaten() -> None:
-    """The choice says that it is the one of which it is known."""
-    undecided = [option("other", Outcome.INVALID), option("third", Outcome.CANNOT_TELL)]
-    found = recommend([option("one", Outcome.PASS, speed=None), *undecided], SPEED)
-    assert found["sentence"] == "Take one: it alone is known to hold the limit."
-    found = recommend([option("fast", Outcome.PASS), option("slow", Outcome.PASS, speed=(9, 8, 10)), *undecided], SPEED)
-    assert found["sentence"].startswith("Take fast: of 2 known to hold the limit it is the fastest; ")
+def test_a_lead_beyond_chance_by_odds_is_likely() -> None:
+    """And the repetitions that would settle it are told, with their time for the two rows."""
+    found = chosen(option("a", Outcome.PASS), option("b", Outcome.PASS, speed=(95, 89, 101)))
+    assert (found.outcome, found.chosen, found.race.certainty) == ("choice", ("a",), LIKELY)
+    assert found.race.repetitions is not None
+    assert found.race.seconds == found.race.repetitions * 2 * 60
 
 
-def test_speeds_that_overlap_cannot_be_told_apart() -> None:
-    """Both are named, and which is smaller."""
-    found = recommend([option("a", Outcome.PASS), option("b", Outcome.PASS, speed=(101, 96, 106), memory=5e8)], SPEED)
-    assert (found["outcome"], found["chosen"]) == ("tie", ["b", "a"])
-    assert "b and a hold the limit; which is faster cannot be told" in found["sentence"]
-    assert "b takes the least memory, 477 MiB" in found["sentence"]
+def test_speeds_that_cannot_be_told_apart_are_a_tie() -> None:
+    """All are named, and which is smaller."""
+    found = chosen(option("a", Outcome.PASS), option("b", Outcome.PASS, speed=(101, 96, 106), memory=5e8))
+    assert (found.outcome, found.chosen, found.smallest) == ("tie", ("b", "a"), ("b",))
+    assert found.race.certainty == ""
 
 
-def test_a_speed_without_an_interval_proves_nothing() -> None:
-    """It is named beside the others."""
-    nan = math.nan
-    found = recommend([option("a", Outcome.PASS, speed=(900, nan, nan)), option("b", Outcome.PASS)], SPEED)
-    assert (found["outcome"], found["chosen"]) == ("tie", ["a", "b"])
+@pytest.mark.parametrize("speed", [(900.0, NAN, NAN), (100.0, 95.0, 105.0), (100.5, 100.4, 100.6)])
+def test_no_row_is_called_slower_without_an_interval_or_with_the_same_number(speed: tuple[float, float, float]) -> None:
+    """Only a lead that is known and that one would see is one."""
+    found = chosen(option("a", Outcome.PASS, speed=speed), option("b", Outcome.PASS, speed=(100, 99.9, 100.1)))
+    assert (found.outcome, set(found.chosen)) == ("tie", {"a", "b"})
+
+
+def test_an_unknown_speed_neither_wins_nor_loses() -> None:
+    """Also one that a doubt makes invalid."""
+    invalid = option("b", Outcome.PASS)
+    invalid.values["speed"] = Value(900, 890, 910, invalid=True)
+    for other in (option("b", Outcome.PASS, speed=None), invalid):
+        found = chosen(option("a", Outcome.PASS), other)
+        assert (found.outcome, found.chosen, found.race.repetitions) == ("tie", ("a", "b"), None)
+
+
+@pytest.mark.parametrize(
+    ("lead", "certainty"),
+    [
+        (Lead(1.5, 1.2), SURE),
+        (Lead(1.5, 0.99), LIKELY),
+        (Lead(1.02, 0.5), ""),
+        (Lead(1.005, 1.004), ""),
+        (Lead(1.5, NAN), ""),
+        (Lead(), ""),
+    ],
+)
+def test_certainty_follows_the_interval_of_the_ratio(lead: Lead, certainty: str) -> None:
+    """Sure beyond it, likely from odds of four to one; a difference below one per cent is none."""
+    assert lead.certainty == certainty
+
+
+def test_odds_are_those_of_a_normal_error() -> None:
+    """An interval that ends at one leaves 2.5 %, one standard error 16 %."""
+    assert Lead(1.5, 1.0).odds == pytest.approx(0.975)
+    assert Lead(1.2, 1.2**-0.96).odds == pytest.approx(0.841, abs=0.001)
+
+
+def test_repetitions_settle_what_they_promise() -> None:
+    """After as many, an interval of the same spread ends above one; after one less it does not."""
+    spread = 0.05
+    for k, paired in ((1, False), (3, True), (5, True)):
+        half = spread / math.sqrt(k) * (t_factor(k) if paired else 1.959964)
+        needed = Lead(1.04, 1.04 * math.exp(-half), k, paired).needed
+        assert needed is not None
+        assert t_factor(needed) * spread / math.sqrt(needed) < math.log(1.04)
+        assert t_factor(needed - 1) * spread / math.sqrt(needed - 1) > math.log(1.04)
+    assert Lead(1.02, 0.5).needed is None
+    assert Lead(1.005, 0.9).needed is None
 
 
 def test_none_qualifies_and_the_closest_is_named() -> None:
     """That which misses by least in its worst limit; those that could not be judged are no closest."""
-    found = recommend(
-        [
-            option("far", Outcome.FAIL, value=300.0),
-            option("near", Outcome.FAIL, Outcome.PASS, value=105.0),
-            option("unknown", Outcome.CANNOT_TELL),
-        ],
-        SPEED,
+    found = chosen(
+        option("far", Outcome.FAIL, value=300.0),
+        option("near", Outcome.FAIL, Outcome.PASS, value=105.0),
+        option("unknown", Outcome.CANNOT_TELL),
     )
-    assert (found["outcome"], found["closest"], found["chosen"]) == ("none", "near", [])
-    assert found["sentence"] == (
-        "None qualifies: closest is near, which breaks `ttft_ms p95 <= 100` under load0 "
-        "(ttft_ms p95 is 105 ms, missed by 5 %)."
-    )
+    assert (found.outcome, found.closest, found.chosen) == ("none", "near", ())
+    assert [one.missed for one in found.out] == [pytest.approx(2.0), pytest.approx(0.05), None]
 
 
 def test_nothing_could_be_judged() -> None:
-    """Then nobody is closest."""
-    found = recommend([option("a", Outcome.INVALID), option("b", Outcome.CANNOT_TELL)], SPEED)
-    assert (found["outcome"], found["closest"]) == ("none", None)
-    assert found["sentence"].startswith("None can be chosen yet: no row breaks a limit")
-    assert [one["why"] for one in found["out"]] == [
-        "`ttft_ms p95 <= 100` under load0 is invalid",
-        "cannot tell `ttft_ms p95 <= 100` under load0: ttft_ms p95 is 120 ms (limit 100 ms)",
-    ]
+    """Then none is closest."""
+    found = chosen(option("a", Outcome.INVALID), option("b", Outcome.CANNOT_TELL), option("c"))
+    assert (found.outcome, found.closest) == ("none", None)
+    assert [one.cause for one in found.out] == ["invalid", "cannot_tell", ""]
 
 
 def test_a_limit_of_zero_has_no_share() -> None:
     """How far it is missed is told by the value alone."""
     broken = verdict(Outcome.FAIL, "a", limit="error_rate <= 0", value=0.2)
-    one = Option("a", [broken], unknown("x"), unknown("x"), unknown("x"), "", False)
-    assert "missed" not in recommend([one], SPEED)["sentence"]
+    found = chosen(option("a", verdicts=[broken]))
+    assert (found.closest, found.out[0].missed) == ("a", None)
 
 
 def test_without_limits_the_front_is_told() -> None:
-    """In one sentence: who is fastest, who smallest; rows that are beaten are not in it."""
-    found = recommend(
-        [option("big"), option("small", speed=(60, 59, 61), memory=1e8), option("bad", front=False)], SPEED
-    )
-    assert (found["outcome"], found["chosen"]) == ("front", ["big", "small"])
-    assert "big is the fastest, 100 tokens/s (95 to 105)" in found["sentence"]
-    assert "small takes the least memory, 95.4 MiB" in found["sentence"]
-    assert "bad" not in found["sentence"]
+    """Which is fastest, which smallest; rows that are dominated are not in it."""
+    found = chosen(option("big"), option("small", speed=(60, 59, 61), memory=1e8), option("bad", front=False))
+    assert (found.outcome, found.chosen) == ("front", ("big", "small"))
+    assert (found.race.first, found.race.certainty, found.smallest) == (("big",), SURE, ("small",))
 
 
-def test_rows_without_a_speed_are_not_called_beaten() -> None:
-    """Where only one row was measured, nothing could beat another."""
-    unmeasured = option("none", front=False, speed=None)
-    assert "no other row has a valid speed" in recommend([option("a"), unmeasured], SPEED)["sentence"]
-    told = recommend([option("a"), option("bad", front=False), unmeasured], SPEED)["sentence"]
-    assert "every other row with a valid speed is beaten" in told
+def test_rows_that_cannot_be_compared_are_candidates_where_no_other_is() -> None:
+    """A row without a speed never is."""
+    found = chosen(option("a", front=None), option("b", front=False), option("c", front=None, speed=None))
+    assert found.chosen == ("a",)
+    assert chosen(option("a", front=None, speed=None)).outcome == "unknown"
 
 
-def test_rows_with_limits_of_their_own_are_not_said_to_hold_those_of_others() -> None:
-    """Each holds one limit, and nobody two."""
-    rows = [
-        Option(name, [verdict(Outcome.PASS, name, limit=limit)], known(9.0), unknown("x"), unknown("x"), "", True)
-        for name, limit in (("a", "ttft_ms p95 <= 100"), ("b", "ttft_ms p95 <= 50"))
-    ]
-    assert "hold all their limits;" in recommend(rows, SPEED)["sentence"]
+def test_rows_with_limits_of_their_own_have_no_common_number_of_them() -> None:
+    """Each holds one limit, and none two."""
+    limits = (("a", "ttft_ms p95 <= 100"), ("b", "ttft_ms p95 <= 50"))
+    rows = [option(name, verdicts=[verdict(Outcome.PASS, name, limit=limit)]) for name, limit in limits]
+    assert chosen(*rows).limits is None
 
 
-def test_nothing_measured_is_said() -> None:
-    """No front, no limits, no recommendation."""
-    assert recommend([option("a", front=False)], SPEED)["outcome"] == "unknown"
+def test_a_row_whose_load_failed_is_undecided() -> None:
+    """Though its verdicts pass; where requests failed and a limit on errors allows it, the limit judges."""
+    late, errors = (Reason(code, Level.INVALID, "Too bad.") for code in ("client_late", "errors"))
+    for reason, outcome in ((late, "none"), (errors, "none")):
+        row = option("a", Outcome.PASS)
+        row.validity = {"load0": Validity.of([reason])}
+        found = chosen(row, option("b", Outcome.FAIL))
+        assert (found.outcome, found.out[0].cause) == (outcome, "invalid")
+        assert found.out[0].about == "the load load0 was not the planned one: Too bad."
+    judged = verdict(Outcome.PASS, "a", load="load0", limit="error_rate <= 0.9", value=0.6)
+    row = option("a", verdicts=[replace(judged, metric="error_rate")])
+    row.validity = {"load0": Validity.of([errors])}
+    assert chosen(row, option("b", Outcome.FAIL)).chosen == ("a",)
 
 
 outcomes = st.lists(st.sampled_from(list(Outcome)), max_size=4)
 
 
 @given(st.lists(outcomes, min_size=1, max_size=5))
-def test_the_choice_agrees_with_the_gate(rows: list[list[Outcome]]) -> None:
+def test_the_choice_agrees_with_the_gate(rows: Sequence[list[Outcome]]) -> None:
     """With `decide: any` the exit code is 0 exactly where rows are recommended, whatever the verdicts."""
     options = [option(f"q{number}", *found) for number, found in enumerate(rows)]
     verdicts = [one for option in options for one in option.verdicts]
-    found = recommend(options, SPEED)
+    found = chosen(*options)
     if verdicts:
         code = exit_code(verdicts, [], decide="any", failed_cells=0)
-        assert (code is ExitCode.HOLDS) == (found["outcome"] in ("choice", "tie"))
-        assert {one["label"] for one in found["out"]}.isdisjoint(found["chosen"])
+        assert (code is ExitCode.HOLDS) == (found.outcome in ("choice", "tie"))
+        assert {one.label for one in found.out}.isdisjoint(found.chosen)
     else:
-        assert found["outcome"] == "front"
-
-
-def test_numbers_have_as_many_digits_as_the_interval_allows() -> None:
-    """And bytes a binary unit."""
-    assert text(known(1749.2, 1425.0, 1926.0, unit="tokens/s")) == "1750 tokens/s (1420 to 1930)"
-    assert text(known(0.0301, 0.0279, 0.0342, unit="nats")) == "0.0301 nats (0.0279 to 0.0342)"
-    assert text(known(2.0**31, unit="bytes")) == "2 GiB"
-    assert text(unknown("nobody asked")) == "unknown (nobody asked)"
+        assert found.outcome == "front"

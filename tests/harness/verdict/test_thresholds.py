@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[3]
 SOURCES = sorted((ROOT / "harness").rglob("*.py"))
 MOST = Threshold("client", "late", "x", "ms", 1.0, 5.0)
 WRITTEN_SHORT = {"abs(value) >= 999.5", "0.1 <= number < 100", "seconds >= 10", "seconds < 120", "rate >= 1000"}
-WRITTEN_SHORT |= {"missed < 1000000000.0"}
 LEAST = Threshold("client", "few", "x", "share", 0.99, 0.5, below=True)
 
 

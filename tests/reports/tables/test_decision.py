@@ -63,14 +63,14 @@ def test_a_terminal_shows_the_columns_that_fit(chosen: ReportData, width: int) -
     assert "recommended" in row
     assert "93.3" in row
     assert ("near-lossless" in text) == (width >= 100)
-    assert "RECOMMENDED Take q4_k_m" in text
+    assert "RECOMMENDED q4_k_m (sure), 1.44 x f16" in text
     assert "GPU" not in text
 
 
 def test_markdown_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
     """What to run comes before the limits; the table has a section of its own, what is behind it is folded."""
     text = markdown.render(chosen)
-    assert text.index("Take q4") < text.index("## Limits") < text.index("## Which quantization")
+    assert text.index("**RECOMMENDED** q4") < text.index("## Limits") < text.index("## Which quantization")
     golden("decision.md", text[text.index("## Which quantization") : text.index("<details><summary>Further tables")])
 
 
@@ -88,7 +88,7 @@ def test_csv_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]
 def test_the_page_says_it_first_and_draws_the_front(chosen: ReportData) -> None:
     """With a picture of speed against memory, and the tables behind it."""
     page = html.render(chosen)
-    assert page.index("Take q4_k_m") < page.index("<h2>Limits</h2>")
+    assert page.index("Recommended: q4_k_m") < page.index("<h2>Limits</h2>")
     picture = page[page.index('<div class="choice">') :]
     figure = picture[: picture.index("</figure>")]
     assert '<svg role="img" aria-label="Speed against memory of 5 configurations.' in figure

@@ -1,0 +1,62 @@
+"""Odds that one of two speeds is the higher, and the repetitions that would settle it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from harness.analysis.stats import ALPHA, MIN_PAIRS, t_factor
+from harness.verdict.held import LIKELY, SURE
+from harness.verdict.thresholds import LIKELY_ODDS, MOST_REPETITIONS, SAME_SPEED
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Ratio of a speed to a lower one.
+
+    Attributes:
+        low: Lower end of its 95 % interval; NaN if unknown.
+        repetitions: Number of repetitions that it comes from.
+        paired: Whether its interval is Student's, from the ratios of the repetitions.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    repetitions: int = 1
+    paired: bool = False
+
+    @property
+    def certainty(self) -> str:
+        """SURE if the interval is above one, LIKELY by the odds; "" if they are unknown or the speeds are the same."""
+        if not self.value >= 1 + SAME_SPEED.value:
+            return ""
+        return SURE if self.low > 1 else LIKELY if self.odds >= LIKELY_ODDS.value else ""
+
+    @property
+    def odds(self) -> float:
+        """Probability that the ratio is above one: Phi(1.96 ln ratio / half width), on the log scale."""
+        half = self._half
+        return NormalDist().cdf(_z() * math.log(self.value) / half) if half > 0 else math.nan
+
+    @property
+    def needed(self) -> int | None:
+        """Repetitions that would make it sure; None if unknown or more than MOST_REPETITIONS.
+
+        The least n >= 3 with t(n) s / sqrt(n) < ln ratio, where s = half width sqrt(k) / t(k) is the standard deviation
+        of k repetitions; for an interval from within them t(k) is 1.96.
+        """
+        half, tried = self._half, range(MIN_PAIRS, int(MOST_REPETITIONS.value) + 1)
+        if not self.value >= 1 + SAME_SPEED.value or not half > 0:
+            return None
+        deviation = half * math.sqrt(self.repetitions) / (t_factor(self.repetitions) if self.paired else _z())
+        return next((n for n in tried if t_factor(n) * deviation / math.sqrt(n) < math.log(self.value)), None)
+
+    @property
+    def _half(self) -> float:
+        return math.log(self.value / self.low) if 0 < self.low <= self.value else math.nan
+
+
+def _z() -> float:
+    """Return the half width of a normal 95 % interval, in standard errors."""
+    return NormalDist().inv_cdf(1 - ALPHA / 2)
