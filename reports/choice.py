@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.format import THIN, amount, count, estimate, interval, joined
+from reports.format import ROUGHLY, THIN, amount, count, estimate, interval, joined
 
 QUALIFIED = ("while it loads", "without the KV cache that it reserves and does not use")
 """Sources of memory that is not the peak while serving."""
@@ -45,7 +45,7 @@ def _sentences(advice: Table, table: Table) -> Iterator[str]:
         yield f"{_alone(chosen[0], table) if outcome == 'front' else _meeting(advice)}."
         if advice["likely_limits"]:
             yield f"It meets {count(advice['likely_limits'], 'limit')} likely, not surely."
-        yield from _settled(race, "it")
+        yield from _settled(race, "the choice")
     elif outcome == "tie":
         yield f"Recommended: {' or '.join(chosen)}. They meet {_limits(advice)}."
         yield from _strengths(advice, table)
@@ -105,13 +105,13 @@ def _of(table: Table, label: str, name: str) -> dict[str, Any]:
 
 
 def _speeds(label: str, table: Table) -> list[str]:
-    """Return a row's speed beside the reference's, and in tokens/s with its interval; nothing if it is unknown."""
+    """Return a row's speed beside the reference's, and in tokens/s with a narrow interval; nothing if it is unknown."""
     speed, ratio = _of(table, label, "speed"), _of(table, label, "speed_ratio")
     if math.isnan(speed["value"]) or speed["invalid"]:
         return []
-    ends = interval(speed).replace(" to ", ", ")
-    number = amount(speed["value"], speed["low"], speed["high"]) if ends else estimate(speed)
-    own = f"{number} tokens/s{f' [{ends}]' if ends else ''}"
+    own, ends = f"{estimate(speed)} tokens/s", interval(speed).replace(" to ", ", ")
+    if ends and ROUGHLY not in own:
+        own = f"{own} [{ends}]"
     reference = (table["reference"] or {}).get("label", label)
     known = reference != label and not math.isnan(ratio["value"]) and not ratio["invalid"]
     return [*([f"{amount(ratio['value'])} x {reference}"] if known else []), own]
@@ -120,7 +120,9 @@ def _speeds(label: str, table: Table) -> list[str]:
 def _settled(race: Table, what: str) -> Iterator[str]:
     if race["repetitions"]:
         took = f", about {_time(race['seconds'])}" if race["seconds"] else ""
-        yield f"{race['repetitions']} repetitions would settle {what}{took}."
+        number = f"{race['repetitions']} repetitions"
+        needed = f"At least {number} are needed to tell" if race["at_least"] else f"{number} would settle"
+        yield f"{needed} {what}{took}."
 
 
 def _time(seconds: float) -> str:

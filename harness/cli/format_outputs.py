@@ -100,7 +100,7 @@ DOCUMENT = {
     "decisions[].recommendation.chosen[]": Column("Labels of the rows."),
     "decisions[].recommendation.race.*": Column(
         "The fastest, and all that cannot be ranked behind it (`first`); `certainty`; `repetitions` that would settle "
-        "it, and their `seconds`."
+        "it, or are needed `at_least`, and their `seconds`."
     ),
     "decisions[].recommendation.out[].*": Column("Rows that do not meet all limits, and `why`."),
     **{f"results[].{key}": Column("As in the summary.") for key in (*KEYS, "repetition", "validity")},

@@ -250,9 +250,15 @@ def _figures(row: Row) -> dict[str, Figure]:
     Memory of GPUs and of the host differ in kind, and the distance from a quantized reference is no quality.
     """
     speed, memory, divergence = (row.values[name] for name in ("speed", "memory_needed_bytes", "kl_mean"))
-    found = {"speed": Figure.of(speed.value, speed.low, speed.high, more_is_better=True)}
+    found = {"speed": _figure(speed, more_is_better=True)}
     if memory.comparable:
         found[row.memory_name] = Figure.alike_within(memory.value, SAME_MEMORY.value)
     if divergence.comparable and (row.reference_level is None or is_full(row.reference_level)):
-        found["quality"] = Figure.of(divergence.value, divergence.low, divergence.high, more_is_better=False)
+        found["quality"] = _figure(divergence, more_is_better=False)
     return found
+
+
+def _figure(value: Value, *, more_is_better: bool) -> Figure:
+    """Return a number with its interval; an open one tells nothing clearly."""
+    ends = (value.low, value.high) if value.bound == "point" else (math.nan, math.nan)
+    return Figure.of(value.value, *ends, more_is_better=more_is_better)

@@ -1,17 +1,18 @@
 """Pareto dominance between configurations, taking confidence intervals into account.
 
 A row dominates another that has the same figures if it is nowhere worse, and better beyond chance in one at least (the
-intervals do not meet). A value within the interval of the other's is not worse. Differences that are no difference can
-add up along a chain, so that rows dominate each other in a circle; then none of the circle does. Rows with different
-figures are not compared: an unknown number neither wins nor loses.
+intervals do not meet). A value within a narrow interval of the other's is not worse. Such differences can add up along
+a chain, so that rows dominate each other in a circle; then none of the circle does. Rows with different figures are not
+compared: an unknown number neither wins nor loses.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from harness.verdict.thresholds import WIDE_INTERVAL
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -41,11 +42,12 @@ def better(one: Figure, other: Figure) -> bool:
 
 
 def not_worse(one: Figure, other: Figure) -> bool:
-    """Return whether a value is as good as the other's, or lies within that one's interval.
+    """Return whether a value is as good as the other's, or lies within that one's interval if it is not wide.
 
-    Its own interval does not count: less knowledge must not make a row win.
+    Its own interval does not count: less knowledge must not make a row win, or the other lose.
     """
-    return one.value >= (other.value if math.isnan(other.low) else min(other.low, other.value))
+    narrow = other.high - other.low <= WIDE_INTERVAL.value * abs(other.value)
+    return one.value >= (min(other.low, other.value) if narrow else other.value)
 
 
 def dominates(one: Mapping[str, Figure], other: Mapping[str, Figure]) -> bool:

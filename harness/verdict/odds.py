@@ -41,7 +41,7 @@ class Lead:
 
     @property
     def needed(self) -> int | None:
-        """Repetitions that would make it sure; None if unknown or more than MOST_REPETITIONS.
+        """Repetitions that would make it sure; None if more than MOST_REPETITIONS, or without an interval.
 
         The least n >= 3 with t(n) s / sqrt(n) < ln ratio, where s = half width sqrt(k) / t(k) is the standard deviation
         of k repetitions; for an interval from within them t(k) is 1.96.
@@ -51,6 +51,11 @@ class Lead:
             return None
         deviation = half * math.sqrt(self.repetitions) / (t_factor(self.repetitions) if self.paired else _z())
         return next((n for n in tried if t_factor(n) * deviation / math.sqrt(n) < math.log(self.value)), None)
+
+    @property
+    def lacks_interval(self) -> bool:
+        """Whether it has no interval, and repetitions would give it one."""
+        return self.value >= 1 + SAME_SPEED.value and math.isnan(self._half) and self.repetitions < MIN_PAIRS
 
     @property
     def _half(self) -> float:

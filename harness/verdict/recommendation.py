@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from harness.analysis.stats import MIN_PAIRS
 from harness.verdict.decision_rows import WORST_FIRST, Row
 from harness.verdict.gate import Verdict
 from harness.verdict.held import LIKELY, SURE
@@ -42,12 +43,14 @@ class Race:
         first: Labels: the fastest, with all that cannot be ranked behind it.
         certainty: SURE or LIKELY; "" for several.
         repetitions: That would make it sure; None if it is, or if that is unknown.
+        at_least: Whether it lacks an interval, so that more may be needed.
         seconds: Time that they would take for the configurations in question.
     """
 
     first: tuple[str, ...] = ()
     certainty: str = ""
     repetitions: int | None = None
+    at_least: bool = False
     seconds: float = 0.0
 
 
@@ -133,10 +136,11 @@ def _race(rows: Sequence[Row], lead: LeadOf) -> Race:
     leads = [(row, lead(first, row) if speeds[row.label].comparable else Lead()) for row in others]
     unsure = [(row, one) for row, one in leads if one.certainty != SURE]
     tied = tuple(row.label for row, one in unsure if not one.certainty)
-    needed = [one.needed or math.inf for _, one in unsure]
+    needed = [one.needed or (MIN_PAIRS if one.lacks_interval else math.inf) for _, one in unsure]
     repetitions = int(max(needed)) if needed and max(needed) < math.inf else None
+    at_least = repetitions is not None and any(one.lacks_interval for _, one in unsure)
     seconds = (repetitions or 0) * (first.seconds + sum(row.seconds for row, _ in unsure))
-    return Race((first.label, *tied), "" if tied else LIKELY if unsure else SURE, repetitions, seconds)
+    return Race((first.label, *tied), "" if tied else LIKELY if unsure else SURE, repetitions, at_least, seconds)
 
 
 def _smallest(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -263,6 +263,9 @@ FREE_DISK = Threshold("checks", "disk", "free disk where runs are stored", "byte
 SAME_MEMORY = Criterion(
     "decision, memory_need, recommendation", "which rows are alike in memory",
     "difference of two peaks, readings without an interval, at most", "share", 0.02)
+WIDE_INTERVAL = Criterion(
+    "dominance", "whether chance explains that a row is worse", "width of the other's interval over its value, at most",
+    "", 0.5)
 SAME_SPEED = Criterion("odds", "which rows are alike in speed", "ratio, above one by less than", "share", 0.01)
 LIKELY_ODDS = Criterion("odds", "whether a row is likely the faster", "probability, at least", "share", 0.8)
 MOST_REPETITIONS = Criterion("odds", "whether repetitions can settle a choice", "at most", "", 100)

@@ -35,7 +35,7 @@ class Point:
     speed: float
     low: float
     high: float
-    front: bool
+    front: bool | None
     chosen: bool
     word: str
 
@@ -55,7 +55,7 @@ def _points(table: dict[str, Any], memory: str) -> Iterator[Point]:
         if speed["value"] is None or held is None or row["memory"] != memory:
             continue
         low, high = (speed["value"] if speed[end] is None else speed[end] for end in ("low", "high"))
-        yield Point(row["label"], held, speed["value"], low, high, bool(row["front"]), row["chosen"], row["word"])
+        yield Point(row["label"], held, speed["value"], low, high, row["front"], row["chosen"], row["word"])
 
 
 def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
@@ -71,7 +71,7 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
             ends, tip = (point.low, point.high), f"{point.label}: {amount(point.speed)} tokens/s"
             colour = COLOURS[0] if point.front else MUTED
             shape = MARKERS[_grade(point)]
-            marks.estimate(axes, held, point.speed, colour, shape, filled=point.front, above=ends, tip=tip)
+            marks.estimate(axes, held, point.speed, colour, shape, filled=bool(point.front), above=ends, tip=tip)
         _name(axes, points, memory)
         _keys(axes, points)
 
@@ -90,7 +90,7 @@ def _table(points: Sequence[Point], noun: str) -> Table:
             number(point.memory, "bytes"),
             Cell(amount(point.speed, point.low, point.high), between(point.low, point.high), value=point.speed),
             Cell(point.word or "unknown"),
-            Cell("" if point.front else "yes"),
+            Cell({True: "", False: "yes", None: "unknown"}[point.front]),
         )
         for point in points
     ]
@@ -116,4 +116,5 @@ def _keys(axes: Axes, points: Sequence[Point]) -> None:
     for word in graded:
         marks.key(axes, word or "quality unknown", COLOURS[0], MARKERS[word])
     if any(not point.front for point in points):
-        marks.key(axes, "hollow: dominated", MUTED, "o" if graded else MARKERS[""], filled=False)
+        unsure = " or not known" if any(point.front is None for point in points) else ""
+        marks.key(axes, f"hollow: dominated{unsure}", MUTED, "o" if graded else MARKERS[""], filled=False)

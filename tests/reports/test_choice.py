@@ -10,7 +10,7 @@ from harness.verdict.decision_rows import Value, unknown
 from harness.verdict.recommendation import Choice, Out, Race
 from reports.choice import against, worded
 
-SPEED = Value(680.0, 450.0, 920.0, unit="tokens/s")
+SPEED = Value(680.0, 640.0, 720.0, unit="tokens/s")
 FAST = Out(
     "fast", "fail", "ttft_ms p95 is 120 ms (sure; 95 % interval 110 to 130 ms).", "ttft_ms p95 <= 100", "steady", 0.2
 )
@@ -37,10 +37,10 @@ def sentence(choice: Choice, *rows: dict[str, Any]) -> str:
 
 def race(*labels: str, certainty: str = "sure") -> Race:
     """Three repetitions would settle it in five minutes where it is not sure."""
-    return Race(labels, certainty) if certainty == "sure" else Race(labels, certainty, 3, 299.0)
+    return Race(labels, certainty) if certainty == "sure" else Race(labels, certainty, 3, False, 299.0)
 
 
-FIGURES = "2.90 x f16, 680 tokens/s [450, 920]"
+FIGURES = "2.90 x f16, 680 tokens/s [640, 720]"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ FIGURES = "2.90 x f16, 680 tokens/s [450, 920]"
         (
             Choice("choice", ("a",), race("a", certainty="likely"), 3, 2),
             f"Recommended: a (likely), {FIGURES}. Fastest of the 3 configurations that meet both limits. "
-            "3 repetitions would settle it, about 5 min.",
+            "3 repetitions would settle the choice, about 5 min.",
         ),
         (
             Choice("choice", ("a",), race("a"), 2, 1, undecided=True),
@@ -106,7 +106,13 @@ def test_rows_without_a_speed_are_not_ranked() -> None:
     assert sentence(tie, *nothing) == (
         "Recommended: a or b. They meet all their limits. No speed was measured, so they cannot be ranked."
     )
+    wide = [row("a", Value(680.0, 50.0, 1310.0)), row("b", Value(680.0, 640.0, bound="lower"))]
+    assert "a 2.90 x f16, 680~ tokens/s; b 2.90 x f16, 680~ tokens/s." in sentence(tie, *wide)
     assert "b unknown" in sentence(tie, row("a"), nothing[1])
+    slow = Choice("tie", ("a", "b"), Race(("a", "b"), "", 3, True, 9000.0), 2, None)
+    assert "At least 3 repetitions are needed to tell which is faster, about 2.5 h." in sentence(
+        slow, row("a"), row("b")
+    )
 
 
 def test_rows_that_cannot_be_compared_are_not_called_dominated() -> None:
@@ -114,7 +120,7 @@ def test_rows_that_cannot_be_compared_are_not_called_dominated() -> None:
     alone = Choice("front", ("a",), race("a"))
     table = {"reference": None, "rows": [row("a"), row("b", front=None)], "recommendation": alone.as_dict()}
     assert worded(table)["recommendation"]["sentence"] == (
-        "Recommended: a, 680 tokens/s [450, 920]. No other configuration can be compared with it."
+        "Recommended: a, 680 tokens/s [640, 720]. No other configuration can be compared with it."
     )
     assert "every other configuration that can be compared." in sentence(alone, row("a"), row("b", front=None))
 

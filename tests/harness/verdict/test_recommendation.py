@@ -110,6 +110,13 @@ def test_no_row_is_called_slower_without_an_interval_or_with_the_same_number(spe
     assert (found.outcome, set(found.chosen)) == ("tie", {"a", "b"})
 
 
+def test_a_lead_without_an_interval_needs_three_repetitions_at_least() -> None:
+    """Fewer give no interval of their ratios."""
+    found = chosen(option("a", Outcome.PASS, speed=(150.0, NAN, NAN)), option("b", Outcome.PASS))
+    assert (found.race.repetitions, found.race.at_least, found.race.seconds) == (3, True, 3 * 2 * 60)
+    assert Lead(1.5, NAN, 3, paired=True).lacks_interval is False
+
+
 def test_an_unknown_speed_neither_wins_nor_loses() -> None:
     """Also one that a doubt makes invalid."""
     invalid = option("b", Outcome.PASS)

@@ -199,6 +199,29 @@ def test_pictures_of_models_of_like_names_are_files_of_their_own(chosen: ReportD
     assert names[:2] == ["choice-a-b-memory.svg", "choice-a-b-memory-2.svg"]
 
 
+def test_an_invalid_number_is_shown_in_brackets() -> None:
+    """With the reason, in the decision and under its load, and marked for programs; memory is not touched."""
+    levels = (LEVELS[0], replace(LEVELS[1], invalid=("single_user",)))
+    data = report_data(results_of(levels, limits=LIMITS))
+    (model,) = decision.of_models(data)
+    table, under = model.tables[0], model.tables[-1]
+    row = dict(zip(table.head, table.rows[1], strict=True))
+    assert row["decision"].text == "undecided"
+    assert re.fullmatch(r"\(79\.\d\)", row["speed, tokens/s"].text)
+    assert table.notes[(row["speed, tokens/s"].note or 0) - 1] == "Requests were sent late."
+    assert row["memory, peak"].text == "120\u202fMiB"
+    load = dict(zip(under.head, under.rows[1], strict=True))
+    assert (load["TTFT p95, ms"].text[0], load["succeeded"].text) == ("(", "100.0\u202f%")
+    assert model.advice[1].startswith("Undecided: q8_0: the load single_user was not the planned one: Requests were")
+    (plot,) = pictures.of_models(data)["tiny"]
+    assert "hollow: dominated or not known" in plot.svg
+    assert [row[-1].text for row in plot.table.rows] == ["", "unknown"]
+    line = list(csv.DictReader(io.StringIO(summaries.decision_as_csv(data))))[1]
+    assert (line["speed invalid"], line["single_user ttft_p95_ms invalid"]) == ("yes", "yes")
+    assert float(line["speed"]) > 0
+    assert "memory_peak_bytes invalid" not in line
+
+
 def test_few_requests_have_their_numbers() -> None:
     """Marked as known roughly, never as a bound; and no method of a ratio that does not exist."""
     data = report_data(
