@@ -278,7 +278,7 @@ def widen_by_spread(own: Sequence[float], value: float, low: float, high: float)
         return low, high
     half = t_factor(k) * math.sqrt(float(((np.array(own) - value) ** 2).sum()) / (k - 1) / k)
     if math.isfinite(half) and math.isfinite(high - low) and 2 * half > SPREAD_FACTOR * (high - low):
-        return value - half, value + half
+        return value - half if min(own) < 0 else max(0.0, value - half), value + half
     return low, high
 
 
