@@ -107,6 +107,14 @@ class Client:
         return FirstTokens.of(self.rows, self.reads, self.typical_tpot_ms)
 
     @cached_property
+    def _least_e2e(self) -> Floats:
+        """E2E of each request in ms from the moment it was sent and accepted, at least."""
+        accepting = np.where(self.rows.closed, 0.0, np.nan_to_num(self.rows.times["accepting"]))
+        e2e = of_each(self.rows)["e2e_ms"] - (late_start_ns(self.rows) + accepting) / NS_PER_MS
+        known: Floats = e2e[np.isfinite(e2e)]
+        return known
+
+    @cached_property
     def by_loop(self) -> bool:
         """Whether the event loop stamped arrivals, and not the kernel."""
         return bool(one_of(self.reading.frame["clock"], [Clock.LOOP]).any())
@@ -146,11 +154,8 @@ class Client:
 
     def _widened(self, effect: Effect) -> Effect:
         """Return an effect of sending late whose lower end leaves out the server's time to accept the request."""
-        if effect.metric != "ttft_ms":
-            return effect
-        return replace(
-            effect, low=min(effect.low, quantile(self.first_tokens.least, float(effect.statistic[1:]) / 100))
-        )
+        least = self.first_tokens.least if effect.metric == "ttft_ms" else self._least_e2e
+        return replace(effect, low=min(effect.low, quantile(least, float(effect.statistic[1:]) / 100)))
 
     def _mainly_sent_late(self, effect: Effect) -> bool:
         p = float(effect.statistic[1:]) / 100
