@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 SEVERAL = "several grades possible"
 MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", SEVERAL: "h", "": "P"}
-READING = "Up and left is better. The steps are the highest speed that so much memory buys, whatever the quality."
+READING = "Up and left is better."
+STEPS = " The steps are the highest speed that so much memory buys, whatever the quality."
 MAX_LABEL, MAX_NAME = 28, 120
 MOST_LABELS = 20
 """Of more rows only Pareto-optimal and recommended ones are named, or names would cover each other."""
@@ -63,9 +64,9 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     scale, unit = (2**30, "GiB") if largest >= 2**30 else (2**20, "MiB")
     name = file_name(f"choice-{table['model'][:MAX_NAME]}-{noun}").strip("-")
     memory = [point.memory / scale for point in points]
+    best = marks.front([(-held, point.speed) for held, point in zip(memory, points, strict=True)])[::-1]
 
     def draw(axes: Axes) -> None:
-        best = marks.front([(-held, point.speed) for held, point in zip(memory, points, strict=True)])[::-1]
         marks.line(axes, [-held for held, _ in best], [speed for _, speed in best], INK, width=1.2, steps="post")
         for point, held in zip(points, memory, strict=True):
             ends, tip = (point.low, point.high), f"{point.label}: {amount(point.speed)} tokens/s"
@@ -80,7 +81,7 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     svg = picture(name, [panel], scales.near(memory, room=0.22), f"{noun} needed, {unit}", height=1.2 * HEIGHT)
     optimal = ", ".join(point.label for point in points if point.front) or "none"
     alt = f"Speed against {noun} of {len(points)} configurations. Pareto-optimal in speed, memory, quality: {optimal}."
-    return Plot(name, alt, svg, f"Speed against {noun}", READING, _table(points, noun))
+    return Plot(name, alt, svg, f"Speed against {noun}", READING + STEPS * (len(best) > 1), _table(points, noun))
 
 
 def _table(points: Sequence[Point], noun: str) -> Table:
