@@ -104,7 +104,7 @@ EXAMPLES: dict[str, Callable[[], FabricatedTrial]] = {
         prompt_length_source={"default": "tokenizer"},
     ),
     "not_streamed": lambda: trial_of(
-        [streamed(i, i * 100.0, ttft_ms=360.0, tokens=32, gap_ms=0.01) for i in range(100)]
+        [streamed(i, i * 100.0, ttft_ms=360.0, tokens=32, gap_ms=0.01, chunk_read=[0] * 32) for i in range(100)]
     ),
     "machine": lambda: trial_of(noisy(1), others_on_gpus=2),
     "stall": frozen,

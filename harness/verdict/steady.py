@@ -14,6 +14,7 @@ from harness.analysis.columns import NS_PER_S
 from harness.analysis.distributions import Pool
 from harness.analysis.latencies import of_each
 from harness.analysis.queue import changes_by_plan
+from harness.analysis.rates import busy_seconds
 from harness.analysis.stats import Floats, quantile_of
 from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, drift_of, mser, series_of_window
 from harness.records import Loop
@@ -106,9 +107,11 @@ def unsteady(reading: Reading, facts: dict[str, Any], tolerance: Tolerance) -> I
     """Yield the reasons of a window in which numbers depend on when it begins or ends (D6)."""
     trends = {name: Drift(**found) for name, found in facts["trends"].items()}
     drifting = [name for name, _ in _drifting(trends)]
-    yield from _overload(reading, trends)
-    told = {"in_flight", "output_tokens_per_s"}
-    yield from _drifted(reading, [(name, trends[name]) for name in drifting if name not in told])
+    overload = list(_overload(reading, trends))
+    yield from overload
+    if not overload:  # of which drifting latencies are the consequence
+        latencies = [name for name in drifting if name in NAMES]
+        yield from _drifted(reading, [(name, trends[name]) for name in latencies])
     yield from _warm_up(reading, facts, tolerance)
 
 
@@ -116,6 +119,10 @@ def _overload(reading: Reading, trends: dict[str, Drift]) -> Iterator[Reason]:
     """Yield the reason of requests that pile up in an open loop."""
     found = trends.get("in_flight")
     if found is None or reading.trial.loop == Loop.CLOSED or not _is_clear(found, len(trends)):
+        return
+    at_once = busy_seconds(reading.columns, reading.window) / _length_s(reading)
+    due = max(1, len(reading.window.population(reading.columns)))
+    if found.change * at_once <= thresholds.BACKLOG.value * due:  # replies that take longer keep more in flight, too
         return
     sentence = f"Overload: requests in flight grew by {found.change:+.0%} over the window. p95 grows with its length."
     advice = "Lower the rate: the server completes fewer requests than arrive."

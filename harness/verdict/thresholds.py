@@ -141,6 +141,8 @@ PORTS = Threshold(
 NOT_STREAMED = Threshold(
     "stream", "not_streamed", "time from first to last token as a share of the end-to-end time, median", "share", 0.05,
     below=True, condition="replies of 8 tokens or more that take 100 ms or more")
+IN_ONE_READ = Criterion(
+    "stream", "whether replies came in one piece", "chunks in the read of the first, median, at least", "share", 0.5)
 LEAST_STREAMED_TOKENS = Criterion("stream", "which replies show whether they are streamed", "tokens, at least", "", 8)
 LEAST_STREAMED_MS = Criterion("stream", "whether streaming is judged", "median end-to-end time, at least", "ms", 100)
 BUNDLED = Threshold(
@@ -217,6 +219,8 @@ DRIFT = Threshold(
     condition="p < 0.01, all together, and more than half the interval; not for loads that change by plan")
 OVERLOAD = Threshold(
     "steady", "overload", "growth of the requests in flight over the window", "share", 0.3, condition="open loops")
+BACKLOG = Criterion(
+    "steady", "what is overload", "growth of the requests in flight over the requests due, above", "share", 0.03)
 DRIFT_P_VALUE = Criterion(
     "steady", "what is no drift but chance", "probability, of all series together, below", "", 0.01)
 HALF = Criterion("steady", "what is no drift but chance", "drift over the width of the interval, above", "", 0.5)

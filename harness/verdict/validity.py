@@ -53,7 +53,7 @@ def _doubts(trial: TrialEntry, reading: Reading, facts: dict[str, Any], toleranc
         yield from tokens.token_reasons(trial, reading, facts["tokens"])
         yield from tokens.reuse_reasons(trial, columns)
         yield from tokens.books_reasons(facts)
-        yield from stream.not_streamed(rows)
+        yield from stream.not_streamed(reading)
         yield from stream.stalled(reading, tolerance)
     yield from machine.machine_reasons(trial, facts, reading.window.seconds)
 
