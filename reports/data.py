@@ -89,12 +89,13 @@ class ReportData:
         poor = (one for one in reasons if one["level"] == "invalid")
         return next((str(one["sentence"]) for one in poor if metric in (one.get("metrics") or [metric])), "")
 
-    def level_of(self, keys: Sequence[str], metric: str) -> str:
+    def level_of(self, keys: Sequence[str], metric: str, repetition: str = POOLED) -> str:
         """Return the worst level of the caveats about a metric of a row: "valid", "warn" or "invalid".
 
         One that names no metric is about the load: if it is invalid, no number describes the planned load.
         """
-        reasons = [reason for _, found in self._judged.get(tuple(keys), ()) for reason in found["reasons"]]
+        judged = (found for own, found in self._judged.get(tuple(keys), ()) if repetition in (POOLED, own))
+        reasons = [reason for found in judged for reason in found["reasons"]]
         about = (one for one in reasons if metric in one.get("metrics", ()))
         load = (one for one in reasons if not one.get("metrics") and one["level"] == "invalid")
         levels = {one["level"] for one in (*about, *load)}

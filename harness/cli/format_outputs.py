@@ -48,7 +48,7 @@ SUMMARY = {
     "unit": Column("Unit of value, low and high."),
     "source": Column("Where the numbers come from: clock, token source, `start`, a sensor.", null="not one thing"),
     "window": Column("The stretch of the trial that was measured, in words."),
-    "validity": Column("`valid`, `warn` or `invalid`: of the repetition, or the worst pooled.", null="not a trial's"),
+    "validity": Column("Of the metric: `valid`, `warn` or `invalid`; the worst of the pooled.", null="not a trial's"),
 }
 DECISION = {
     "model": Column("The model: each has a table of its own."),
@@ -103,7 +103,8 @@ DOCUMENT = {
         "it, or are needed `at_least`, and their `seconds`."
     ),
     "decisions[].recommendation.out[].*": Column("Rows that do not meet all limits, and `why`."),
-    **{f"results[].{key}": Column("As in the summary.") for key in (*KEYS, "repetition", "validity")},
+    **{f"results[].{key}": Column("As in the summary.") for key in (*KEYS, "repetition")},
+    "results[].validity": Column("The worst of any metric: `valid`, `warn` or `invalid`."),
     "results[].classes.*": Column("Class of traffic, metric, statistic; then value to window, as in the summary."),
     "trials[].cell": Column("Id of the cell in the manifest."),
     "trials[].trial": Column("Id of the trial in the manifest."),

@@ -87,8 +87,9 @@ def overview(data: ReportData) -> Overview:
     units = tuple(_unit(figure, scales[figure.over], origins) for figure in shown)
     heads = tuple(HEADS[KEYS[number]] for number in used)
     foot = [(sign, text) for sign, text in FOOT.items() if any(_bears(line, sign) for line in lines)]
-    if len(origins) > 1:
-        where = "; ".join(f"{listed(names)} {origin}" for origin, names in origins.items())
+    if not _one_origin(origins):
+        several = len(origins) > 1
+        where = "; ".join(f"{listed(names)} {origin}" if several else origin for origin, names in origins.items())
         foot.append(("TTFT, E2E", f"count {where}"))
     return Overview(heads, tuple(shown), units, tuple(lines), tuple(foot), chosen_columns(data) is not None)
 
@@ -192,12 +193,16 @@ def _origins(data: ReportData) -> dict[str, list[str]]:
     return found
 
 
+def _one_origin(origins: Collection[str]) -> bool:
+    """Return whether all latencies count from the same moment; those of conversations do not, nor of several loads."""
+    return len(origins) < 2 and not any("," in origin for origin in origins)
+
+
 def _unit(figure: Figure, scale: float, origins: Collection[str]) -> str:
     if figure.show != "time":
         return figure.unit
     unit = "ms" if scale == 1.0 else "s"
-    origin = next(iter(origins)) if len(origins) == 1 else ""
-    return f"{unit} ({origin})" if origin and figure.family == "ttft" else unit
+    return f"{unit} ({next(iter(origins))})" if origins and _one_origin(origins) and figure.family == "ttft" else unit
 
 
 def _cell(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any] | None, figure: Figure, scale: float) -> Cell:

@@ -2,7 +2,7 @@
 
 There is one gauge per metric, in base units: milliseconds of `docs/metrics.md` are seconds here, shares lie between 0
 and 1. Only rows that pool all repetitions are exported. Ends of intervals are gauges of their own, `_low` and `_high`;
-an open end has none. Results of invalid trials are left out.
+an open end has none. `harness_metric_validity` says how far each number can be trusted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write(data: ReportData, file: Path) -> None:
 
 def render(data: ReportData) -> str:
     """Return the text of all gauges."""
-    parts = [*_metrics(data), *_validity(data), *_limits(data), *_run(data)]
+    parts = [*_metrics(data), *_validity_of_metrics(data), *_validity(data), *_limits(data), *_run(data)]
     return "".join(line + "\n" for part in parts for line in part)
 
 
@@ -53,11 +53,9 @@ def name_of(metric: str, unit: str) -> tuple[str, float]:
 
 def _metrics(data: ReportData) -> Iterator[list[str]]:
     definitions = {one["name"]: one for one in data.definitions}
-    rows = data.summary[data.summary["repetition"] == POOLED].to_dict("records")
     by_metric: dict[str, list[dict[Any, Any]]] = {}
-    for row in rows:
-        if data.verdict_of([str(row[key]) for key in KEYS]) != "invalid":
-            by_metric.setdefault(str(row["metric"]), []).append(row)
+    for row in data.summary[data.summary["repetition"] == POOLED].to_dict("records"):
+        by_metric.setdefault(str(row["metric"]), []).append(row)
     for metric, found in by_metric.items():
         unit = str(found[0]["unit"])
         name, factor = name_of(metric, unit)
@@ -72,14 +70,25 @@ def _metrics(data: ReportData) -> Iterator[list[str]]:
             yield _gauge(f"{name}{ending}", f"{words}{about}", series)
 
 
+def _validity_of_metrics(data: ReportData) -> Iterator[list[str]]:
+    pooled = data.summary[data.summary["repetition"] == POOLED]
+    series = []
+    for row in pooled[[*KEYS, "metric", "unit"]].drop_duplicates().to_dict("records"):
+        keys = [str(row[key] or "") for key in KEYS]
+        if data.verdict_of(keys):
+            name, _ = name_of(str(row["metric"]), str(row["unit"]))
+            series.append((_labels(data, row) | {"metric": name}, VALIDITY[data.level_of(keys, str(row["metric"]))]))
+    about = "Validity of a gauge under a load: 0 valid, 1 may be off by more than the tolerance, 2 not reliable."
+    yield _gauge(f"{PREFIX}metric_validity", about, series)
+
+
 def _validity(data: ReportData) -> Iterator[list[str]]:
     series = []
     for cell, trial in data.trials():
         if judged := data.validity_of(cell.id, trial.id):
             keys = dict(zip(KEYS, keys_of(cell, trial.load), strict=True))
             series.append((_labels(data, keys) | {"repetition": str(cell.repetition)}, VALIDITY[judged["verdict"]]))
-    about = "Validity of a trial: 0 valid, 1 warn, 2 invalid. Results of invalid trials are left out."
-    yield _gauge(f"{PREFIX}trial_validity", about, series)
+    yield _gauge(f"{PREFIX}trial_validity", "Validity of a trial: 0 valid, 1 warn, 2 invalid.", series)
 
 
 def _limits(data: ReportData) -> Iterator[list[str]]:

@@ -27,19 +27,20 @@ _ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
 
 
 def as_csv(data: ReportData) -> str:
-    """Return the tidy summary: one row per metric, statistic, class and repetition; unknown values are empty.
-
-    Numbers of invalid trials are only here, in the Parquet file and in the JSON.
-    """
+    """Return the tidy summary: one row per metric, statistic, class and repetition; unknown values are empty."""
     text: str = _with_validity(data).to_csv(index=False, float_format="%.9g", lineterminator="\n")
     return text
 
 
 def _with_validity(data: ReportData) -> pd.DataFrame:
-    """Return the summary with the validity of each row: of its repetition, or the worst of all where pooled."""
-    rows = list(data.summary[[*KEYS, "repetition"]].astype(str).itertuples(index=False, name=None))
-    known = {row: data.verdict_of(row[:-1], row[-1]) for row in dict.fromkeys(rows)}
+    """Return the summary with the validity of each row's metric; empty if nothing was judged."""
+    rows = list(data.summary[[*KEYS, "repetition", "metric"]].astype(str).itertuples(index=False, name=None))
+    known = {row: _validity(data, row[:-2], *row[-2:]) for row in dict.fromkeys(rows)}
     return data.summary.assign(validity=[known[row] for row in rows])
+
+
+def _validity(data: ReportData, keys: tuple[str, ...], repetition: str, metric: str) -> str:
+    return data.level_of(keys, metric, repetition) if data.verdict_of(keys, repetition) else ""
 
 
 def decision_as_csv(data: ReportData) -> str:

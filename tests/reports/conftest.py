@@ -71,7 +71,10 @@ def manifest(cells: Sequence[CellEntry], **changes: Any) -> Manifest:
 
 @pytest.fixture(scope="session")
 def full() -> ReportData:
-    """Two levels that ran, one of which lost its server, one that failed to start, and one that was skipped."""
+    """Two levels that ran, one of which lost its server, one that failed to start, and one that was skipped.
+
+    The load generator was late at the second, which moved its p95.
+    """
     slo = {"ttft_ms": 150.0, "tpot_ms": 20.0, "e2e_ms": None, "stall_ms": None}
     good = FabricatedTrial(cell_entry(), trial_entry(limits=LIMITS, slo=slo), noisy(1), memory(2.1e9))
     records = noisy(2, slower=1.4)
@@ -92,15 +95,17 @@ def full() -> ReportData:
         cell_entry(id="002", level="q8", status="failed", reason="the engine exited with signal 9", trials=[broken]),
         cell_entry(id="003", level="q2", status="skipped", reason="simulated has no level q2", trials=[]),
     ]
-    return report_data(derive(manifest(cells), [good, alone, bad]))
+    data = report_data(derive(manifest(cells), [good, alone, bad]))
+    doubted = judged(data, bad.cell.id, bad.trial.id, late(150, 168))
+    return replace(data, validity=[doubted if one["cell"] == bad.cell.id else one for one in data.validity])
 
 
 @pytest.fixture(scope="session")
 def hostile() -> ReportData:
     """Names and errors that would run, break tables or end documents."""
     records = noisy(4, 100)
-    records[50:] = [
-        failed(i, i * 100.0, "http_error", 2, error=f"{HOSTILE} | `x` \x1b[31m \x00 ]]> $x^") for i in range(50, 100)
+    records[40:] = [
+        failed(i, i * 100.0, "http_error", 2, error=f"{HOSTILE} | `x` \x1b[31m \x00 ]]> $x^") for i in range(40, 100)
     ]
     cell = cell_entry(model=HOSTILE, variant="a|b$c_")
     trial = FabricatedTrial(cell, trial_entry(load=f"{HOSTILE}|x"), records)

@@ -47,15 +47,15 @@ def test_a_rate_without_an_interval_has_no_end_of_one() -> None:
     assert table.rows[0][table.head.index("output tok/s")].text.endswith("~")
 
 
-def test_a_load_whose_latencies_do_not_count_from_due_says_so() -> None:
-    """In the head, of a user who waits for replies and of conversations too."""
-    following = [replace(record, loop=Loop.CLOSED) for record in noisy(3, 30)]
-    for records, origin in (
-        (noisy(3, 30), "from due"),
-        (following, "from sent"),
-        (noisy(3, 10) + following[10:], "from due (first turns), from sent (later turns)"),
-    ):
-        assert f"TTFT p50, ms ({origin})" in headline(data_of(records, end_s=None)).head
+def test_the_head_says_from_when_latencies_count() -> None:
+    """By the plan, or from sent for a user who waits; of conversations, which have both, a note says it."""
+    planned = noisy(3, 30)
+    following = [replace(record, loop=Loop.CLOSED) for record in planned]
+    for records, head in ((planned, "TTFT p50, ms (from due)"), (following, "TTFT p50, ms (from sent)")):
+        assert head in headline(data_of(records, end_s=None)).head
+    both = headline(data_of(noisy(3, 10) + following[10:], end_s=None))
+    assert "TTFT p50, ms" in both.head
+    assert "TTFT, E2E count from due (first turns), from sent (later turns)" in both.notes
 
 
 def test_requests_that_were_never_sent_are_not_counted() -> None:

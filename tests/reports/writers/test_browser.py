@@ -251,10 +251,10 @@ def test_the_first_number_is_in_sight_on_a_telephone(page: Page, files: dict[str
     page.visit(files["full"])
     try:
         page.show_as(375, "light")
-        first = "[...document.querySelector('#results table[data-tools]').tBodies[0].rows[1].cells]"
+        first = "[...document.querySelector('#results table[data-tools]').tBodies[0].rows[2].cells]"
         assert page.value(f"{first}[3].getBoundingClientRect().right") <= 375
         assert page.value(f"{first}.slice(0, 3).map(c => c.getClientRects().length)") == [1, 0, 0]
-        assert "single · good" in page.value(f"getComputedStyle({first}[0], '::after').content")
+        assert "sustained · usable · ✗" in page.value(f"getComputedStyle({first}[0], '::after').content")
         page.show_as(1440, "light")
         assert page.value(f"{first}.slice(0, 3).map(c => c.getClientRects().length)") == [1, 1, 1]
         assert page.value(f"getComputedStyle({first}[0], '::after').content") == "none"

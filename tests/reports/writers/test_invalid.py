@@ -21,7 +21,13 @@ from reports.writers import html, markdown, summaries, terminal
 
 pytestmark = pytest.mark.slow
 
-REASON = {"code": "client_lag", "level": "invalid", "sentence": "Requests were sent late.", "advice": "Lower the rate."}
+REASON = {
+    "code": "load_missing",
+    "level": "invalid",
+    "sentence": "Requests were never sent.",
+    "advice": "Lower the rate.",
+    "metrics": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +64,14 @@ def test_the_numbers_of_an_invalid_trial_stand_in_brackets(
     """With the reason, and with what to do; an engineer who could not see them would measure with another tool."""
     page = render(spoiled).replace("\\", "")
     assert "(80.0)" in page
-    assert "Requests were sent late." in page
+    assert "Requests were never sent." in page
     assert "Lower the rate." in page
 
 
 def test_the_other_trials_have_no_brackets(full: ReportData, spoiled: ReportData) -> None:
     """Only the row of the invalid trial has."""
     before, after = result_tables.headline(full), result_tables.headline(spoiled)
-    first = next(number for number, name in enumerate(after.head) if name.startswith("TTFT p50"))
+    first = after.head.index("TTFT p50, ms (from due)")
     assert [cell.text[:1] for cell in after.rows[0][first : first + 3]] == ["("] * 3
     assert [[cell.text for cell in row] for row in after.rows[1:3]] == [
         [cell.text for cell in row] for row in before.rows[1:3]
@@ -77,10 +83,12 @@ def test_the_other_trials_have_no_brackets(full: ReportData, spoiled: ReportData
 
 
 def test_programs_find_the_values_marked(spoiled: ReportData) -> None:
-    """summary.csv and summary.json lose nothing, and say for each row what it is worth."""
+    """summary.csv and summary.json lose nothing, and say what each metric is worth."""
     rows = list(csv.DictReader(io.StringIO(summaries.as_csv(spoiled))))
-    found = {(row["level"], row["load"], row["validity"]) for row in rows}
-    assert found == {("f16", "sustained", "invalid"), ("f16", "single", "valid"), ("q4", "sustained", "valid")}
+    found = {(row["level"], row["load"], row["validity"]) for row in rows if row["metric"] == "ttft_ms"}
+    assert found == {("f16", "sustained", "invalid"), ("f16", "single", "valid"), ("q4", "sustained", "warn")}
+    assert {row["validity"] for row in rows if row["level"] == "f16" and row["load"] == "sustained"} == {"invalid"}
+    assert {row["validity"] for row in rows if (row["level"], row["metric"]) == ("q4", "tpot_ms")} == {"valid"}
     assert all(row["value"] for row in rows if row["metric"] == "ttft_ms" and row["statistic"] == "p50")
     results = json.loads(summaries.as_json(spoiled))["results"]
     first = next(one for one in results if (one["level"], one["load"]) == ("f16", "sustained"))

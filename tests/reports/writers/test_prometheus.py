@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reports
-from reports.data import KEYS, ReportData
+from reports.data import ReportData
 from reports.writers import prometheus
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -60,40 +60,40 @@ def test_it_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -
     golden("metrics.prom", re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.5g}", "".join(short)))
 
 
-def test_every_row_of_a_trial_that_may_be_believed_is_there(full: ReportData) -> None:
-    """In base units, without an end that is open; the rows of invalid trials are left out, and it is said why."""
+def test_every_row_is_there(full: ReportData) -> None:
+    """In base units, without an end that is open; what its data is worth is a gauge of its own."""
     found = parsed(prometheus.render(full))
     rows = full.summary[full.summary["repetition"] == "pooled"]
-    invalid = [
-        keys
-        for keys in rows[list(KEYS)].drop_duplicates().itertuples(index=False)
-        if full.verdict_of(keys) == "invalid"
-    ]
-    kept = rows[~rows[list(KEYS)].apply(tuple, axis=1).isin([tuple(keys) for keys in invalid])]
-    points = kept[(kept["metric"] == "ttft_ms") & kept["value"].notna()]
+    points = rows[(rows["metric"] == "ttft_ms") & rows["value"].notna()]
     family = found["harness_ttft_seconds"]
     assert "Unit: seconds. In the summary: ttft_ms." in family.about
     assert len(family.samples) == len(points) > 0
     assert sorted(family.samples.values()) == pytest.approx(sorted(points["value"] / 1000), rel=1e-8)
     for end in ("low", "high"):
-        known = kept[(kept["metric"] == "ttft_ms") & kept[end].between(-1e300, 1e300)]
+        known = rows[(rows["metric"] == "ttft_ms") & rows[end].between(-1e300, 1e300)]
         assert len(found[f"harness_ttft_seconds_{end}"].samples) == len(known) < len(points)
-    assert set(found["harness_trial_validity"].samples.values()) <= {0.0, 1.0, 2.0}
+    assert set(found["harness_trial_validity"].samples.values()) == {0.0, 1.0, 2.0}
     assert len(found["harness_limit_outcome"].samples) == len(full.verdicts)
 
 
-def test_results_of_invalid_trials_are_left_out(hostile: ReportData) -> None:
-    """Only the judgement is exported. Names with quotes and bars stay one label."""
-    first, *others = hostile.validity
-    found = parsed(prometheus.render(replace(hostile, validity=[first | {"verdict": "invalid"}, *others])))
-    worst = {dict(labels)["load"]: value for labels, value in found["harness_trial_validity"].samples.items()}
-    assert max(worst.values()) == 2.0
-    invalid = {load for load, value in worst.items() if value == 2.0}
-    exported = {dict(labels)["load"] for labels in found.get("harness_ttft_seconds", Family("", {})).samples}
-    assert not exported & invalid
-    assert '<script>document.title=\\"owned\\"</script>' in {
-        dict(one)["run"] for one in found["harness_run_exit_code"].samples
+def test_each_gauge_has_its_validity(sweep: ReportData) -> None:
+    """Wrong token counts make no time to first token doubtful, and no number is left out."""
+    found = parsed(prometheus.render(sweep))
+    validity = {
+        (dict(labels)["load"][-1], dict(labels)["metric"]): value
+        for labels, value in found["harness_metric_validity"].samples.items()
     }
+    assert {load: validity[load, "harness_ttft_seconds"] for load in "1248"} == {"1": 0, "2": 0, "4": 1, "8": 1}
+    assert {load: validity[load, "harness_output_tokens_per_s"] for load in "1248"} == {"1": 2, "2": 0, "4": 0, "8": 0}
+    assert {name for _, name in validity} <= set(found)
+    assert len({dict(labels)["load"] for labels in found["harness_output_tokens_per_s"].samples}) == 4
+
+
+def test_names_with_quotes_and_bars_stay_one_label(hostile: ReportData) -> None:
+    """As the text format escapes them."""
+    found = parsed(prometheus.render(hostile))
+    for name in ("harness_run_exit_code", "harness_ttft_seconds"):
+        assert {dict(one)["run"] for one in found[name].samples} == {'<script>document.title=\\"owned\\"</script>'}
 
 
 def test_a_limit_that_stands_twice_is_one_gauge(full: ReportData) -> None:
