@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -141,6 +142,25 @@ def _took_s(data: ReportData) -> int:
     return round(sum(max(span) - min(span) for span in spans.values()) / 1e9)
 
 
+def when_and_where(data: ReportData) -> list[str]:
+    """Return the date of a run, its machine, and the labels that its user gave it."""
+    machine = data.manifest.provenance.must_match
+    gpus = Counter(str(gpu) for gpu in machine.gpus)
+    cores = machine.usable_cores or machine.cores
+    parts = [machine.cpu or "", count(cores, "core") if cores else ""]
+    parts += [f"{number} x {name}" if number > 1 else name for name, number in gpus.items()]
+    labels = (f"{name} {value}" for name, value in data.manifest.labels.items())
+    return [text for text in (_date(data), ", ".join(part for part in parts if part), *labels) if text]
+
+
+def _date(data: ReportData) -> str:
+    """Return when a run began: "2 Jan 2026, 03:04 UTC"."""
+    if not data.manifest.created_utc:
+        return ""
+    at = datetime.fromisoformat(str(data.manifest.created_utc)).astimezone(UTC)
+    return f"{at.day} {at:%b %Y, %H:%M} UTC"
+
+
 def next_command(data: ReportData, report: str = "") -> str:
     """Return the command that goes on from here; "" if there is none."""
     if report and str(data.manifest.status) == "interrupted":
@@ -152,12 +172,6 @@ def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
     makers = (_limits, _knees, _recommended, _data, _errors, _not_run, _engines)
     return [line for make in makers for line in make(data)]
-
-
-def labelled(data: ReportData) -> list[tuple[str, str]]:
-    """Return the subject and the lines as (label, text), for writers that align nothing."""
-    head = Line("MEASURED", (dotted((subject(data), *totals(data))),))
-    return [(line.label, dotted(line.parts)) for line in (head, *lines(data))]
 
 
 def _limits(data: ReportData) -> Iterator[Line]:

@@ -98,8 +98,8 @@ def level(data: ReportData) -> str:
     return next((one for one in (*LEVELS, "valid") if one in levels), "")
 
 
-def summary(data: ReportData) -> list[str]:
-    """Return the largest caveats as sentences, with the number of the others."""
+def summary(data: ReportData, rest: str = "in report.html") -> list[str]:
+    """Return the largest caveats as sentences, with the number of the others and where they are."""
     found = caveats(data)
-    more = [f"{len(found) - MOST} more in report.html"] if len(found) > MOST else []
+    more = [f"{len(found) - MOST} more {rest}"] if len(found) > MOST else []
     return [*(one.text for one in found[:MOST]), *more]

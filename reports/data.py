@@ -68,9 +68,6 @@ class ReportData:
         """Return the facts about a trial, empty if it left none."""
         return self._facts.get((cell, trial), {})
 
-    def invalid(self, cell: str, trial: str) -> bool:
-        return (self.validity_of(cell, trial) or {}).get("verdict") == "invalid"
-
     def verdict(self) -> str:
         """Return the worst validity of the run: "valid", "warn", "invalid", or "" if nothing was judged."""
         return _worst(self.validity)
@@ -81,25 +78,27 @@ class ReportData:
         return _worst([found for own, found in judged if repetition in (POOLED, own)])
 
     def poor_because(self, keys: Sequence[str], metric: str) -> str:
-        """Return why a metric's data is poor in any repetition, "" if it is not.
-
-        A reason that names no metric is about the load, and so about every number.
-        """
-        reasons = (reason for _, found in self._judged.get(tuple(keys), ()) for reason in found["reasons"])
-        poor = (one for one in reasons if one["level"] == "invalid")
-        return next((str(one["sentence"]) for one in poor if metric in (one.get("metrics") or [metric])), "")
+        """Return why a metric's data is poor in any repetition, "" if it is not."""
+        level, why = self.doubt_of(keys, metric)
+        return why if level == "invalid" else ""
 
     def level_of(self, keys: Sequence[str], metric: str, repetition: str = POOLED) -> str:
-        """Return the worst level of the caveats about a metric of a row: "valid", "warn" or "invalid".
+        """Return the worst level of the caveats about a metric of a row: "valid", "warn" or "invalid"."""
+        return self.doubt_of(keys, metric, repetition)[0]
+
+    def doubt_of(self, keys: Sequence[str], metric: str, repetition: str = POOLED) -> tuple[str, str]:
+        """Return the level of the worst caveat about a metric of a row, and its finding.
 
         One that names no metric is about the load: if it is invalid, no number describes the planned load.
         """
         judged = (found for own, found in self._judged.get(tuple(keys), ()) if repetition in (POOLED, own))
         reasons = [reason for found in judged for reason in found["reasons"]]
-        about = (one for one in reasons if metric in one.get("metrics", ()))
-        load = (one for one in reasons if not one.get("metrics") and one["level"] == "invalid")
-        levels = {one["level"] for one in (*about, *load)}
-        return next((level for level in ("invalid", "warn") if level in levels), "valid")
+        load = {"invalid": [metric], "warn": []}
+        for level, about in load.items():
+            for one in reasons:
+                if one["level"] == level and metric in (one.get("metrics") or about):
+                    return level, str(one["sentence"])
+        return "valid", ""
 
     @cached_property
     def _validity(self) -> dict[tuple[str, str], dict[str, Any]]:

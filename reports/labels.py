@@ -55,6 +55,11 @@ class Figure:
         """Metric and statistic."""
         return self.metric, self.statistic
 
+    def heads(self, unit: str) -> tuple[str, str]:
+        """Return both lines of its head: ("TTFT ms", "p95")."""
+        over = f"{self.over} {unit}" if self.over and unit else self.over
+        return over, self.head if self.over or not unit else f"{self.head} {unit}"
+
 
 DATA = {"valid": "good", "warn": "usable", "invalid": "poor"}
 """Quality of a trial's data, by its stored validity."""
@@ -98,8 +103,8 @@ RESULTS = (
 """Numbers of the results table, from left to right."""
 UNREMARKABLE_RANK = 39
 """Rank of errors where no request failed: the head of the screen says so."""
-PAGE_RANK, PAGE_FAMILIES = 12, ("errors", "memory", "gpu_memory", "startup")
-"""Highest rank of the figures that a page shows, and further families."""
+PAGE_RANK = 12
+"""Highest rank of the figures that a page shows."""
 QUALITY = (
     Column("KL, nats", "kl_mean"),
     Column("KL at least", "kl_bound", optional=True),

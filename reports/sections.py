@@ -18,9 +18,10 @@ class Section:
     """Table about the whole run, and its place in each writer.
 
     Attributes:
-        part: Anchor of its part of the page.
+        part: Anchor of its part of the page; "" if the page shows it elsewhere.
         table: Function that makes the table. A table without rows is left out.
         markdown: Rank among the tables that Markdown shows; None if it does not.
+        failures: Rank among those that Markdown shows below the caveats; None if it does not.
         folded: Rank among the tables that Markdown folds; None if it does not.
         terminal: Rank in the terminal; None if the terminal leaves it out.
         title: Title of the part; "" for that of the table.
@@ -29,19 +30,20 @@ class Section:
     part: str
     table: Callable[[ReportData], Table]
     markdown: int | None = None
+    failures: int | None = None
     folded: int | None = None
     terminal: int | None = None
     title: str = ""
 
 
 SECTIONS = (  # in the order of the page; a terminal shows its answer instead of most of them
-    Section("results", results.headline, markdown=2),
+    Section("results", results.headline, markdown=1),
     Section("results", results.requests, folded=1),
     Section("results", decision.single_engines, folded=2),
-    Section("limits", limits.limits, markdown=1),
-    Section("caveats", checks.reasons, markdown=3),
-    Section("not-measured", checks.not_run, markdown=4),
-    Section("errors", checks.errors, markdown=5),
+    Section("", limits.limits, markdown=2),
+    Section("", checks.reasons, folded=0),
+    Section("not-measured", checks.not_run, failures=1),
+    Section("errors", checks.errors, failures=2),
     Section("bursts", results.bursts, folded=6, terminal=4),
     Section("servers", results.servers, folded=5, terminal=3),
     Section("quality", quality.detail, folded=3, terminal=1, title="Quality"),
@@ -54,13 +56,15 @@ def page(data: ReportData) -> list[tuple[str, str, list[Table]]]:
     """Return anchor, title and tables of each part of the page."""
     parts: dict[str, tuple[str, list[Table]]] = {}
     for section in SECTIONS:
+        if not section.part:
+            continue
         table = section.table(data)
         _, tables = parts.setdefault(section.part, (section.title or table.title, []))
         tables += [table] if table.rows else []
     return [(anchor, title, tables) for anchor, (title, tables) in parts.items() if tables]
 
 
-def ranked(data: ReportData, place: Literal["markdown", "folded", "terminal"]) -> list[Table]:
+def ranked(data: ReportData, place: Literal["markdown", "failures", "folded", "terminal"]) -> list[Table]:
     """Return the tables of a writer, by their rank in it."""
     shown = [section for section in SECTIONS if getattr(section, place) is not None]
     tables = (section.table(data) for section in sorted(shown, key=attrgetter(place)))

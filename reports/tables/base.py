@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 from harness.store.manifest import CellEntry, TrialEntry
@@ -24,6 +25,7 @@ class Cell:
         note: Number of a footnote.
         value: Number behind the text, to sort by.
         about: Metric that the text names.
+        why: Reason why it is marked.
         folded: Lines that the text sums up, for formats that can fold.
     """
 
@@ -33,6 +35,7 @@ class Cell:
     note: int | None = None
     value: float | None = None
     about: str = ""
+    why: str = ""
     folded: tuple[str, ...] = ()
 
 
@@ -43,6 +46,8 @@ class Table:
     Attributes:
         texts: Number of leading columns that are texts; the others are numbers.
         about: Metric of each column, "" for none; may be shorter than the head.
+        foot: Explanations of signs, without numbers.
+        heads: Upper and lower line of each head, for formats that have two; `head` has both in one.
     """
 
     title: str
@@ -51,6 +56,15 @@ class Table:
     notes: list[str] = field(default_factory=list)
     texts: int = 1
     about: tuple[str, ...] = ()
+    heads: tuple[tuple[str, str], ...] = ()
+    foot: tuple[str, ...] = ()
+
+    @property
+    def over(self) -> list[tuple[str, int]]:
+        """Return the upper line of the heads, with the number of neighbours that share each; empty ones share none."""
+        grouped = groupby(enumerate(over for over, _ in self.heads), lambda one: one[1] or one[0])
+        found = [list(same) for _, same in grouped]
+        return [(same[0][1], len(same)) for same in found]
 
     @property
     def joins(self) -> bool:

@@ -18,6 +18,7 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
 LEAST_EXPLAINED = 0.01
+LEVELS = ("invalid", "warn", "valid")
 _PRESSURES = (
     ("swapped_bytes", "memory swapped on the machine", "bytes"),
     ("engine_major_faults", "major page faults of the engine", "number"),
@@ -124,21 +125,21 @@ def _readings(facts: Mapping[str, Any], late_above: float) -> Iterator[tuple[str
 
 
 def reasons(data: ReportData) -> Table:
-    """Return a row for each kind of caveat, poor data first, with the numbers of its first trial."""
+    """Return a row for each kind of caveat, poor data first, notes last, with the numbers of its first trial."""
     kinds: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
     for cell, trial in data.trials():
-        judged = data.validity_of(cell.id, trial.id)
-        for reason in judged["reasons"] if judged else ():
+        judged = data.validity_of(cell.id, trial.id) or {}
+        for reason in (*judged.get("reasons", ()), *judged.get("notes", ())):
             kinds.setdefault((reason["level"], reason["code"]), []).append((trial_name(cell, trial, data), reason))
-    ordered = sorted(kinds.items(), key=lambda kind: kind[0][0] != "invalid")
+    ordered = sorted(kinds.items(), key=lambda kind: LEVELS.index(kind[0][0]))
     lines = [_reasons_line(level, found, len(data.validity)) for (level, _), found in ordered]
-    return Table("Caveats", ("data", "where", "finding", "action"), lines, texts=4)
+    return Table("All caveats", ("data", "where", "finding", "action"), lines, texts=4)
 
 
 def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trials: int) -> tuple[Cell, ...]:
     """Return the row of (where, reason) of one kind; trials: number of judged trials."""
     where, first = found[0]
-    judged = data_quality(level)
+    judged = data_quality(level) if level != "valid" else Cell("note")
     places = list(dict.fromkeys(where for where, _ in found))
     if len(places) == 1:
         return judged, Cell(where), Cell(_joined(found, "sentence")), Cell(_joined(found, "advice"))

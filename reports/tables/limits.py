@@ -147,5 +147,8 @@ def limits(data: ReportData) -> Table:
         about = Cell(row.text, about=row.worst["metric"])
         tone = TONES.get(row.outcome, "bad")
         verdict = Cell(judgement(row.outcome).text, tone=tone)
-        lines.append((verdict, about, Cell(row.place), value, Cell(others), Cell(row.why or row.worst["sentence"])))
-    return Table("Limits", ("verdict", "limit", "worst case", "measured", "other cases", "reason"), lines, texts=6)
+        lines.append((verdict, about, Cell(row.place), value, Cell(others), Cell(row.why)))
+    heads = ("verdict", "limit", "worst case", "measured", "other cases", "reason")
+    used = [number for number in range(len(heads)) if any(line[number].text for line in lines)]
+    shown = [tuple(line[number] for number in used) for line in lines]
+    return Table("Limits", tuple(heads[number] for number in used), shown, texts=len(used))

@@ -19,9 +19,9 @@ HEADS = dict(zip(KEYS, ("model", "engine", "quantization", "variant", "load"), s
 MARKS = {"fail": "✗", "invalid": "!", "cannot_tell": "?"}
 WIDE, DOUBTED, POOR = "~", "*", "( )"
 FOOT = {
-    WIDE: "short test, wide interval (all 95 % intervals: report.html)",
-    DOUBTED: "may be off by more than the tolerance: see DATA",
-    POOR: "not reliable: see DATA",
+    WIDE: "short test, wide interval",
+    DOUBTED: "may be off by more than the tolerance",
+    POOR: "not reliable",
 }
 WIDE_SHARE, WIDE_POINTS = 0.5, 0.1  # of the value; of a share, in absolute terms
 NOT_OF_LOAD = ("users", "asked", "memory", "gpu_memory", "startup")  # that no poor load makes wrong
@@ -213,14 +213,12 @@ def _cell(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any] | None
     if math.isnan(value):
         return Cell(f">{THIN}{_number(low, figure.show)}", value=sortable(low))
     text = _number(value, figure.show) + (WIDE if figure.estimated and wide(row, figure) else "")
-    level = (
-        "valid"
-        if {figure.family, figure.head} & set(NOT_OF_LOAD)
-        else data.level_of(keys, PARTS.get(figure.metric, figure.metric))
-    )
+    level, why = "valid", ""
+    if not {figure.family, figure.head} & set(NOT_OF_LOAD):
+        level, why = data.doubt_of(keys, PARTS.get(figure.metric, figure.metric))
     text = f"({text})" if level == "invalid" else f"{text}{DOUBTED}" if level == "warn" else text
     tone = {"invalid": "bad", "warn": "doubtful"}.get(level, "")
-    return Cell(text, _interval(value, low, high, figure.show), tone=tone, value=sortable(value))
+    return Cell(text, _interval(value, low, high, figure.show), tone=tone, value=sortable(value), why=why)
 
 
 def _number(value: float, show: str) -> str:

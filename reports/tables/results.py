@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.data import ALL, ReportData, place
 from reports.format import seconds
-from reports.labels import PAGE_FAMILIES, PAGE_RANK, Figure
+from reports.labels import PAGE_RANK, Figure
 from reports.tables.base import (
     Cell,
     Rows,
@@ -47,20 +47,18 @@ OPEN_ENDED = {  # the reason if they are unknown
 def headline(data: ReportData) -> Table:
     """Return one row per configuration and load, and one per class of its traffic."""
     found = overview(data)
-    shown = [number for number, one in enumerate(found.figures) if found.chosen or _on_page(one)]
+    shown = [number for number, one in enumerate(found.figures) if found.chosen or one.rank <= PAGE_RANK]
     lines = []
     for line in found.lines:
         judged = data_quality(data.verdict_of(line.keys))
-        texts = [*map(Cell, line.place), judged, line.mark]
-        lines.append((*texts, *(line.cells[number] for number in shown)))
+        lines.append((*map(Cell, line.place), judged, line.mark, *(line.cells[number] for number in shown)))
     heads = [_flat(found.figures[number], found.units[number]) for number in shown]
+    two = [found.figures[number].heads(found.units[number]) for number in shown]
     about = (*[""] * (len(found.heads) + 2), *(found.figures[number].metric for number in shown))
-    notes = [f"{sign} {text}" for sign, text in found.foot]
-    return Table("Results", (*found.heads, "data", "limits", *heads), lines, notes, len(found.heads) + 2, about)
-
-
-def _on_page(figure: Figure) -> bool:
-    return figure.rank <= PAGE_RANK or figure.family in PAGE_FAMILIES
+    foot = tuple(f"{sign} {text}" for sign, text in found.foot)
+    texts = (*found.heads, "data", "limits")
+    both = (*(("", text) for text in texts), *two)
+    return Table("Results", (*texts, *heads), lines, [], len(texts), about, both, foot)
 
 
 def _flat(figure: Figure, unit: str) -> str:

@@ -131,9 +131,7 @@ def _figure(found: Overview, number: int, spread: bool) -> Column:
         cells = [
             Cell(f"{one.text}{text:<{longest}}", tone=one.tone) for one, text in zip(cells, intervals, strict=True)
         ]
-    over = f"{figure.over} {unit}" if figure.over and unit else figure.over
-    head = figure.head if figure.over or not unit else f"{figure.head} {unit}"
-    return Column(over, head, tuple(cells))
+    return Column(*figure.heads(unit), tuple(cells))
 
 
 def _aligned(cells: Sequence[Cell]) -> list[Cell]:

@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.store.manifest import CellEntry, TrialEntry
-from reports import answer, plots, sections
+from reports import answer, caveats, plots, sections, tiles
 from reports.data import ReportData, place
+from reports.format import dotted
 from reports.labels import DATA
+from reports.names import ended
 from reports.plots.drawing import Plot
-from reports.tables import base, decision, environment, results
+from reports.tables import base, checks, decision, environment, limits, results
 from reports.tables.base import Table
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_TRIALS_WITH_PLOTS = plots.MOST_TRIALS
+MOST_LIMITS, MOST_PLOTS, TALL = 4, 2, 1.5
 _DRAW = "`harness report RUN --format plots` draws"
 ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # in units of the pictures
 _UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; {_DRAW} those of every one."
-_HOW_TO_READ = (
-    "Small numbers are 95\u00a0% intervals. A “~” marks an interval that is open, or wider than half the value; "
-    "“>\u00a0X” is a bound: some requests never ended."
-)
+_SAID = ("RECOMMENDED", "KNEE", "ERRORS", "NOT RUN")
+_TICKS = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Part of the page before the trials; `choices` and `above` are pictures above the tables, `plots` below them."""
+    """Part of the page before the trials: tables, of which those after the first may be folded, and pictures below."""
 
     anchor: str
     title: str
     tables: Sequence[Table]
+    folded: Sequence[Table] = ()
     advice: Sequence[str] = ()
     remarks: Sequence[str] = ()
-    choices: Sequence[Plot] = ()
-    above: Sequence[Plot] = ()
     plots: Sequence[Plot] = ()
 
 
@@ -47,7 +51,9 @@ def render(data: ReportData) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    parts, trials = list(_parts(data)), list(_trials(data))
+    first = _first_plots(data)
+    parts, trials = list(_parts(data, first)), list(_trials(data, first))
+    doubts = checks.reasons(data)
     shown: set[str] = set()
 
     def first_use(metric: str) -> bool:
@@ -58,6 +64,7 @@ def render(data: ReportData) -> str:
 
     loader = FileSystemLoader(TEMPLATES)
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters["ticks"] = _ticks
     jinja.globals |= {
         "defined": {metric["name"] for metric in data.definitions}.__contains__,
         "first_use": first_use,
@@ -66,12 +73,11 @@ def render(data: ReportData) -> str:
     }
     return jinja.get_template("report.html").render(
         data=data,
-        tone=base.TONES.get(data.verdict(), "bad"),
-        headline=answer.headline(data),
-        answer=answer.labelled(data),
-        contents=_contents(parts, trials),
+        first=_first_screen(data, first),
+        contents=_contents(parts, trials, caveats=bool(doubts.rows)),
         parts=parts,
         trials=trials,
+        doubts=doubts,
         command=str(data.manifest.command or ""),
         environment=environment.groups(data),
         footer=f"harness {data.manifest.harness_version or ''}, {data.manifest.created_utc or ''}",
@@ -85,17 +91,89 @@ def script_hash(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
-def _parts(data: ReportData) -> Iterator[Part]:
-    drawn = plots.of_decisions(data)
-    for number, model in enumerate(decision.of_models(data), 1):
-        choices = drawn.get(model.model, ())
-        yield Part(f"decision-{number}", model.title, model.tables, model.advice, model.remarks, choices)
+def _ticks(text: str) -> Markup:
+    """Return a text with what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(_TICKS.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def _first_screen(data: ReportData, drawn: Sequence[Plot]) -> Mapping[str, Any]:
+    """Return the values of the template for the first screen."""
+    word, why, tone = answer.verdict(data)
+    quality = caveats.quality(data)
+    code = "" if data.exit_code is None else f"exit {data.exit_code}"
+    subject = [answer.subject(data), *answer.totals(data), *answer.when_and_where(data)]
+    rows = limits.rows(data)
+    said = [(line, ended(": ".join(line.parts))) for line in answer.lines(data) if line.label in _SAID]
+    return {
+        "verdict": " ".join(part for part in (word, why) if part),
+        "tone": tone,
+        "how": answer.how_it_ended(data),
+        "data": f"data: {quality}" if quality else "",
+        "data_tone": base.TONES.get(caveats.level(data), ""),
+        "code": code,
+        "title": answer.headline(data).split(" · ")[0],
+        "subject": [text for text in subject if text],
+        "tiles": tiles.of_run(data),
+        "limits": rows[:MOST_LIMITS],
+        "more_limits": rows[MOST_LIMITS:],
+        "signs": limits.SIGNS,
+        "tones": base.TONES,
+        "plots": drawn,
+        "tall": len(drawn) > 1 and drawn[1].height > TALL * drawn[0].height,
+        "said": [(line.label.capitalize(), text, line.tone) for line, text in said],
+        "caveats": caveats.summary(data, "below"),
+    }
+
+
+def _first_plots(data: ReportData) -> list[Plot]:
+    """Return the pictures of the first screen: of the choice, of sweeps, of the distributions, or of trials."""
+    sweeps = {plot.name: plot for plot in plots.of_loads(data)}
+    wanted = ("-ttft", "-goodput-rps", "-output-tokens-per-s", "-e2e")
+    ordered = [plot for ending in wanted for name, plot in sweeps.items() if name.endswith(ending)]
+    choices = [plot for drawn in plots.of_decisions(data).values() for plot in drawn[:1]]
+    found = [*choices[:1], *ordered, *choices[1:], *plots.of_distributions(data), *plots.of_loads(data)]
+    found = list({plot.name: plot for plot in found}.values())
+    return [*found, *(_of_trials(data) if len(found) < MOST_PLOTS else ())][:MOST_PLOTS]
+
+
+def _of_trials(data: ReportData) -> Iterator[Plot]:
+    """Yield the pictures of the only load, or the first picture of each."""
+    tried = {keys: trials for keys, trials in base.groups(data).items() if plots.of_trial(data, *_ids(trials[0]))}
+    for keys, trials in list(tried.items())[:MOST_PLOTS]:
+        drawn = plots.of_trial(data, *_ids(trials[0]))
+        where = dotted((keys[-1] if len(tried) > 1 else "", "repetition 1" if len(trials) > 1 else ""))
+        for plot in drawn if len(tried) == 1 else drawn[:1]:
+            yield replace(plot, title=f"{plot.title} ({where})" if where else plot.title)
+
+
+def _ids(trial: tuple[CellEntry, TrialEntry]) -> tuple[str, str]:
+    return trial[0].id, trial[1].id
+
+
+def _rest(drawn: Sequence[Plot], first: Sequence[Plot]) -> list[Plot]:
+    placed = {plot.name for plot in first}
+    return [plot for plot in drawn if plot.name not in placed]
+
+
+def _parts(data: ReportData, first: Sequence[Plot]) -> Iterator[Part]:
+    decided = plots.of_decisions(data)
     for anchor, title, tables in sections.page(data):
         if anchor == "results":
-            above, below = plots.of_loads(data), plots.of_distributions(data)
-            yield Part(anchor, title, tables, remarks=(_HOW_TO_READ, data.calibration), above=above, plots=below)
+            drawn = _rest([*plots.of_loads(data), *plots.of_distributions(data)], first)
+            yield Part(anchor, title, tables[:1], tables[1:], plots=drawn)
+            yield from _decisions(data, decided, first)
         else:
             yield Part(anchor, title, tables)
+
+
+def _decisions(data: ReportData, drawn: Mapping[str, Sequence[Plot]], first: Sequence[Plot]) -> Iterator[Part]:
+    for number, model in enumerate(decision.of_models(data), 1):
+        above, *below = model.tables
+        rest = _rest(drawn.get(model.model, ()), first)
+        advice = model.advice[1:]
+        yield Part(f"decision-{number}", model.title, [above], below, advice, model.remarks, rest)
 
 
 def _grid_rows(plot: Plot) -> tuple[int, int]:
@@ -105,17 +183,20 @@ def _grid_rows(plot: Plot) -> tuple[int, int]:
     return round(closed / ROW_HEIGHT), round((closed + behind) / ROW_HEIGHT)
 
 
-def _contents(parts: Sequence[Part], trials: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def _contents(
+    parts: Sequence[Part], trials: Sequence[dict[str, Any]], *, caveats: bool
+) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Return anchors and names of the parts, with those of the trials below theirs."""
     return [
         *((part.anchor, part.title.partition(",")[0], []) for part in parts),
         ("trials", "Trials", [(trial["anchor"], trial["title"]) for trial in trials]),
+        *([("caveats", "Caveats", [])] if caveats else []),
         ("environment", "Environment", []),
-        ("definitions", "Definitions", []),
+        ("method", "Method", []),
     ]
 
 
-def _trials(data: ReportData) -> Iterator[dict[str, Any]]:
+def _trials(data: ReportData, placed: Sequence[Plot]) -> Iterator[dict[str, Any]]:
     """Yield the values of the template for each trial: all of its repetitions, with the plots of the first."""
     for number, (keys, trials) in enumerate(base.groups(data).items(), 1):
         shown = [(cell, trial) for cell, trial in trials if data.facts_of(cell.id, trial.id)]
@@ -123,6 +204,7 @@ def _trials(data: ReportData) -> Iterator[dict[str, Any]]:
             continue
         first, repetition = (shown[0][0].id, shown[0][1].id), shown[0][0].repetition
         drawn = plots.of_trial(data, *first) if number <= MAX_TRIALS_WITH_PLOTS else []
+        rest = _rest(drawn, placed)
         verdict = data.verdict_of(keys)
         yield {
             "anchor": f"trial-{number}",
@@ -130,12 +212,11 @@ def _trials(data: ReportData) -> Iterator[dict[str, Any]]:
             "data": DATA.get(verdict, ""),
             "tone": base.TONES.get(verdict, ""),
             "facts": _facts(data, shown),
-            "caveats": _caveats(data, shown),
             "tables": results.statistics(data, keys),
             "machine": [table for cell, trial in shown for table in sections.of_trial(data, cell, trial)],
-            "plots": drawn,
+            "plots": rest,
             "drawn": f"Drawn: repetition {repetition} of {len(shown)}; {_DRAW} the others." if len(shown) > 1 else "",
-            "undrawn": _UNDRAWN if data.series.get(first) else "",
+            "undrawn": _UNDRAWN if data.series.get(first) and not drawn else "",
         }
 
 
@@ -169,13 +250,3 @@ def _shares(shares: dict[str, float]) -> str:
     if len(shares) == 1:
         return next(iter(shares))
     return ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) or "none"
-
-
-def _caveats(data: ReportData, trials: list[tuple[CellEntry, TrialEntry]]) -> list[tuple[str, str, str]]:
-    """Return (word, its tone, finding and action) of every reason, poor data first."""
-    found = []
-    for cell, trial in trials:
-        for reason in (data.validity_of(cell.id, trial.id) or {"reasons": ()})["reasons"]:
-            word = f"data: {DATA[reason['level']]}{base.repetition(cell, data)}"
-            found.append((word, base.TONES[reason["level"]], f"{reason['sentence']} {reason['advice']}"))
-    return sorted(found, key=lambda caveat: caveat[1] != base.TONES["invalid"])

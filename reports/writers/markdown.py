@@ -1,4 +1,4 @@
-"""Writer of report.md: at most a comment on a pull request, however large the run; verdict and answer come first."""
+"""Writer of report.md: at most a comment on a pull request, however large the run; in the order of the terminal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reports import answer, histogram, sections
+from reports import answer, caveats, histogram, sections
 from reports.data import ReportData
-from reports.format import for_xml, shortened
+from reports.format import dotted, for_xml, shortened
 from reports.tables import decision, environment
 from reports.tables.base import Cell, Table
 from reports.tables.decision import Decision
@@ -19,8 +19,10 @@ ROWS = (100, 40, 20, 10, 5, 2)
 """Rows of each table, tried in turn until the report fits."""
 FOLDED_FROM = 20
 LONGEST_TEXT = 300
+_SAID = ("KNEE", "ENGINE")
 _SHORTENED = "the report is shortened here: report.html has all of it"
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~$&])")
+_TICKS, _HARMLESS = re.compile(r"(`[^`]*`)"), re.compile(r"`(?:[\w .,;:={}()/%+-]|[<>]=? )+`")
 _ADDRESS = re.compile(r"://|(?<=\bwww)\.", re.IGNORECASE)
 
 
@@ -29,9 +31,11 @@ class Contents:
     """Parts of the report before it is fitted."""
 
     beginning: Sequence[str]
-    shown: Sequence[Table]
-    folded: Sequence[Table]
     decisions: Sequence[Decision]
+    shown: Sequence[Table]
+    said: Sequence[str]
+    failures: Sequence[Table]
+    folded: Sequence[Table]
     histograms: Sequence[tuple[str, Sequence[str]]]
     calibration: str
     environment: Sequence[tuple[str, str]]
@@ -44,12 +48,14 @@ def render(data: ReportData) -> str:
         beginning=[
             f"# {escape(data.title, LONGEST_TEXT)}",
             f"\n**{verdict}**{point}{rest}\n",
-            *(f"- **{label}** {escape(text, 5 * LONGEST_TEXT)}" for label, text in answer.labelled(data)),
+            escape(dotted((answer.subject(data), *answer.totals(data))), 4 * LONGEST_TEXT),
             "",
         ],
-        shown=sections.ranked(data, "markdown"),
-        folded=sections.ranked(data, "folded"),
         decisions=decision.of_models(data),
+        shown=sections.ranked(data, "markdown"),
+        said=list(_said(data)),
+        failures=sections.ranked(data, "failures"),
+        folded=sections.ranked(data, "folded"),
         histograms=list(histogram.of_run(data)),
         calibration=data.calibration,
         environment=environment.of_run(data),
@@ -58,15 +64,28 @@ def render(data: ReportData) -> str:
         text = "\n".join(_parts(contents, rows)) + "\n"
         if len(text) <= MOST_CHARACTERS:
             return text
-    first = [*contents.beginning, escape(contents.calibration), "", f"({_SHORTENED})"]
+    first = [*contents.beginning, *contents.said, escape(contents.calibration), "", f"({_SHORTENED})"]
     return "\n".join(line[: MOST_CHARACTERS // len(first) - 1] for line in first) + "\n"
+
+
+def _said(data: ReportData) -> Iterator[str]:
+    """Yield the lines of the answer that no table has: the knee, needs of the engine, and caveats."""
+    lines = [line for line in answer.lines(data) if line.label in _SAID]
+    for line in lines:
+        yield f"**{line.label.capitalize()}**: {escape(dotted(line.parts), LONGEST_TEXT)}"
+        yield ""
+    found = [f"- {escape(text, 5 * LONGEST_TEXT)}" for text in caveats.summary(data, "below")]
+    yield from ("## Caveats", "", *found, "") if found else ()
 
 
 def _parts(contents: Contents, rows: int) -> Iterator[str]:
     yield from contents.beginning
+    yield from _decisions(contents.decisions, rows)
     for table in contents.shown:
         yield from _section(_shortened(table, rows))
-    yield from _decisions(contents.decisions, rows)
+    yield from contents.said
+    for table in contents.failures:
+        yield from _section(_shortened(table, rows))
     if contents.folded:
         lines = [line for table in contents.folded for line in _section(_shortened(table, rows), 3, folded=False)]
         yield from _folded("Further tables", lines)
@@ -76,9 +95,10 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
 
 
 def escape(text: str, longest: int | None = None) -> str:
-    """Return text without markup, mentions or links, in one line of at most `longest` characters."""
+    """Return text without markup, mentions or links, in one line of at most `longest` characters; `code` stays."""
     plain = " ".join(for_xml(text).split())
-    shown = _SPECIAL.sub(r"\\\1", plain if longest is None else shortened(plain, longest))
+    parts = _TICKS.split(plain if longest is None else shortened(plain, longest))
+    shown = "".join(part if _HARMLESS.fullmatch(part) else _SPECIAL.sub(r"\\\1", part) for part in parts)
     return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
 
 
@@ -133,8 +153,9 @@ def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
     rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
     lines = [_line([escape(name, LONGEST_TEXT) for name in table.head]), _line(rule)]
     lines += [_line([_cell(cell) for cell in row]) for row in table.rows]
+    foot = [escape(" · ".join(table.foot)), ""] if table.foot else []
     notes = [f"{number}. {escape(note, LONGEST_TEXT)}" for number, note in enumerate(table.notes, 1)]
-    lines += ["", *notes, ""] if notes else [""]
+    lines += ["", *foot, *notes, *([""] if notes else [])]
     if folded and len(table.rows) > FOLDED_FROM:
         lines = _folded(f"{len(table.rows)} rows", lines)
     return [f"{'#' * level} {table.title}", "", *lines]

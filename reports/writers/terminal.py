@@ -16,7 +16,7 @@ from reports.data import ReportData
 from reports.format import for_terminal
 from reports.tables import decision
 from reports.tables.base import Cell, Table
-from reports.tables.overview import overview
+from reports.tables.overview import WIDE, overview
 from reports.writers.grid import STYLES, grid, grid_of_table
 
 LABEL, NARROW, WIDEST_PART = 13, 100, 40
@@ -73,7 +73,8 @@ def _results(console: Console, data: ReportData) -> list[Text]:
     found = overview(data)
     if not found.lines:
         return []
-    foot = (Text(f" {sign} {text}", style="dim") for sign, text in found.foot)
+    where = {WIDE: " (all 95 % intervals: report.html)"}
+    foot = (Text(f" {sign} {text}{where.get(sign, '')}", style="dim") for sign, text in found.foot)
     return [*grid(found, console.width), *foot, Text("")]
 
 

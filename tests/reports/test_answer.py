@@ -205,4 +205,4 @@ def test_a_run_without_measurements_has_an_answer(full: ReportData) -> None:
     """Nothing planned, or nothing measured."""
     cells: list[CellEntry] = []
     empty = replace(full, manifest=again(full.manifest, cells=cells), facts=[], validity=[], verdicts=[], decisions=[])
-    assert answer.labelled(empty) == [("MEASURED", "nothing measured")]
+    assert (answer.subject(empty), answer.totals(empty), answer.lines(empty)) == ("", ["nothing measured"], [])

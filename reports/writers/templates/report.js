@@ -35,9 +35,9 @@
   };
 
   const makeSortable = (table, rows) => {
-    const heads = [...table.tHead.rows[0].cells];
+    const heads = [...table.tHead.lastElementChild.cells];
     heads.forEach((head, column) => {
-      const name = head.textContent.trim();
+      const name = head.dataset.name || head.textContent.trim();
       const button = make("button", { type: "button", class: "sort", "aria-label": `Sort by ${name}`, title: `Sort by ${name}` });
       head.setAttribute("aria-sort", "none");
       head.append(button);

@@ -68,10 +68,10 @@ def test_a_terminal_shows_the_columns_that_fit(chosen: ReportData, width: int) -
 
 
 def test_markdown_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
-    """What to run comes before the limits; the table has a section of its own, what is behind it is folded."""
+    """It begins with what to run; what is behind its table is folded."""
     text = markdown.render(chosen)
-    assert text.index("**RECOMMENDED** q4") < text.index("## Limits") < text.index("## Which quantization")
-    golden("decision.md", text[text.index("## Which quantization") : text.index("<details><summary>Further tables")])
+    assert text.index("## Which quantization") < text.index("Recommended: q4") < text.index("## Results")
+    golden("decision.md", text[text.index("## Which quantization") : text.index("## Results")])
 
 
 def test_csv_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
@@ -88,9 +88,10 @@ def test_csv_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]
 def test_the_page_says_it_first_and_draws_the_front(chosen: ReportData) -> None:
     """With a picture of speed against memory, and the tables behind it."""
     page = html.render(chosen)
-    assert page.index("Recommended: q4_k_m") < page.index("<h2>Limits</h2>")
-    picture = page[page.index('<div class="choice">') :]
-    figure = picture[: picture.index("</figure>")]
+    first = page[page.index("<main") : page.index("<h2>Results</h2>")]
+    assert "<b>Recommended</b> q4_k_m" in first
+    assert '<span>recommended</span> <b class="good">q4_k_m</b>' in first
+    figure = first[first.index("<figure") : first.index("</figure>")]
     assert '<svg role="img" aria-label="Speed against memory of 5 configurations.' in figure
 
 

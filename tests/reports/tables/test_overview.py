@@ -86,9 +86,8 @@ def test_a_caveat_marks_the_numbers_that_it_names(sweep: ReportData) -> None:
 
 def test_no_number_is_hidden_because_the_load_failed(full: ReportData) -> None:
     """All of its row stand in brackets, but what no load can spoil."""
-    spoiled = [
-        one | {"verdict": "invalid", "reasons": [{"level": "invalid", "code": "errors"}]} for one in full.validity
-    ]
+    failed = {"level": "invalid", "code": "errors", "sentence": "All failed."}
+    spoiled = [one | {"verdict": "invalid", "reasons": [failed]} for one in full.validity]
     found = overview(replace(full, validity=spoiled))
     assert texts(found, "p50", "TTFT")[0] == "(80.0)"
     assert texts(found, "peak", "memory")[0] == "1.96\u202fGiB"

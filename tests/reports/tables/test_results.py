@@ -55,7 +55,7 @@ def test_the_head_says_from_when_latencies_count() -> None:
         assert head in headline(data_of(records, end_s=None)).head
     both = headline(data_of(noisy(3, 10) + following[10:], end_s=None))
     assert "TTFT p50, ms" in both.head
-    assert "TTFT, E2E count from due (first turns), from sent (later turns)" in both.notes
+    assert "TTFT, E2E count from due (first turns), from sent (later turns)" in both.foot
 
 
 def test_requests_that_were_never_sent_are_not_counted() -> None:

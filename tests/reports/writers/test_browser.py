@@ -40,10 +40,17 @@ def page(tab: Page) -> Page:
 
 
 @pytest.fixture(scope="module")
-def files(full: ReportData, hostile: ReportData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pages of both runs; that of the hostile one with its plots, as if its trials were valid."""
+def files(
+    full: ReportData,
+    hostile: ReportData,
+    sweep: ReportData,
+    single: ReportData,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """The pages of the runs; that of the hostile one also as if its trials were valid."""
     folder = tmp_path_factory.mktemp("pages")
-    shown = {"full": full, "hostile": hostile, "believed": replace(hostile, validity=())}
+    shown = {"full": full, "hostile": hostile, "sweep": sweep, "single": single}
+    shown["believed"] = replace(hostile, validity=())
     for name, data in shown.items():
         (folder / f"{name}.html").write_text(html.render(data), encoding="utf-8")
     return {name: folder / f"{name}.html" for name in shown}
@@ -101,6 +108,7 @@ def test_the_page_fits_and_every_picture_has_a_size(
     page.show_as(width, scheme)
     for name in ("full", "believed"):
         page.visit(files[name])
+        page.value("dispatchEvent(new Event('beforeprint'))")  # opens what is folded
         assert page.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
         boxes = "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect())"
         sizes = page.value(f"{boxes}.map(b => [b.width, b.height])")
@@ -114,12 +122,47 @@ def test_no_text_of_a_picture_is_cut_off_or_too_small(page: Page, files: dict[st
     page.show_as(width, "light")
     for name in ("full", "believed"):
         page.visit(files[name])
+        page.value("dispatchEvent(new Event('beforeprint'))")  # opens what is folded
         words = "[...document.querySelectorAll('figure svg text')].filter(t => t.checkVisibility())"
         inside = """(t => { const a = t.getBoundingClientRect(), b = t.ownerSVGElement.getBoundingClientRect();
             return Math.min(a.left - b.left, b.right - a.right, a.top - b.top, b.bottom - a.bottom) >= -1; })"""
         assert page.value(f"{words}.length") > 50
         assert page.value(f"{words}.filter(t => !{inside}(t)).map(t => t.textContent)") == []
         assert page.value(f"Math.min(...{words}.map(t => 11 * t.getScreenCTM().d))") >= 9
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(("width", "height"), [(1024, 700), (1600, 900)])
+@pytest.mark.parametrize("name", ["full", "sweep", "single"])
+def test_the_first_screen_answers(
+    page: Page, files: dict[str, Path], name: str, width: int, height: int, scheme: str
+) -> None:
+    """Verdict, numbers and limits are in sight, and at least the upper half of the first picture."""
+    page.show_as(width, scheme, height=height)
+    page.visit(files[name])
+    last = "(s => { const all = [...document.querySelectorAll(s)]; return all.at(-1).getBoundingClientRect().bottom; })"
+    for selector in (".badges", ".subject", ".tiles", *([".limits"] if name != "single" else [])):
+        assert page.value(f"{last}('{selector}')") <= height, selector
+    box = page.value("(b => [b.top, b.height])(document.querySelector('.first svg').getBoundingClientRect())")
+    assert box[0] + box[1] / 2 <= height
+    if name == "sweep":
+        assert page.value(f"{last}('.said p:first-child')") <= height
+
+
+@pytest.mark.parametrize("name", ["full", "hostile", "sweep", "single"])
+def test_no_words_lie_on_others(page: Page, files: dict[str, Path], name: str) -> None:
+    """Captions and what unfolds the numbers share a line where there is room, on a telephone too."""
+    for width in (390, 1024, 1600):
+        page.show_as(width, "light")
+        page.visit(files[name])
+        pairs = "[...document.querySelectorAll('.first figure')].filter(f => f.querySelector('summary'))"
+        boxes = page.value(
+            f"{pairs}.map(f => ['figcaption', 'summary'].map(s => f.querySelector(s).getBoundingClientRect()))"
+            ".map(([a, b]) => [a.right, a.bottom, b.left, b.top])"
+        )
+        assert all(right <= left + 1 or bottom <= top + 1 for right, bottom, left, top in boxes)
+        clipped = "[...document.querySelectorAll('.tiles li, .badge')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+        assert page.value(f"{clipped}.map(e => e.textContent)") == []
 
 
 def test_light_and_dark_differ(page: Page, files: dict[str, Path]) -> None:
@@ -143,7 +186,7 @@ def test_a_click_sorts_and_the_third_restores(page: Page, files: dict[str, Path]
     up = column(page, RESULTS, 6)
     values = page.value(f"[...document.querySelector('{RESULTS}').tBodies[0].rows].map(r => r.cells[6].dataset.value)")
     assert [float(value) for value in values if value] == sorted(float(value) for value in values if value)
-    assert page.value(f"document.querySelector('{RESULTS} th:nth-child(7)').ariaSort") == "ascending"
+    assert page.value(f"document.querySelector('{RESULTS} th:nth-child(7)[aria-sort]').ariaSort") == "ascending"
     page.click(button)
     down = column(page, RESULTS, 6)
     assert up != down
@@ -167,8 +210,8 @@ def test_the_keyboard_sorts(page: Page, files: dict[str, Path]) -> None:
 def test_a_filter_hides_rows_and_says_how_many_are_left(page: Page, files: dict[str, Path]) -> None:
     """All words must be in a row, whatever their case; emptied, it shows everything again."""
     page.visit(files["full"])
-    page.value("[...document.querySelectorAll('#trial-1 details')].at(-1).open = true")
-    metrics = "#trial-1 > details:last-of-type"
+    metrics = "#trial-1 article > details:last-of-type"
+    page.value(f"['#trial-1', '{metrics}'].map(d => document.querySelector(d).open = true)")
     everything = column(page, f"{metrics} table", 0)
     page.value(f"document.querySelector('{metrics} .filter input').focus()")
     page.type("TTFT ms")

@@ -68,6 +68,13 @@ def test_the_numbers_of_an_invalid_trial_stand_in_brackets(
     assert "Lower the rate." in page
 
 
+def test_the_reason_is_under_the_pointer(sweep: ReportData) -> None:
+    """Of a number that is not reliable, and of one that may be off."""
+    page = html.render(sweep)
+    assert '<td class="n" title="Token counts disagree: server 640, chunks 512." data-value="12.0' in page
+    assert page.count('title="The load generator was up to 56 ms late (machine busy: load 12 on 2 cores)."') == 5
+
+
 def test_the_other_trials_have_no_brackets(full: ReportData, spoiled: ReportData) -> None:
     """Only the row of the invalid trial has."""
     before, after = result_tables.headline(full), result_tables.headline(spoiled)

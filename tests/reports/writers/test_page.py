@@ -122,7 +122,7 @@ def test_poor_data_keeps_its_pictures_and_their_numbers(full: ReportData) -> Non
     reason = {"level": "invalid", "code": "books", "sentence": "The books differ.", "advice": "", "metrics": []}
     judged = [one | {"verdict": "invalid", "reasons": [reason]} for one in full.validity]
     page = html.render(replace(full, validity=judged))
-    trials = page[page.index('<section id="trials">') : page.index('<section id="environment">')]
+    trials = page[page.index('<section id="trials">') : page.index('<details class="part" id="caveats">')]
     assert trials.count("<svg ") == trials.count("Numbers behind it") > 0
     results = page[page.index('<section id="results">') : page.index('<section id="trials">')]
     assert "Data: poor. The books differ.</title>" in results
@@ -147,4 +147,4 @@ def test_repetitions_are_told_together_and_the_one_drawn_is_named() -> None:
     page = html.render(report_data(derive(run, trials)))
     assert page.count("<dt>loop</dt>") == 1
     assert ", each repetition</dd>" in page
-    assert "Drawn: repetition 1 of 2; `harness report RUN --format plots` draws the others." in page
+    assert "Drawn: repetition 1 of 2; <code>harness report RUN --format plots</code> draws the others." in page
