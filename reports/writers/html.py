@@ -80,7 +80,7 @@ def render(data: ReportData) -> str:
         doubts=doubts,
         command=str(data.manifest.command or ""),
         environment=environment.groups(data),
-        footer=f"harness {data.manifest.harness_version or ''}, {data.manifest.created_utc or ''}",
+        footer=dotted((f"harness {data.manifest.harness_version or ''}".strip(), str(data.manifest.created_utc or ""))),
         script=script,
         script_hash=script_hash(script),
     )
@@ -106,6 +106,7 @@ def _first_screen(data: ReportData, drawn: Sequence[Plot]) -> Mapping[str, Any]:
     subject = [answer.subject(data), *answer.totals(data), *answer.when_and_where(data)]
     rows = limits.rows(data)
     said = [(line, ended(": ".join(line.parts))) for line in answer.lines(data) if line.label in _SAID]
+    said.sort(key=lambda one: _SAID.index(one[0].label))
     return {
         "verdict": " ".join(part for part in (word, why) if part),
         "tone": tone,
