@@ -29,7 +29,8 @@ def _short(name: str) -> str:
     found = _OF_A_SWEEP.fullmatch(name)
     if found is None:
         return name
-    return f"{found['number']}/s" if found["what"] == "rate" else f"{found['number']} users"
+    number = found["number"]
+    return f"{number}/s" if found["what"] == "rate" else f"{number} user{'s' * (number != '1')}"
 
 
 def namer(data: ReportData) -> Callable[[Sequence[str]], str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.data import ReportData
 from reports.labels import Figure
+from reports.names import load_names
 from reports.tables.overview import Overview, _interval, _number, overview, wide
-from tests.fabricated import again
+from tests.fabricated import again, cell_entry, trial_entry
+from tests.reports.conftest import manifest
 
 P95 = Figure("ttft", "TTFT", "p95", "ttft_ms", "p95", "time")
 SHARE = Figure("slo", "SLO", "met", "attainment", show="share")
@@ -156,3 +159,11 @@ def test_columns_are_chosen_by_family_metric_or_statistic(sweep: ReportData) -> 
         ("send_lag_ms", "p99"),
     ]
     assert found.chosen
+
+
+def test_loads_are_named_after_their_rate_or_users() -> None:
+    """One of them is no plural."""
+    loads = ("sustained-users-1", "sustained-users-4", "sustained-rate-2.5", "burst")
+    cell = again(cell_entry(), trials=[trial_entry(id=name, load=name) for name in loads])
+    data = ReportData("run", manifest([cell]), pd.DataFrame())
+    assert list(load_names(data).values()) == ["1 user", "4 users", "2.5/s", "burst"]
