@@ -343,8 +343,8 @@ _QUALITY = (
     Metric(
         "kl_mean",
         "nats",
-        "Mean Kullback-Leibler divergence KL(reference || cell) over the scored positions. A lower bound if only the "
-        "likeliest tokens are known.",
+        "Mean Kullback-Leibler divergence KL(reference || configuration) over the scored positions. A lower bound if "
+        "only the likeliest tokens are known.",
     ),
     Metric("kl_median", "nats", "Median of this divergence over the scored positions."),
     Metric("kl_p99", "nats", "99th percentile of this divergence over the scored positions."),

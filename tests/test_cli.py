@@ -117,7 +117,7 @@ def test_a_dry_run_tells_that_the_budget_is_exceeded(tmp_path: Path) -> None:
     path = str(scenario(tmp_path, budget={"requests": 10}))
     planned, run = (harness("run", path, *more, cwd=tmp_path) for more in (["--dry-run"], []))
     assert (planned.code, run.code) == (2, 2)
-    assert "requests   about 20" in planned.out
+    assert "requests        about 20" in planned.out
     sentence = "harness: the plan needs about 20 requests, `budget` allows 10; shorten it or raise the budget\n"
     assert (planned.err, run.err) == (sentence, sentence)
 
@@ -157,11 +157,11 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
     for words in (
         "simulated-q4_0",
         "skipped: simulated has no level `iq9_xl`",
-        "requests   about 20",
+        "requests        about 20",
         "disk       about",
     ):
         assert words in ended.out
-    assert "time       about 9s\n" in ended.out  # 20 x 63 ms, and the processes around them
+    assert "time            about 9s\n" in ended.out  # 20 x 63 ms, and the processes around them
     assert list(tmp_path.iterdir()) == [path]
 
 

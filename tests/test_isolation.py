@@ -88,7 +88,7 @@ def test_crashes_are_told(broken: Ran) -> None:
     assert "its process was killed by SIGSEGV" in reason(cells["segfault"])
     assert "s after the trial began" in reason(cells["segfault"])
     assert "its process was killed by SIGKILL" in reason(cells["killed"])
-    assert reason(cells["memory"]) == "memory ran out in the process of the cell"
+    assert reason(cells["memory"]) == "memory ran out in the process of the configuration"
 
 
 @pytest.mark.parametrize("level", IN_MID_TRIAL)

@@ -81,10 +81,10 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
         lines.append(f"  {cell.id}")
         lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}" for plan in cell.trials]
         ways += [sampling(one.sampling.as_options()) for plan in cell.trials for one in plan.workloads]
-    lines += [f"sampling   {way}" for way in dict.fromkeys(ways)]
+    lines += [f"sampling        {way}" for way in dict.fromkeys(ways)]
     lines += _totals(estimate(planned), run_time_s(scenario, planned), folder)
     if scenario.quality is not None:
-        lines.append(f"quality    up to {scenario.quality.tokens:,} tokens for each cell")
+        lines.append(f"quality         up to {scenario.quality.tokens:,} tokens for each configuration")
     return "\n".join(lines)
 
 
@@ -93,12 +93,14 @@ def _totals(wanted: Estimate, time_s: float, folder: Path) -> list[str]:
     disk = wanted.likely_tokens * BYTES_PER_TOKEN + wanted.likely_requests * BYTES_PER_RECORD
     endless = wanted.time_s.high is None
     return [
-        f"cells      {wanted.cells}" + (f" and {wanted.skipped} skipped" if wanted.skipped else ""),
-        f"trials     {wanted.trials}",
-        f"requests   about {wanted.likely_requests:,.0f}",
-        f"tokens     about {wanted.likely_tokens:,.0f}" + (" and the prompts of files" if wanted.reads_prompts else ""),
-        f"time       about {rounded_time(time_s)}" + ("; without an upper bound, as replies end it" if endless else ""),
-        f"disk       about {format_bytes(disk)}; {format_bytes(free)} are free",
+        f"configurations  {wanted.cells}" + (f" and {wanted.skipped} skipped" if wanted.skipped else ""),
+        f"trials          {wanted.trials}",
+        f"requests        about {wanted.likely_requests:,.0f}",
+        f"tokens          about {wanted.likely_tokens:,.0f}"
+        + (" and the prompts of files" if wanted.reads_prompts else ""),
+        f"time            about {rounded_time(time_s)}"
+        + ("; without an upper bound, as replies end it" if endless else ""),
+        f"disk            about {format_bytes(disk)}; {format_bytes(free)} are free",
     ]
 
 

@@ -272,7 +272,7 @@ async def execute(spec: CellSpec, emit: Emit) -> None:
         except (CellSkipped, LevelUnsupported) as error:
             emit({"event": "skipped", "reason": str(error)})
         except MemoryError:
-            emit({"event": "failed", "reason": "memory ran out in the process of the cell"})
+            emit({"event": "failed", "reason": "memory ran out in the process of the configuration"})
         except (EngineError, HarnessError) as error:
             emit({"event": "failed", "reason": str(error)})
 

@@ -185,7 +185,7 @@ def close_entry(entry: CellEntry, *, interrupted: bool) -> None:
             trial.reason = "the run was interrupted before it" if interrupted else entry.reason
     quality = entry.quality
     if quality is not None and quality.status == "pending":
-        quality.status, quality.reason = "failed", entry.reason or "the cell ended before it was scored"
+        quality.status, quality.reason = "failed", entry.reason or "the configuration ended before it was scored"
     if entry.status == "pending" and not entry.trials and quality and quality.status in ("failed", "skipped"):
         entry.status, entry.reason = "failed", quality.reason
     if entry.status == "pending":

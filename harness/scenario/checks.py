@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from harness.errors import Problem
 from harness.records import Loop
 from harness.scenario.base import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY, near
+from harness.scenario.engines import EngineBlock
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
 from harness.scenario.loads import KEYS_OF_SUSTAINED, Load
 from harness.scenario.model import Scenario
@@ -165,9 +166,25 @@ def _message(details: ErrorDetails, key: str) -> str:
     if kind == NOT_BUILT:
         message = details["msg"]
         return message if message.startswith("`") else f"`{key.rpartition('.')[2]}` {message}"
+    if kind in ("tuple_type", "list_type"):
+        return _no_list(key.rpartition(".")[2], details.get("input"))
+    if kind in ("model_type", "model_attributes_type") and key.startswith("engines.") and shown[:1] == "'":
+        return f"{_MAPPING.format(shown=shown)}; write `{{engine: {shown.strip(_QUOTE)}}}`"
     bare = shown.strip("'")
     unquote = f"; write {bare} without quotes" if shown[:1] == "'" and bare.replace(".", "", 1).isdecimal() else ""
     return _SIMPLE[kind].format(shown=shown, unquote=unquote, **context) if kind in _SIMPLE else details["msg"]
+
+
+def _no_list(section: str, given: Any) -> str:
+    """Return the sentence for a value that must be a list; a mapping may also have a likely wrong key."""
+    sentence = _LIST.format(shown=_shown(given))
+    if not isinstance(given, Mapping):
+        return sentence
+    if section == "load" and "kind" not in given:
+        return f"{sentence}; each {_without_tag('kind', given)}"
+    fixes = EngineBlock.mistaken_keys if section == "engines" else {}
+    wrong = [f"; `{key}`: {fix.format(value=given[key])}" for key, fix in fixes.items() if key in given]
+    return sentence + "".join(wrong)
 
 
 def _without_tag(name: str, given: Any) -> str:
@@ -192,8 +209,6 @@ _SIMPLE = {
     "greater_than_equal": "must be at least {ge:g}, found {shown}",
     "less_than": "must be less than {lt:g}, found {shown}",
     "less_than_equal": "must be at most {le:g}, found {shown}",
-    "tuple_type": _LIST,
-    "list_type": _LIST,
     "model_type": _MAPPING,
     "model_attributes_type": _MAPPING,
     "dict_type": _MAPPING,

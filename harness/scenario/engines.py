@@ -278,12 +278,12 @@ class EngineBlock(HttpKeys):
     quantization: Annotated[tuple[Level, ...], items_by("level"), AfterValidator(_known_spellings), TextOrItems()] = (
         Field(
             default=(),
-            description="Quantization levels, one cell each. Default: the engine's own default.",
+            description="Quantization levels, one configuration each. Default: the engine's own default.",
             examples=[["q8_0", "q4_k_m"]],
         )
     )
     variants: dict[Name, Variant] = Field(
-        default={}, description="Variants by name: options that are merged over `options`. One cell each."
+        default={}, description="Variants by name: options that are merged over `options`. One configuration each."
     )
     options: dict[str, Any] = Field(default={}, description="The engine's own options.", examples=[{"n_parallel": 4}])
     python: Name | None = Field(default=None, description="Python interpreter of the engine's environment.")
@@ -298,7 +298,7 @@ class EngineBlock(HttpKeys):
     start_timeout_s: PositiveSeconds = Field(
         default=900.0,
         alias="start_timeout",
-        description="Longest start of the engine, downloads excluded; after that the cell fails.",
+        description="Longest start of the engine, downloads excluded; after that the configuration fails.",
         examples=["5m"],
     )
     load: Annotated[tuple[LoadItem, ...], Field(min_length=1)] | None = Field(

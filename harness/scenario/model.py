@@ -155,16 +155,16 @@ class Scenario(StrictModel):
     )
     decide: Literal["all", "any"] = Field(
         default="all",
-        description="`all`: every cell must meet the limits. `any`: one cell that meets them under all its loads is "
-        "enough; the others are ranked as rejected.",
+        description="`all`: every configuration must meet the limits. `any`: one configuration that meets them under "
+        "all its loads is enough; the others are ranked as rejected.",
     )
     repetitions: Count = Field(
-        default=1, description="Number of times that all cells are run, each with a fresh start of the engine."
+        default=1, description="Number of times that all configurations are run, each with a fresh start of the engine."
     )
     order: Literal["interleaved", "blocks"] = Field(
         default="interleaved",
-        description="`interleaved`: all cells once per repetition, in orders drawn from the seed, so that drift "
-        "affects all cells alike. `blocks`: all repetitions of a cell in a row.",
+        description="`interleaved`: all configurations once per repetition, in orders drawn from the seed, so that "
+        "drift affects all alike. `blocks`: all repetitions of a configuration in a row.",
     )
     patience_s: PositiveSeconds = Field(
         default=60.0,
@@ -173,7 +173,7 @@ class Scenario(StrictModel):
         examples=["2m"],
     )
     restart: Literal["per_cell", "per_trial"] = Field(
-        default="per_cell", description="Start an engine once for each cell, or again for each trial."
+        default="per_cell", description="Start an engine once for each configuration, or again for each trial."
     )
     quality: Quality | None = Field(default=None, description="Quality loss against a reference.")
     telemetry: Telemetry = Field(default=Telemetry(), description="Readings of the machine and of servers.")

@@ -39,8 +39,9 @@ class Quality(StrictModel):
     reference: Annotated[Reference, BeforeValidator(_reference_from_text), AlsoAccepts({"type": "string"})] | None = (
         Field(
             default=None,
-            description="Level of the same engine, or `engine/level`, or a mapping with a variant. Default: the cell "
-            "of each model with the highest precision of at least 16 bits, or else the unquantized checkpoint.",
+            description="Level of the same engine, or `engine/level`, or a mapping with a variant. Default: the "
+            "configuration of each model with the highest precision of at least 16 bits, or else the unquantized "
+            "checkpoint.",
             examples=["f16"],
         )
     )

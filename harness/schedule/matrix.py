@@ -65,11 +65,11 @@ def chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | S
     """
     for key in only:
         if key not in KEYS:
-            raise UsageError(f"cells cannot be selected by `{key}`; {near(key, KEYS)}")
+            raise UsageError(f"configurations cannot be selected by `{key}`; {near(key, KEYS)}")
     kept = [cell for cell in planned if all(_matches(cell, key, pattern) for key, pattern in only.items())]
     if not kept:
         wanted = ", ".join(f"{key}={pattern}" for key, pattern in only.items())
-        raise UsageError(f"no cell matches {wanted}; known are {', '.join(cell.id for cell in planned)}")
+        raise UsageError(f"no configuration matches {wanted}; known are {', '.join(cell.id for cell in planned)}")
     return kept
 
 
@@ -113,7 +113,7 @@ def check_runnable(planned: Sequence[Cell | Skip]) -> None:
     check_variables(planned)
     reasons = dict.fromkeys(cell.reason for cell in planned if isinstance(cell, Skip))
     if not any(isinstance(cell, Cell) for cell in planned):
-        raise UsageError(f"no cell of this scenario can be run: {'; '.join(reasons)}")
+        raise UsageError(f"no configuration of this scenario can be run: {'; '.join(reasons)}")
 
 
 def check_variables(planned: Sequence[Cell | Skip]) -> None:

@@ -66,7 +66,7 @@ def measured_requests(load: Load, workload: Workload) -> float | None:
 def _least(p: float, load: Load, expected: float) -> str:
     needed = stats.floor_two_sided(p)
     seconds = load.measured_s
-    return f"{needed}" + ("" if seconds is None or expected <= 0 else f", {shown_time(seconds * needed / expected)}")
+    return f"{needed:,}" + ("" if seconds is None or expected <= 0 else f", {shown_time(seconds * needed / expected)}")
 
 
 def shown_time(seconds: float) -> str:

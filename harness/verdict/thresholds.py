@@ -236,7 +236,8 @@ DECAYING = Criterion(
     "steady", "what is no warm-up but chance", "the first third's share of the worst third's difference", "share", 0.9)
 
 START_SPREAD = Threshold(
-    "starts", "hysteresis", "standard deviation between starts of a cell, over what the noise within one explains",
+    "starts", "hysteresis",
+    "standard deviation between starts of a configuration, over what the noise within one explains",
     "", 2, condition="three repetitions or more, above 2 % of the value")
 LEAST_START_SPREAD = Criterion(
     "starts", "whether starts differ enough to matter", "their standard deviation, above", "share", 0.02)

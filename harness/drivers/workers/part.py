@@ -61,7 +61,7 @@ def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | 
     """Return a cell of a resolved scenario. Raises TrialFailed like `cell_of`."""
     cell = cell_at(as_checked(scenario), index, env)
     if not isinstance(cell, Cell):
-        raise TrialFailed(f"the scenario has no cell {index} on this machine" if cell is None else cell.reason)
+        raise TrialFailed(f"the scenario has no configuration {index} on this machine" if cell is None else cell.reason)
     return cell
 
 

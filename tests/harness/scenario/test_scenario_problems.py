@@ -245,6 +245,20 @@ def test_files_that_are_no_scenarios_get_one_sentence(tmp_path: Path, text: str,
     assert problems_of(written(tmp_path, text)) == [sentence]
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("engines: [simulated]", "1:11: engines.0: must be a mapping of keys, found 'simulated'; write `{engine: simulated}`"),
+        ("engines: {model: foo}", "1:1: engines: must be a list, found a mapping; write `[...]` or a `- ` before each item; `model`: unknown key; write `served_model: foo` for the name in requests, or `model` at the top level"),
+        ("load: {concurrency: 8}", "1:1: load: must be a list, found a mapping; write `[...]` or a `- ` before each item; each needs `kind`; write `kind: sustained` with `users: 8`"),
+        ("load: {kind: sustained}", "1:1: load: must be a list, found a mapping; write `[...]` or a `- ` before each item"),
+    ],
+)  # fmt: skip
+def test_a_section_that_is_no_list_names_the_right_key_too(tmp_path: Path, text: str, sentence: str) -> None:
+    """The wrong shape does not hide the wrong key."""
+    assert f"s.yaml:{sentence}" in problems_of(written(tmp_path, text))
+
+
 def test_files_that_are_no_files_get_one_sentence(tmp_path: Path) -> None:
     """A missing file, a folder, and bytes that are no text."""
     assert problems_of(tmp_path / "no.yaml") == [

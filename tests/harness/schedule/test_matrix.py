@@ -209,9 +209,13 @@ def test_some_cells_can_be_chosen() -> None:
     assert [cell.index for cell in expand(scenario, only={"quantization": "q4_*", "engine": "simulated"})] == [1, 2]
     several = {"quantization": "q4_0|q8_*", "engine": "vllm|simulated"}
     assert [cell.index for cell in expand(scenario, only=several)] == [0, 1]
-    with pytest.raises(UsageError, match=r"no cell matches quantization=f16; known are 000-simulated-q8_0, 001"):
+    with pytest.raises(
+        UsageError, match=r"no configuration matches quantization=f16; known are 000-simulated-q8_0, 001"
+    ):
         expand(scenario, only={"quantization": "f16"})
-    with pytest.raises(UsageError, match=r"cells cannot be selected by `quantisation`; did you mean `quantization`\?"):
+    with pytest.raises(
+        UsageError, match=r"configurations cannot be selected by `quantisation`; did you mean `quantization`\?"
+    ):
         expand(scenario, only={"quantisation": "f16"})
 
 
