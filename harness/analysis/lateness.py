@@ -65,7 +65,7 @@ def _of_batch(batch: pa.RecordBatch) -> FirstReads:
 
 @dataclass(frozen=True, slots=True)
 class FirstTokens:
-    """Times to the first token in ms of the requests that have one, shape (n,) each."""
+    """Times to the first token in ms, shape (n,) each; +inf for requests that timed out or never ended without one."""
 
     shown: Floats  # from where ttft_ms counts
     from_sent: Floats  # without the load generator's lag
@@ -83,7 +83,9 @@ class FirstTokens:
         before = np.where(reads.late, (reads.together - 1) * np.nan_to_num(tpot_ms), 0.0)
         accepting = np.where(rows.closed, 0.0, np.nan_to_num(rows.times["accepting"]))[seen] / NS_PER_MS
         earliest = np.maximum(from_sent - before, 0.0)
-        return cls(shown, from_sent, earliest, np.maximum(earliest - accepting, 0.0))
+        never = np.full(int((rows.censored & ~np.isfinite(first) & ~rows.planned_cancel).sum()), np.inf)
+        found = (shown, from_sent, earliest, np.maximum(earliest - accepting, 0.0))
+        return cls(*(np.append(one, never) for one in found))
 
 
 def corrected_tpot(rows: Columns, reads: FirstReads, tpot: Floats, tpot_ms: float) -> Floats:

@@ -144,8 +144,9 @@ class Client:
     def _effects(self) -> list[tuple[Effect, bool]]:
         """Return the possible effects on latencies, each with whether sending late is the main part."""
         first, e2e = self.first_tokens, of_each(self.rows)["e2e_ms"]
-        sent_late = late_start_ns(self.rows) / NS_PER_MS
-        whole = np.isfinite(e2e)
+        e2e = np.where(self.rows.censored & ~self.rows.planned_cancel, np.inf, e2e)
+        sent_late = np.nan_to_num(late_start_ns(self.rows) / NS_PER_MS)
+        whole = ~np.isnan(e2e)
         found = [(one, self._mainly_sent_late(one)) for one in effects_on("ttft_ms", first.shown, first.earliest)]
         found += [(one, True) for one in effects_on("e2e_ms", e2e[whole], (e2e - sent_late)[whole])]
         known = np.isfinite(self.tpot)

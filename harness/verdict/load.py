@@ -124,7 +124,10 @@ def errors(trial: TrialEntry, rows: Columns) -> Iterator[Reason]:
         yield Reason("errors", Level.WARN, sentence, "Lower the share of `cancel`.", OF_REQUESTS, size=np.inf)
         return
     count, share = int(failed.sum()), float(failed.mean())
-    sentence = f"{count} of {len(failed)} measured requests failed ({share:.1%}); latencies are those of the others."
+    others = "latencies are those of the others"
+    if rows.censored.any():
+        others = "in latencies, those that never ended count as the slowest"
+    sentence = f"{count} of {len(failed)} measured requests failed ({share:.1%}); {others}."
     if share == 1:
         sentence = f"All {count} measured requests failed: nothing was measured."
     judged = any(parse_limit(text).metric in _COUNTS_OF_FAILURES for text in trial.limits)

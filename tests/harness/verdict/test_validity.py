@@ -104,6 +104,15 @@ def test_one_hiccup_in_a_long_trial_is_no_doubt() -> None:
         assert judged(late(30.0, every=250, n=n), end_s=n / 10).verdict is Level.VALID
 
 
+def test_time_outs_are_the_slowest_of_the_requests_whose_latency_may_be_off() -> None:
+    """A tenth never answered: p95 is no number that anything could be off, p50 is."""
+    records = late(20.0, n=540) + [failed(540 + i, i * 100.0, "timeout", 3000.0) for i in range(60)]
+    found = judged(records)
+    statistics = {one.statistic for one in only(found, "client_late").effects if one.metric == "ttft_ms"}
+    assert statistics == {"p50"}
+    assert "those that never ended count as the slowest" in only(found, "errors").sentence
+
+
 def test_late_requests_in_the_tail_name_the_tail() -> None:
     """Three in a hundred are late: p99 is doubted, p50 and p95 are not; TPOT has nothing to do with it."""
     found = judged(late(60.0, every=33))
