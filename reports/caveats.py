@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +23,14 @@ class Caveat:
 
     Attributes:
         level: Worst level, "invalid" or "warn".
-        size: Largest effect, as a share of the shown value.
+        size: Largest finding: as a multiple of what is tolerated, then its effect as a share of the shown value.
         where: Names of the loads or trials that have it, the one with the largest effect first; `of`: number of all.
         finding: Of that load.
     """
 
     code: str
     level: str
-    size: float
+    size: tuple[float, float]
     where: tuple[str, ...]
     of: int
     noun: str
@@ -66,25 +67,30 @@ def caveats(data: ReportData) -> list[Caveat]:
                     reason = reason | {"advice": ""}  # the scenario says what is acceptable
                 found.setdefault(reason["code"], []).append((name(keys), reason))
     made = [_caveat(code, reasons, len(names), noun(data)) for code, reasons in found.items()]
-    return sorted(made, key=lambda one: (LEVELS.index(one.level), -one.size, -len(one.where)))
+    return sorted(made, key=lambda one: (LEVELS.index(one.level), *_largest_first(one.size), -len(one.where)))
 
 
 def _caveat(code: str, reasons: Sequence[tuple[str, Mapping[str, Any]]], of: int, noun: str) -> Caveat:
-    ordered = sorted(reasons, key=lambda one: (LEVELS.index(one[1]["level"]), -_size(one[1])))
+    ordered = sorted(reasons, key=lambda one: (LEVELS.index(one[1]["level"]), *_largest_first(_size(one[1]))))
     first = ordered[0][1]
     where = tuple(dict.fromkeys(name for name, _ in ordered))
     alike = len({(reason["sentence"], reason["advice"]) for _, reason in reasons}) == 1
     return Caveat(code, first["level"], _size(first), where, of, noun, first["sentence"], first["advice"], alike)
 
 
-def _size(reason: Mapping[str, Any]) -> float:
-    """Return the largest effect of a reason, as a share of the shown value."""
+def _size(reason: Mapping[str, Any]) -> tuple[float, float]:
+    """Return a finding as a multiple of what is tolerated, and its effect as a share of the shown value."""
     shares = (
         max(effect["value"] - effect["low"], effect["high"] - effect["value"]) / abs(effect["value"])
         for effect in reason.get("effects", ())
         if effect["value"]
     )
-    return max(shares, default=0.0)
+    times = reason.get("size", 0.0)
+    return math.inf if times is None else times, max(shares, default=0.0)
+
+
+def _largest_first(size: tuple[float, float]) -> tuple[float, float]:
+    return -size[0], -size[1]
 
 
 def quality(data: ReportData) -> str:

@@ -120,6 +120,9 @@ DOCUMENT = {
     "trials[].validity.reasons[].advice": Column("Action."),
     "trials[].validity.reasons[].metrics[]": Column("Metrics whose numbers it concerns."),
     "trials[].validity.reasons[].effects[].*": Column("Shown number, and the ends between which the true one lies."),
+    "trials[].validity.reasons[].size": Column(
+        "Multiple of what is tolerated; the largest is told first.", null="no bound"
+    ),
     "trials[].validity.notes[].*": Column("Remarks that change no verdict; keys as of `reasons`."),
 }
 FACTS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -123,4 +124,5 @@ class Validity:
 def _as_dict(reason: Reason) -> dict[str, Any]:
     effects = [asdict(effect) for effect in reason.effects]
     shown = {"code": reason.code, "level": reason.level.value, "sentence": reason.sentence, "advice": reason.advice}
-    return shown | {"metrics": list(reason.metrics), "effects": effects}
+    size = round(float(reason.size), 3) if math.isfinite(reason.size) else None
+    return shown | {"metrics": list(reason.metrics), "effects": effects, "size": size}

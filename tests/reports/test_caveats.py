@@ -59,6 +59,14 @@ def test_poor_data_come_first_then_the_largest_effect(sweep: ReportData) -> None
     ]
 
 
+def test_failed_requests_come_before_a_small_effect_on_a_latency(sweep: ReportData) -> None:
+    """Each finding counts as a multiple of what is tolerated; one without a bound comes first."""
+    late = LATE | {"effects": [effect(100, 107)], "size": 1.4}
+    errors, lost = (LATE | {"code": code, "size": size} for code, size in (("errors", 21.4), ("load_missing", None)))
+    found = caveats.caveats(judged(sweep, [late, errors, lost]))
+    assert [one.code for one in found] == ["load_missing", "errors", "client_late"]
+
+
 def test_more_than_three_are_counted(sweep: ReportData) -> None:
     """The report has them."""
     data = judged(sweep, [LATE | {"code": code} for code in ("a", "b", "c", "d", "e")])
