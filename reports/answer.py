@@ -240,9 +240,10 @@ def _data(data: ReportData) -> Iterator[Line]:
 def _errors(data: ReportData) -> Iterator[Line]:
     found = checks.errors_of(data)
     for error in found[:MOST_LINES]:
-        yield Line(
-            "ERRORS", (f"{error.requests} x {error.kind}", f"{error.where}, {error.when}: {error.example}"), "bad"
-        )
+        number = f"{error.measured} x {error.kind}"
+        if outside := error.requests - error.measured:
+            number += f" (and {outside} in warm-up or cooldown)"
+        yield Line("ERRORS", (number, f"{error.where}, {error.when}: {error.example}"), "bad")
     if len(found) > MOST_LINES:
         yield Line("ERRORS", (f"{len(found) - MOST_LINES} more kinds in report.html",))
 

@@ -107,7 +107,8 @@ def measured_of(verdict: Mapping[str, Any], shown: tuple[str, str]) -> str:
 
 
 def _with_unit(value: float, show: str, unit: str) -> str:
-    text = amount(value, show=show)
+    whole = unit == "count" and float(value).is_integer()
+    text = f"{value:,.0f}" if whole else amount(value, show=show)
     return (
         f"{text} {unit}" if show in ("time", "number") and unit not in ("count", "ratio") else text.replace(THIN, " ")
     )

@@ -168,6 +168,10 @@ def test_errors_are_counted_by_kind(full: ReportData) -> None:
     """With the load, the time and an example."""
     (line,) = told(full, "ERRORS")
     assert line.startswith("120 x connection error | q4 · sustained, from 48 s on, none succeeded after: connection")
+    errors = [[one | {"measured": 118} for one in facts.get("errors", ())] for facts in full.facts]
+    facts = [facts | {"errors": own} for facts, own in zip(full.facts, errors, strict=True)]
+    (line,) = told(replace(full, facts=facts), "ERRORS")
+    assert line.startswith("118 x connection error (and 2 in warm-up or cooldown) | ")
 
 
 def test_what_did_not_run_says_why(full: ReportData, alone: ReportData) -> None:

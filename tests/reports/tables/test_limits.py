@@ -42,6 +42,7 @@ def test_a_number_has_the_unit_of_its_limit() -> None:
     assert measured_of(verdict("rss_peak_bytes <= 1GiB", 7.566e7), BYTES) == "72.2 MiB"
     assert measured_of(verdict("error_rate <= 0.01", 0.12), SHARE) == "12 of 100 (12.0 %)"
     assert measured_of(verdict("ttft_ms p95 <= 500", 746.0, certainty="sure"), MS) == "746 ms (sure)"
+    assert measured_of(verdict("errors <= 10 per 5m", 10.0, certainty="likely"), COUNT) == "10 (likely)"
     against = verdict("ttft_ms p95 <= 1.10 * base", 61.2, certainty="likely", bound=55.0)
     assert measured_of(against, MS) == "61.2 ms (likely, limit 55.0 ms)"
     assert measured_of(verdict("ttft_ms p95 <= 500", None, low=400.0), MS).replace("\u202f", " ") == "> 400 ms"
