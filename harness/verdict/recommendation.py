@@ -103,7 +103,9 @@ def choose(rows: Sequence[Row], lead: LeadOf) -> Choice:
         return Choice("none", closest=closest if misses.get(closest, math.inf) < math.inf else None, out=out)
     race = _race(holding, lead)
     first = [row for row in holding if row.label in race.first]
-    likely = 0 if len(first) > 1 else sum(verdict.certainty == LIKELY for verdict in first[0].verdicts)
+    likely = (
+        0 if len(first) > 1 else len({verdict.limit for verdict in first[0].verdicts if verdict.certainty == LIKELY})
+    )
     kept = {frozenset(verdict.limit for verdict in row.verdicts) for row in holding}
     return Choice(
         "tie" if len(first) > 1 else "choice",

@@ -96,6 +96,12 @@ def test_a_lead_beyond_chance_by_odds_is_likely() -> None:
     assert found.race.seconds == found.race.repetitions * 2 * 60
 
 
+def test_a_limit_that_is_met_likely_under_two_loads_is_one_limit() -> None:
+    """As the count of all limits has it."""
+    verdicts = [replace(verdict(Outcome.PASS, "a", load=load), certainty=LIKELY) for load in ("load0", "load1")]
+    assert chosen(option("a", verdicts=verdicts)).likely_limits == 1
+
+
 def test_speeds_that_cannot_be_told_apart_are_a_tie() -> None:
     """All are named, and which is smaller."""
     found = chosen(option("a", Outcome.PASS), option("b", Outcome.PASS, speed=(101, 96, 106), memory=5e8))
