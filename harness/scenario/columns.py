@@ -27,7 +27,9 @@ def parse_column(text: str) -> str:
         return name.lower()
     metric = METRICS.get(SHORT.get(name.lower(), name))
     if metric is None:
-        raise ValueError(f"there is no column `{name}`; {near(name, (*GROUPS, *METRICS))}")
+        hint = near(name, (*GROUPS, *METRICS))
+        hint = hint if hint.startswith("did") else f"known are {', '.join(GROUPS)}, and the names in docs/metrics.md"
+        raise ValueError(f"there is no column `{name}`; {hint}")
     if not rest:
         return metric.name
     if not metric.takes_statistics:
