@@ -43,7 +43,7 @@ CHANCE = 1.644854  # standard errors that the first lag of independent rounds ex
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What n observations are worth. `explained`: R2."""
+    """Effective sample size of n observations. `explained`: R2."""
 
     n: int
     n_eff: float
@@ -52,7 +52,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Dependence:
-    """What may make observations alike; arrays with one value each, in due order.
+    """Sources of correlation between observations; arrays with one value each, in due order.
 
     states: independent states of the requests in flight.   met: requests in flight that each met, None if they do not
     matter.   rounds: number of the round of a closed loop that each belongs to, None if there are too few.

@@ -27,7 +27,7 @@ LEAST_STEPS = 1024
 
 @dataclass(frozen=True, eq=False)
 class QueueGuard:
-    """What may make the requests of a trial alike. Times in ns, ascending."""
+    """Sources of correlation between the requests of a trial. Times in ns, ascending."""
 
     states: float = math.inf  # effective number of independent states of the requests in flight, infinite unknown
     due: Floats = field(default_factory=lambda: np.empty(0), repr=False)  # of all requests that were sent

@@ -83,7 +83,7 @@ class Reading:
 
     @cached_property
     def guard(self) -> QueueGuard:
-        """What makes the requests of this trial alike; NO_GUARD if the load changes by schedule."""
+        """Return the sources of correlation of this trial; NO_GUARD if the load changes by schedule."""
         return NO_GUARD if changes_by_plan(self.trial) else guard_of(self.columns, self._users())
 
     @cached_property

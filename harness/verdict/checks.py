@@ -40,7 +40,7 @@ _STATES = {Level.VALID: State.OK, Level.WARN: State.WARN, Level.INVALID: State.B
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: what was found, and what to do where it is not good."""
+    """Check of the machine: finding, and action if it is not good."""
 
     name: str
     state: State
@@ -83,7 +83,7 @@ def governor(folder: Path = Path("/sys/devices/system/cpu")) -> Check:
 
 
 def other_load(sleep: Callable[[float], None] = time.sleep) -> Check:
-    """What others do on this machine just now."""
+    """Return the check of other processes on this machine."""
     before, idle_before = read_pressure(), psutil.cpu_times()
     sleep(LOOK_S)
     steal = read_pressure().since(before).steal_share
@@ -92,7 +92,7 @@ def other_load(sleep: Callable[[float], None] = time.sleep) -> Check:
     found = f"processor {busy:.0%} busy" + (f", {steal:.1%} stolen by the hypervisor" if steal is not None else "")
     found += f", load average {average:.1f}" if average is not None else ""
     stolen = Level.VALID if steal is None else thresholds.STEAL.level(steal)
-    advice = "End what else is running, or calibrate again when it has ended."
+    advice = "Stop other processes, or calibrate again when they have ended."
     if stolen is not Level.VALID:
         advice = "Other virtual machines take time from this one: expect outliers."
     return Check.of("other load", worst(stolen, thresholds.BUSY.level(busy)), found, advice)
@@ -154,11 +154,11 @@ def ports() -> Check:
 
 
 def memory() -> Check:
-    """What an engine can have."""
+    """Return the check of the free memory."""
     now, limit = psutil.virtual_memory(), provenance.memory_limit_bytes()
     found = f"{now.available / GIB:.1f} of {now.total / GIB:.1f} GiB available"
     found += f", a limit of {limit / GIB:.1f} GiB for this control group" if limit is not None else ""
-    advice = "End what else holds memory, or engines will push each other out."
+    advice = "Stop other processes that hold memory, or engines will push each other out."
     return Check.of("memory", thresholds.FREE_MEMORY.level(now.available), found, advice)
 
 
@@ -189,7 +189,7 @@ def gpus() -> Check:
     text = ", ".join(_counted(found.names())) + f", driver {found.driver()}"
     others = len(found.processes())
     text += f"; {others} processes use it" if others else ""
-    advice = "End them: what they use is missing from the engine's share."
+    advice = "Stop those processes; they reduce the GPU time and memory available to the engine."
     return Check.of("GPU", thresholds.OTHERS_ON_GPUS.level(others), text, advice)
 
 

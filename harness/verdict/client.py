@@ -78,7 +78,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 @dataclass(frozen=True)
 class Client:
-    """What is known of a trial's load generator: its records, its report, the machine."""
+    """Load generator of a trial: its records, its report, the machine."""
 
     reading: Reading
     readings: Readings

@@ -1,4 +1,4 @@
-"""What a reader must know before comparing the rows of a decision, in sentences."""
+"""Remarks on a decision that a reader needs before comparing its rows."""
 
 from __future__ import annotations
 

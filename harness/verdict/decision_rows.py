@@ -110,7 +110,7 @@ def unknown(reason: str, unit: str = "") -> Value:
 
 @dataclass
 class Row:
-    """What is known of one configuration.
+    """Configuration with its measured values.
 
     Attributes:
         key: Model, engine, level, variant.
@@ -157,7 +157,7 @@ class Row:
 
     @property
     def info(self) -> EngineEntry:
-        """What the engine reported of itself."""
+        """Return the engine's report of itself."""
         return next((cell.engine_info for cell in self.cells if not cell.engine_info.is_empty), EngineEntry())
 
     @property

@@ -23,7 +23,7 @@ def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
 
 
 def foretold_of(scenario: Scenario) -> list[str]:
-    """The same of a scenario that is not expanded."""
+    """Return `foretold` of a scenario that is not expanded."""
     blocks = [scenario.load, *(block.load for block in scenario.engines if block.load is not None)]
     lines = {}
     for loads in blocks:
@@ -41,8 +41,12 @@ def will_be_bounds(
     repetitions: int = 1,
     always: Iterable[float] = LEVELS,
 ) -> str | None:
-    """What to say before a load runs; None where every quantile may be a number, or nobody knows how many requests
-    there will be. limits: whose levels count, too.   repetitions: which are taken together.   always: further levels.
+    """Return the sentence on a load too short for a quantile; None if it is long enough, or its length is unknown.
+
+    Args:
+        limits: Limits whose quantiles count, too.
+        repetitions: Number of repetitions, taken together.
+        always: Further quantiles.
     """
     expected = measured_requests(load, workload)
     if expected is None:
@@ -59,7 +63,7 @@ def will_be_bounds(
 
 
 def measured_requests(load: Load, workload: Workload) -> float | None:
-    """How many requests a load is expected to measure, at most; None where that depends on the engine."""
+    """Return the largest expected number of measured requests; None if it depends on the engine."""
     return load.model_copy(update={"warmup_s": 0.0}).expected_requests(workload).high
 
 

@@ -34,7 +34,7 @@ Keys = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One limit on one row of the results.
+    """Judgement of a limit on a row of the results.
 
     Attributes:
         limit: As written.
@@ -89,7 +89,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What limits are judged by.
+    """Numbers that limits are judged by.
 
     Attributes:
         rows: Rows of the summary by their keys, class, repetition, metric and statistic.
@@ -138,7 +138,7 @@ def _is_of_base(limit: Limit, group: Group) -> bool:
 
 
 def judge(limit: Limit, group: Group, board: Board) -> Verdict:
-    """One limit on one group."""
+    """Return the verdict on a limit for one group."""
     row, name = board.row(group.keys, limit), name_of(limit)
     if row is None:
         why = group.missing.get(name) or _why_no_row(limit)
@@ -154,7 +154,7 @@ def judge(limit: Limit, group: Group, board: Board) -> Verdict:
 
 
 def _against(limit: Limit, group: Group, row: Mapping[Any, Any], board: Board) -> Verdict:
-    """One limit against a variant."""
+    """Return the verdict on a limit against a variant."""
     keys = against.base_keys(group.keys, str(limit.base))
     base, base_row = board.groups.get(keys), board.row(keys, limit)
     if base_row is None:

@@ -12,7 +12,7 @@ SURE, LIKELY = "sure", "likely"
 
 
 class Outcome(StrEnum):
-    """What became of a limit."""
+    """Outcome of a limit."""
 
     PASS = "pass"
     FAIL = "fail"

@@ -1,4 +1,4 @@
-"""What a verdict on a limit says."""
+"""Sentences of verdicts on limits."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One observation against a trial.
+    """Doubt or note about a trial.
 
     Attributes:
         code: Stable name, for programs.

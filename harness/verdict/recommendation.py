@@ -56,7 +56,7 @@ class Race:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What to run.
+    """Recommendation for one model.
 
     Attributes:
         outcome: "choice": one configuration; "tie": several that cannot be ranked; "none": none meets all limits;

@@ -23,7 +23,7 @@ READING = "Up and left is better."
 STEPS = " The steps are the highest speed that so much memory buys, whatever the quality."
 MAX_LABEL, MAX_NAME = 28, 120
 MOST_LABELS = 20
-"""Of more rows only Pareto-optimal and recommended ones are named, or names would cover each other."""
+"""Largest number of rows that are all named; of more, only the Pareto-optimal and the recommended are."""
 _MEMORIES = {"memory_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
 
 

@@ -43,7 +43,7 @@ class Scale:
 
     @property
     def remark(self) -> str:
-        """What is unusual about it, "" for an even axis from 0."""
+        """Return the remark on an unusual axis; "" for an even one from 0."""
         if self.kind == "log":
             return "logarithmic"
         return f"axis begins at {plain(float(f'{self.low:.3g}'))}" if self.kind == "linear" and self.low > 0 else ""

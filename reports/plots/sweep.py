@@ -35,7 +35,7 @@ Names = Mapping[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a picture shows of each load: statistics of a metric; asked: whether the rate asked for is a line."""
+    """Content of a picture: statistics of a metric. asked: whether the rate asked for is a line."""
 
     metric: str
     noun: str
