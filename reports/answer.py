@@ -125,8 +125,9 @@ def totals(data: ReportData) -> list[str]:
         statuses.update(data.facts_of(cell.id, trial.id)["statuses"])
     unsent = statuses.pop("not_sent", 0)
     failed = sum(number for status, number in statuses.items() if status not in _HARMLESS)
-    tried = len({keys_of(cell, trial.load) for cell, trial in done})
-    words = [count(tried, noun(data)), count(sum(statuses.values()), "request")]
+    loads = len({keys_of(cell, trial.load) for cell, trial in done})
+    tried = count(loads, "load") if noun(data) == "load" else count(len(done), "trial")
+    words = [tried, count(sum(statuses.values()), "request")]
     words += [f"{grouped(str(failed))} failed", *([f"{unsent} never sent"] if unsent else [])]
     took_s = _took_s(data)
     return words + ([f"{took_s // 60:.0f}:{took_s % 60:02.0f}"] if took_s else [])

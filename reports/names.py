@@ -45,8 +45,13 @@ def namer(data: ReportData) -> Callable[[Sequence[str]], str]:
 
 
 def noun(data: ReportData) -> str:
-    """Return the word for a row of the results: a load, or a trial where there are several configurations."""
-    return "trial" if any(number < len(KEYS) - 1 for number in differing(data)) else "load"
+    """Return the word for a row of the results: a load, or a trial where there are several configurations.
+
+    With repetitions, a row has several trials.
+    """
+    if all(number == len(KEYS) - 1 for number in differing(data)):
+        return "load"
+    return "row" if any(cell.repetition > 1 for cell in data.manifest.cells) else "trial"
 
 
 def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
