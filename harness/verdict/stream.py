@@ -29,17 +29,20 @@ def not_streamed(reading: Reading) -> Iterator[Reason]:
     first, last = rows.times["first_token"], rows.times["last_token"]
     whole = rows.ok & np.isfinite(first) & (rows.counts["output_tokens"] >= thresholds.LEAST_STREAMED_TOKENS.value)
     took = (last - rows.times["sent"])[whole]
-    if not len(took) or quantile(took, 0.5) / NS_PER_MS < thresholds.LEAST_STREAMED_MS.value:
+    if not len(took):
         return
     in_first_read = reads.together[whole] / np.maximum(rows.each.sizes[whole], 1)
     if quantile(in_first_read, 0.5) < thresholds.IN_ONE_READ.value:
         return
     share = quantile((last - first)[whole] / np.maximum(took, 1.0), 0.5)
+    least = thresholds.LEAST_STREAMED_MS if share > 0 else thresholds.FLOOR_MS  # a TPOT of 0 is none of any server
+    if quantile(took, 0.5) / NS_PER_MS < least.value:
+        return
     sentence = (
         f"Replies came in one piece: all tokens within {share:.1%} of the end-to-end time. "
         "TTFT is the time of the whole reply."
     )
-    advice = "Look for a proxy that holds streams back (buffering), or judge by E2E."
+    advice = "Look for a proxy that holds streams back (buffering), or for a busy machine, or judge by E2E."
     yield from thresholds.NOT_STREAMED.reasons(share, sentence, advice, _OF_STREAM)
 
 

@@ -98,7 +98,7 @@ TAIL_FACTOR = Criterion(
 TAIL = Criterion("tolerance", "which quantiles are p99 and beyond", "level, at least", "share", 0.99)
 RATE_FACTOR = Criterion("tolerance", "whether a doubt is raised", "of rates: times that", "", 0.6)
 LEAST_FOR_P99 = Criterion("tolerance", "whether p99 is judged", "requests, at least", "", 100)
-FLOOR_MS = Criterion("tolerance", "whether a doubt is raised", "of times to an event: at least", "ms", 1.0)
+FLOOR_MS = Criterion("tolerance, stream", "whether a doubt is raised", "of times to an event: at least", "ms", 1.0)
 
 ROWS_MISSING = Threshold(
     "load", "load_missing", "planned requests without exactly one record, or never sent", "share", 0.0, 0.01)
@@ -140,7 +140,7 @@ PORTS = Threshold(
 
 NOT_STREAMED = Threshold(
     "stream", "not_streamed", "time from first to last token as a share of the end-to-end time, median", "share", 0.05,
-    below=True, condition="replies of 8 tokens or more that take 100 ms or more")
+    below=True, condition="replies of 8 tokens or more that take 100 ms or more; 1 ms, if all tokens came at once")
 IN_ONE_READ = Criterion(
     "stream", "whether replies came in one piece", "chunks in the read of the first, median, at least", "share", 0.5)
 LEAST_STREAMED_TOKENS = Criterion("stream", "which replies show whether they are streamed", "tokens, at least", "", 8)

@@ -410,6 +410,17 @@ def test_a_fast_stream_behind_a_long_queue_is_streamed() -> None:
     assert "not_streamed" not in codes(judged(waited, end_s=10.0))
 
 
+def test_short_replies_are_in_one_piece_only_if_all_tokens_came_at_once() -> None:
+    """A time of 0 between tokens is no server's; close ones are those of a fast server."""
+    at_once, close = (
+        [streamed(i, i * 100.0, ttft_ms=9.0, tokens=32, gap_ms=gap) for i in range(100)] for gap in (0, 0.01)
+    )
+    found = judged(at_once)
+    assert codes(found) == {"not_streamed": Level.WARN}
+    assert found.level_of("tpot_ms") is Level.WARN
+    assert judged(close).verdict is Level.VALID
+
+
 def frozen(own_lag: bool) -> list[Record]:
     """50 requests a second, and no token from 5 s to 7 s; the requests due then leave late if it is our own doing."""
     records = []
