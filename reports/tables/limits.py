@@ -17,7 +17,14 @@ from reports.tables.base import TONES, Cell, Table, judgement, nan, sortable
 
 ORDER = ("fail", "invalid", "cannot_tell", "pass")
 SIGNS = {"fail": "✗", "invalid": "!", "cannot_tell": "?", "pass": "✓"}
-WORDS = {"error_rate": "errors", "attainment": "SLO met", "completed_rps": "requests/s"}
+WORDS = {
+    "error_rate": "errors",
+    "attainment": "SLO met",
+    "completed_rps": "requests/s",
+    "load_s": "startup",
+    "load_warm_s": "warm startup",
+}
+LEAST_S = 0.001
 LONGEST_PLACES = 36
 _SHAPE = re.compile(r"(?:(\S+)\.)?(\w+)(?: +(\w[\w.]*))? *(<=|>=|<|>) *(.+)")
 
@@ -107,6 +114,8 @@ def measured_of(verdict: Mapping[str, Any], shown: tuple[str, str]) -> str:
 
 
 def _with_unit(value: float, show: str, unit: str) -> str:
+    if unit == "s" and 0 < abs(value) < LEAST_S:
+        return f"<{THIN}{LEAST_S:g} s"
     whole = unit == "count" and float(value).is_integer()
     text = f"{value:,.0f}" if whole else amount(value, show=show)
     return (

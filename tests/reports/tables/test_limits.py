@@ -26,6 +26,7 @@ def verdict(limit: str, value: float | None, **more: Any) -> dict[str, Any]:
         ("error_rate <= 0.01", SHARE, "errors <= 1 %"),
         ("attainment >= 95%", SHARE, "SLO met >= 95 %"),
         ("rss_peak_bytes <= 1GiB", BYTES, "rss_peak_bytes <= 1 GiB"),
+        ("load_s <= 30", ("time", "s"), "startup <= 30 s"),
         ("errors <= 10 per 5m", COUNT, "errors <= 10 per 5m"),
         ("ttft_ms p95 <= 1.10 * base", MS, "TTFT p95 <= 1.10 * base"),
         ("no limit at all", MS, "no limit at all"),
@@ -42,6 +43,7 @@ def test_a_number_has_the_unit_of_its_limit() -> None:
     assert measured_of(verdict("rss_peak_bytes <= 1GiB", 7.566e7), BYTES) == "72.2 MiB"
     assert measured_of(verdict("error_rate <= 0.01", 0.12), SHARE) == "12 of 100 (12.0 %)"
     assert measured_of(verdict("ttft_ms p95 <= 500", 746.0, certainty="sure"), MS) == "746 ms (sure)"
+    assert measured_of(verdict("load_s <= 30", 6.3e-5), ("time", "s")).replace("\u202f", " ") == "< 0.001 s"
     assert measured_of(verdict("errors <= 10 per 5m", 10.0, certainty="likely"), COUNT) == "10 (likely)"
     against = verdict("ttft_ms p95 <= 1.10 * base", 61.2, certainty="likely", bound=55.0)
     assert measured_of(against, MS) == "61.2 ms (likely, limit 55.0 ms)"
