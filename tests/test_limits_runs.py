@@ -67,4 +67,4 @@ def test_errors_are_limited_per_time(tmp_path: Path) -> None:
     )
     assert code == 1
     assert [one["outcome"] for one in found] == ["pass", "fail", "pass"]
-    assert found[1]["sentence"] == "errors most per 10s is 10 (limit 3)."
+    assert found[1]["sentence"] == "errors per 10s is 10 (limit 3)."

@@ -51,13 +51,11 @@ def _of_batch(batch: pa.RecordBatch) -> FirstReads:
     reads, lags = (batch.column(name) for name in READ_COLUMNS)
     sizes, lag_sizes = (one.value_lengths().fill_null(0).to_numpy().astype(np.int64) for one in (reads, lags))
     numbers, waits = (one.flatten().to_numpy(zero_copy_only=False) for one in (reads, lags))
-    together, waited_ms = np.minimum(sizes, 1), np.full(len(sizes), np.nan)
+    together, waited_ms = np.zeros(len(sizes), dtype=np.int64), np.full(len(sizes), np.nan)
     starts = np.cumsum(sizes) - sizes
-    several = sizes > 1
-    joined = np.flatnonzero(several)[numbers[starts[several]] == numbers[starts[several] + 1]]
-    for row in joined:
-        own = numbers[starts[row] : starts[row] + sizes[row]]
-        together[row] = int((own == own[0]).sum())
+    if (filled := sizes > 0).any():
+        same = numbers == np.repeat(numbers[starts[filled]], sizes[filled])
+        together[filled] = np.add.reduceat(same.astype(np.int64), starts[filled])
     some = lag_sizes > 0
     waited_ms[some] = waits[(np.cumsum(lag_sizes) - lag_sizes)[some]] / NS_PER_MS
     return FirstReads(together, waited_ms)
@@ -99,18 +97,18 @@ def corrected_tpot(rows: Columns, reads: FirstReads, tpot: Floats, tpot_ms: floa
     return found
 
 
-def turnaround_share(rows: Columns) -> float:
-    """Return the load generator's part of a closed loop's cycle: mean turnaround / mean time from sent to sent.
+def turnaround(rows: Columns) -> tuple[float, float]:
+    """Return the mean turnaround in ms, and as a share of the mean cycle of a user or conversation; NaN without any.
 
-    The cycle of a user is its request's time in flight, its planned pause, and the turnaround. NaN without closed rows.
+    A cycle is a request's time in flight, the planned pause, and the turnaround.
     """
     closed = rows.closed & np.isfinite(rows.times["sent"]) & np.isfinite(rows.ended)
     if not closed.any():
-        return float("nan")
-    turnaround = lag_ns(rows)[closed].mean()
+        return float("nan"), float("nan")
+    own = float(lag_ns(rows)[closed].mean())
     in_flight = (rows.ended - rows.times["sent"])[closed].mean()
-    cycle = in_flight + np.nan_to_num(rows.times["think"])[closed].mean() + turnaround
-    return float(turnaround / cycle) if cycle > 0 else float("nan")
+    cycle = float(in_flight + np.nan_to_num(rows.times["think"])[closed].mean()) + own
+    return own / NS_PER_MS, own / cycle if cycle > 0 else float("nan")
 
 
 def lag_ns(rows: Columns) -> Floats:
@@ -125,22 +123,20 @@ def late_start_ns(rows: Columns) -> Floats:
     return late
 
 
-def moved_share(rows: Columns, part_s: float, least: int) -> tuple[float, float]:
-    """Return the largest share of the open requests due in one part of the plan that were sent after it, and its start.
+def moved_share(rows: Columns, part_s: float, least: int) -> float:
+    """Return the largest share of the open requests due in one part of the plan that were sent after it.
 
-    Parts with fewer than `least` such requests count as kept. (0, 0) without open rows.
+    Parts with fewer than `least` such requests count as kept.
     """
     due, sent = (rows.times[name][~rows.closed] / NS_PER_S for name in ("due", "sent"))
     known = np.isfinite(due) & np.isfinite(sent)
     if not known.any():
-        return 0.0, 0.0
+        return 0.0
     bins = (due[known] // part_s).astype(np.int64)
     first = int(bins.min())
     planned = np.bincount(bins - first)
     late = np.bincount(bins - first, weights=sent[known] // part_s > bins)
-    share = np.where(late >= least, late / np.maximum(planned, 1), 0.0)
-    at = int(share.argmax())
-    return float(share[at]), (first + at) * part_s
+    return float(np.where(late >= least, late / np.maximum(planned, 1), 0.0).max())
 
 
 @dataclass(frozen=True, slots=True)

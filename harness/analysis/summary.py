@@ -228,7 +228,9 @@ def _estimates(group: Sequence[Measures], extra: Collection[tuple[str, str]]) ->
 
 def _most(group: Sequence[Measures], name: str, statistic: str) -> Estimate:
     runs, seconds = [one.failures for one in group], [one.window.seconds for one in group]
-    n = sum(len(one.shares["error_rate"]) for one in group)
+    n = sum(len(one.shares.get("error_rate", ())) for one in group)
+    if n == 0:
+        return stats.NOTHING
     return most_of_runs(runs, name, parse_duration_s(statistic.removeprefix(PER)), seconds, n)
 
 

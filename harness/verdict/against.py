@@ -91,10 +91,18 @@ def in_words(limit: Limit, value: str, held: Held, starts: int, *, strict: bool)
     if math.isfinite(held.low) and math.isfinite(held.high):
         ratio_text += f" [{factor(held.low)}, {factor(held.high)}]"
     if math.isnan(held.value):
-        ratio_text = f"between {factor(held.low)} and {factor(held.high)} * {limit.base}"
+        ratio_text = _between(held, str(limit.base))
     unsure = strict and held.certainty == "likely"
     word = "not sure" if unsure else held.certainty
-    text = f"{subject(limit)} is {value}, {ratio_text}, limit {factor(limit.value)} * {limit.base}"
+    bound = f"{limit.value:.2f}" if round(limit.value, 2) == limit.value else f"{limit.value:.10g}"
+    text = f"{subject(limit)} is {value}, {ratio_text}, limit {bound} * {limit.base}"
     text += f" ({word})" if word else ""
     text += f"; {_STARTS[starts]} each: a restart may differ" if 0 < starts < len(_STARTS) else ""
     return f"{text}{MEASURE_LONGER if unsure else ''}."
+
+
+def _between(held: Held, base: str) -> str:
+    """Return the ends of a ratio of which only bounds are known."""
+    if math.isfinite(held.high):
+        return f"between {factor(held.low)} and {factor(held.high)} * {base}"
+    return f"at least {factor(held.low)} * {base}" if held.low > 0 else f"of unknown ratio to {base}"

@@ -23,22 +23,22 @@ from harness.analysis.lateness import (
     lag_ns,
     late_start_ns,
     moved_share,
-    turnaround_share,
+    turnaround,
 )
 from harness.analysis.reading import Reading
 from harness.analysis.stats import Floats, quantile
-from harness.records import Clock
+from harness.records import Clock, Loop
 from harness.store.categories import one_of
 from harness.store.manifest import CalibrationEntry, ClientEntry
 from harness.verdict import thresholds
 from harness.verdict.calibration import beyond
 from harness.verdict.reason import Effect, Level, Reason, worst
-from harness.verdict.tolerance import Tolerance, effects_on, in_words, number
+from harness.verdict.tolerance import WITH, Tolerance, doubted, in_words, number
 
 _COUNTERS = ("connect_errors", "throttled_periods", "throttled_ms", "connections_in_window")
 _OF_ONE = ("canary_events",)  # the quantiles are those of the worst worker, so its number of events is what counts
-_TTFT = ("ttft_ms", "ttfo_ms")
-_FROM_DUE = (*_TTFT, "e2e_ms", "e2e_close_ms", "norm_latency_ms")
+_READ = ("ttft_service_ms", "ttfo_service_ms")
+_FROM_DUE = (*WITH["ttft_ms"], *WITH["e2e_ms"])
 _RATES = ("offered_rps", "completed_rps", "goodput_rps", "output_tokens_per_s", "input_tokens_per_s")
 _FREE_CORES = "Free processor cores, lower the load, or use more load processes (`workers`)."
 
@@ -137,13 +137,12 @@ class Client:
         if effects:
             share = float(self.reads.late.mean())
             sentence = f"The load generator read {share:.0%} of the first tokens late{self._cause()}"
-            yield Reason(
-                "arrivals", Level.WARN, _with(sentence, effects), _FREE_CORES, _metrics(effects), effects, size
-            )
+            metrics = (*doubted(effects), *_READ)
+            yield Reason("arrivals", Level.WARN, _with(sentence, effects), _FREE_CORES, metrics, effects, size)
 
     def _effects(self) -> list[tuple[Effect, bool]]:
         """Return the possible effects on latencies, each with whether sending late is the main part."""
-        first, e2e = self.first_tokens, of_each(self.rows)["e2e_ms"]
+        first, e2e, effects_on = self.first_tokens, of_each(self.rows)["e2e_ms"], self.tolerance.effects_on
         e2e = np.where(self.rows.censored & ~self.rows.planned_cancel, np.inf, e2e)
         sent_late = np.nan_to_num(late_start_ns(self.rows) / NS_PER_MS)
         whole = ~np.isnan(e2e)
@@ -176,7 +175,7 @@ class Client:
         median = float(np.median(lags))
         share = median / max(quantile(self.first_tokens.from_sent, 0.5), 1e-9) if len(self.first_tokens.shown) else 0.0
         level = thresholds.MEDIAN_LAG.level(share) if median >= thresholds.LAG_MS.value else Level.VALID
-        moved, _ = moved_share(self.rows, thresholds.PLAN_PART_S.value, int(thresholds.LEAST_MOVED.value))
+        moved = moved_share(self.rows, thresholds.PLAN_PART_S.value, int(thresholds.LEAST_MOVED.value))
         return worst(level, thresholds.MOVED_SHARE.level(moved))
 
     def _sent_late(self, effects: tuple[Effect, ...], size: float, level: Level) -> Reason:
@@ -189,21 +188,22 @@ class Client:
             return Reason(
                 "client_late", level, _with(sentence, effects), _FREE_CORES, _FROM_DUE + _RATES, effects, size
             )
-        return Reason("client_late", level, _with(sentence, effects), _FREE_CORES, _metrics(effects), effects, size)
+        return Reason("client_late", level, _with(sentence, effects), _FREE_CORES, doubted(effects), effects, size)
 
     def _slow(self) -> Iterator[Reason]:
-        """Yield what the turnaround of a closed loop did to its load (D4)."""
-        share = turnaround_share(self.rows)
-        closed = self.rows.closed & np.isfinite(self.rows.times["sent"])
-        if not closed.any() or not share > self.tolerance.of_rates:
+        """Yield what the turnaround did to the load of users, or to conversations that begin by the plan (D4)."""
+        took_ms, share = turnaround(self.rows)
+        if not share > self.tolerance.of_rates:
             return
-        took_ms = float(lag_ns(self.rows)[closed].mean()) / NS_PER_MS
-        users = int(self.reading.frame["user"].nunique()) or 1
-        sentence = (
-            f"The load generator took {number(took_ms)} ms of each {number(took_ms / share)} ms to send the next "
-            f"request{self._cause()}: {share:.0%} less load than {users} user{'s' * (users > 1)}."
-        )
-        level = worst(thresholds.CLIENT_SLOW.level(share), Level.WARN)
+        cycle_ms = number(took_ms / share)
+        sentence = f"The load generator took {number(took_ms)} ms of each {cycle_ms} ms to send the next "
+        if self.reading.trial.loop == Loop.CLOSED:
+            users = int(self.reading.frame["user"].nunique()) or 1
+            sentence += f"request{self._cause()}: {share:.0%} less load than {users} user{'s' * (users > 1)}."
+            level = worst(thresholds.CLIENT_SLOW.level(share), Level.WARN)
+        else:  # the plan's first turns set the load
+            sentence += f"turn{self._cause()}: conversations last {share:.0%} longer."
+            level = Level.WARN
         size = share / self.tolerance.of_rates
         yield Reason("client_slow", level, sentence, _FREE_CORES, _RATES, (), size)
 
@@ -213,18 +213,19 @@ class Client:
         if not len(shown):
             return
         median = self.readings["canary_p50_ms"] if self.readings["canary_events"] > 0 else math.nan
+        effects_on = self.tolerance.effects_on
         effects = [] if math.isnan(median) else effects_on("ttft_ms", shown, np.maximum(shown - median, 0.0))
         level = thresholds.CANARY.level(median / max(quantile(self.first_tokens.from_sent, 0.5), 1e-9))
         late = self.readings["heartbeat_p99_ms"] if self.by_loop else math.nan
         if math.isfinite(late):  # one event in a hundred was stamped as late: only the tail holds it
-            effects += effects_on("ttft_ms", shown, np.maximum(shown - late, 0.0))[-1:]
-        effects_, size = self.tolerance.largest(effects)
-        if effects_:
+            tail = effects_on("ttft_ms", shown, np.maximum(shown - late, 0.0))
+            effects += [one for one in tail if one.statistic == "p99"]
+        kept, size = self.tolerance.largest(effects)
+        if kept:
             what = f"the event loop, up to {number(late)} ms late (p99)" if math.isfinite(late) else "a busy reader"
-            sentence = f"Arrivals were recorded late by {what}{self._cause()}"
-            yield Reason(
-                "arrivals", worst(level, Level.WARN), _with(sentence, effects_), _FREE_CORES, _TTFT, effects_, size
-            )
+            sentence = _with(f"Arrivals were recorded late by {what}{self._cause()}", kept)
+            metrics = (*doubted(kept), *_READ)
+            yield Reason("arrivals", worst(level, Level.WARN), sentence, _FREE_CORES, metrics, kept, size)
 
     def _cause(self) -> str:
         """Return the causes that the machine shows, in brackets; "" if none is known."""
@@ -259,11 +260,6 @@ class Client:
 def _with(sentence: str, effects: tuple[Effect, ...]) -> str:
     """Return the sentence with the largest effect."""
     return f"{sentence}: {in_words(effects[0])}." if effects else f"{sentence}."
-
-
-def _metrics(effects: tuple[Effect, ...]) -> tuple[str, ...]:
-    names = dict.fromkeys(one.metric for one in effects)
-    return tuple(other for name in names for other in (_TTFT if name == "ttft_ms" else (name,)))
 
 
 def notes(rows: Columns, client: ClientEntry | None, calibration: CalibrationEntry | None) -> Iterator[Reason]:

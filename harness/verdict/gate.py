@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import ALL
-from harness.analysis.summary import KEYS, POOLED, Measures
+from harness.analysis.summary import KEYS, PEAKS, POOLED, Measures
 from harness.errors import ExitCode, first_that_applies
 from harness.metrics import METRICS, QUALITY, SCALAR, START_AND_MEMORY, find
 from harness.scenario.limits import Limit, parse_limit
 from harness.verdict import against
 from harness.verdict.held import LIKELY, Held, Outcome
 from harness.verdict.limit_words import on_value, shown, subject, unit_of, value_or_end
+from harness.verdict.load import judges_errors
 from harness.verdict.reason import Level, Reason, Validity
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Group:
     @property
     def load_failed(self) -> Reason | None:
         """Return why the load was not the planned one, None if it was. A limit on errors judges these instead."""
-        judged = any(parse_limit(text).metric in _ERRORS for text in self.limits)
+        judged = judges_errors(self.limits)
         for one in self.validity.reasons:
             if one.is_of_load and not (one.code == "errors" and judged):
                 return one
@@ -165,9 +166,9 @@ def _against(limit: Limit, group: Group, row: Mapping[Any, Any], board: Board) -
     bound = limit.value * float(base_row["value"])
     value = value_or_end(*_numbers(row), unit_of(limit))
     if base_row["value"] == 0:
-        held = Held(limit.op, bound, float(row["value"]), exact=True)
+        held = Held(limit.op, bound, *_numbers(row), exact=_is_fact(limit))
         sentence = f"{subject(limit)} is {value}, and 0 in {limit.base}: there is no ratio."
-        return _verdict(limit, group, row, held.outcome, sentence, "", bound)
+        return _verdict(limit, group, row, _outcome(held, board), sentence, held.certainty, bound)
     starts = _repetitions(limit, (group.keys, keys), board)
     trials = _common(limit, (group.keys, keys), board)
     found = against.ratio_to(name_of(limit), limit, (row, base_row), starts, trials)
@@ -197,7 +198,7 @@ def _is_fact(limit: Limit) -> bool:
     metric = find(limit.metric)
     if metric is None or limit.statistic in ("max", "min") or metric.name in _OF_THIS_TEXT:
         return True
-    return not metric.takes_statistics and metric.name not in QUALITY
+    return metric.per_time or metric.name in PEAKS
 
 
 def _spoilt(limit: Limit, group: Group) -> Reason | None:

@@ -15,20 +15,22 @@ MEASURE_LONGER = "; measure for longer to be sure"
 def subject(limit: Limit) -> str:
     """Return the bounded quantity as it was written."""
     named = f"{limit.class_name}.{limit.metric}" if limit.class_name else limit.metric
+    if limit.statistic and limit.statistic.startswith(PER):
+        return f"{named} {limit.statistic.removeprefix('most ')}"
     return f"{named} {limit.statistic}" if limit.statistic else named
 
 
 def on_value(limit: Limit, held: Held, n: int, why: str | None, *, strict: bool) -> str:
     """Return the value with its certainty, its interval and the bound. `why`: the reason if only a bound is known."""
     unit = unit_of(limit)
-    bound = f"limit {shown(held.bound, unit)}"
+    bound = f"limit {as_given(held.bound, unit)}"
     if math.isnan(held.value):
         end = value_or_end(held.value, held.low, held.high, unit)
         known = f"{subject(limit)} is known only as {end} ({n:,} observations, {bound})"
         if held.outcome is not Outcome.CANNOT_TELL and not strict:
             return f"{known}."
         return f"{known}: {why or 'more observations, or a longer time-out, would tell'}."
-    said = f"{subject(limit)} is {shown(held.value, unit)}"
+    said = f"{subject(limit)} is {apart(held.value, held.bound, unit)}"
     if not held.certainty:
         return f"{said} ({bound})."
     unsure = strict and held.certainty != "sure"
@@ -65,6 +67,22 @@ def shown(number: float, unit: str) -> str:
         number *= 100
     text = f"{float(f'{number:.4g}'):,.10g}"
     return f"{text} {unit}".rstrip()
+
+
+def as_given(number: float, unit: str) -> str:
+    """Return a bound with all of its digits."""
+    if unit == "bytes":
+        return format_bytes(number)
+    return f"{number * (100 if unit == '%' else 1):,.10g} {unit}".rstrip()
+
+
+def apart(number: float, bound: float, unit: str) -> str:
+    """Return a number with as many digits, four or more, as tell it from a bound."""
+    if unit == "bytes" or number == bound:
+        return shown(number, unit)
+    scale = 100 if unit == "%" else 1
+    texts = (f"{float(f'{number * scale:.{digits}g}'):,.10g} {unit}".rstrip() for digits in range(4, 11))
+    return next((text for text in texts if text != as_given(bound, unit)), shown(number, unit))
 
 
 def factor(number: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 OF_REQUESTS = tuple(name for name, metric in METRICS.items() if metric.takes_statistics or metric.unit.endswith("/s"))
 """Metrics that requests are measured by: latencies and rates."""
-_COUNTS_OF_FAILURES = frozenset({"error_rate", "errors", "timeouts", "out_of_memory"})
 _MISSING = "load_missing"
 _RUN_AGAIN = "Run it again."
 _OURS = "Report it: this is a fault of harness or of its storage."
@@ -113,6 +112,12 @@ def _exhausted(frame: pd.DataFrame) -> Iterator[Reason]:
     yield from thresholds.EXHAUSTED.reasons(count / max(1, len(frame)), sentence, advice, OF_REQUESTS)
 
 
+def judges_errors(limits: Iterable[str]) -> bool:
+    """Return whether one of some limits judges all failed requests of a trial."""
+    every = (one for one in map(parse_limit, limits) if one.class_name is None and one.base is None)
+    return any(one.metric in ("error_rate", "errors") for one in every)
+
+
 def errors(trial: TrialEntry, rows: Columns) -> Iterator[Reason]:
     """Yield the reason of failed requests (D2), a note where a limit on errors judges them.
 
@@ -129,8 +134,8 @@ def errors(trial: TrialEntry, rows: Columns) -> Iterator[Reason]:
         others = "in latencies, those that never ended count as the slowest"
     sentence = f"{count} of {len(failed)} measured requests failed ({share:.1%}); {others}."
     if share == 1:
-        sentence = f"All {count} measured requests failed: nothing was measured."
-    judged = any(parse_limit(text).metric in _COUNTS_OF_FAILURES for text in trial.limits)
+        sentence = f"{count} of {count} measured requests failed: nothing was measured."
+    judged = judges_errors(trial.limits)
     advice = "Look at the errors."
     if not judged:
         advice += " A limit such as `error_rate <= 5%` states how many are acceptable."

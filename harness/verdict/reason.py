@@ -27,11 +27,6 @@ def worst(*levels: Level) -> Level:
     return max(levels, key=lambda level: level.badness, default=Level.VALID)
 
 
-def mildest(*levels: Level) -> Level:
-    """The best of some levels: where a reading spoils a trial only together with others."""
-    return min(levels, key=lambda level: level.badness)
-
-
 @dataclass(frozen=True, slots=True)
 class Effect:
     """Shown number that a doubt is about, and the ends between which the true one lies, in the metric's unit."""

@@ -20,13 +20,12 @@ from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, dri
 from harness.records import Loop
 from harness.verdict import thresholds
 from harness.verdict.reason import Effect, Level, Reason
-from harness.verdict.tolerance import Tolerance, effects_on, in_words
+from harness.verdict.tolerance import WITH, WORDS, Tolerance, doubted, in_words, without
 
 if TYPE_CHECKING:
     from harness.analysis.reading import Reading
 
 STEADY, WARM_UP, DRIFT, NOT_ENOUGH = "steady", "warm-up", "drift", "not enough"
-NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
 _LATENCIES = ("ttft_ms", "ttfo_ms", "e2e_ms", "norm_latency_ms", "attainment", "goodput_rps")
 
 
@@ -110,8 +109,8 @@ def unsteady(reading: Reading, facts: dict[str, Any], tolerance: Tolerance) -> I
     overload = list(_overload(reading, trends))
     yield from overload
     if not overload:  # of which drifting latencies are the consequence
-        latencies = [name for name in drifting if name in NAMES]
-        yield from _drifted(reading, [(name, trends[name]) for name in latencies])
+        latencies = [name for name in drifting if name in WITH]
+        yield from _drifted(reading, [(name, trends[name]) for name in latencies], tolerance.share)
     yield from _warm_up(reading, facts, tolerance)
 
 
@@ -129,20 +128,22 @@ def _overload(reading: Reading, trends: dict[str, Drift]) -> Iterator[Reason]:
     yield from thresholds.OVERLOAD.reasons(found.change, sentence, advice, _LATENCIES)
 
 
-def _drifted(reading: Reading, found: Sequence[tuple[str, Drift]]) -> Iterator[Reason]:
-    """Yield the reason of latencies that drift by more than half their interval."""
+def _drifted(reading: Reading, found: Sequence[tuple[str, Drift]], share: float) -> Iterator[Reason]:
+    """Yield the reason of latencies that drift by more than a share, and than half their interval."""
     for name, drift in found:
         held = reading.distributions[name]
         estimate, value = Pool([held]).estimate("p50"), quantile_of(held.ordered, 0.5)
         width = (estimate.high - estimate.low) / value if value > 0 else math.inf
-        if math.isfinite(width) and abs(drift.change) <= thresholds.HALF.value * width:
+        chance = math.isfinite(width) and abs(drift.change) <= thresholds.HALF.value * width
+        if chance or not math.isfinite(value) or abs(drift.change) <= share:
             continue
-        sentence = f"{NAMES[name]} drifted by {drift.change:+.0%} over the window"
-        ends = sorted((value * (1 - drift.change / 2), value * (1 + drift.change / 2)))
-        effect = Effect(name, "p50", value, *ends)
+        sentence = f"{WORDS[name]} drifted by {drift.change:+.0%} over the window"
+        part = abs(drift.change) / 2
+        effect = Effect(name, "p50", value, max(0.0, value * (1 - part)), value * (1 + part))
         advice = _remedy(name)
         size = thresholds.DRIFT.times(abs(drift.change))
-        yield Reason("not_steady", Level.WARN, f"{sentence}: {in_words(effect)}.", advice, (name,), (effect,), size)
+        sentence += f": {in_words(effect)}."
+        yield Reason("not_steady", Level.WARN, sentence, advice, doubted([effect]), (effect,), size)
         return
 
 
@@ -156,19 +157,16 @@ def _warm_up(reading: Reading, facts: dict[str, Any], tolerance: Tolerance) -> I
     effects = []
     for name, values in of_each(rows).items():
         known = np.isfinite(values)
-        effects += effects_on(name, values[known], values[known & later])
+        effects += tolerance.effects_on(name, values[known], values[known & later])
     kept, size = tolerance.largest(effects)
     if not kept:
         return
-    sentence = (
-        f"The first {_seconds(cut_s)} of the window were still warm-up: {in_words(kept[0])}, without and with them."
-    )
+    sentence = f"The first {_seconds(cut_s)} of the window were still warm-up: {without(kept[0])} them."
     wanted = _seconds(math.ceil(reading.window.start_ns / NS_PER_S + cut_s))
     advice = f"Set `warmup` to at least {wanted}."
     if not facts["converged"]:
         advice = f"Set `warmup` to far more than {wanted}: half of the window was not enough."
-    metrics = tuple(dict.fromkeys(one.metric for one in kept))
-    yield Reason("warm_up", Level.WARN, sentence, advice, metrics, kept, size)
+    yield Reason("warm_up", Level.WARN, sentence, advice, doubted(kept), kept, size)
 
 
 def _trends(series: dict[str, Series], since_s: float) -> dict[str, Drift]:

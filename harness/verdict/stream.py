@@ -15,7 +15,7 @@ from harness.store.manifest import ClientEntry
 from harness.verdict import thresholds
 from harness.verdict.client import Readings
 from harness.verdict.reason import Level, Reason
-from harness.verdict.tolerance import Tolerance, effects_on, in_words, number
+from harness.verdict.tolerance import Tolerance, doubted, number, without
 
 _OF_STREAM = ("ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "tpot_ms", "tpot_adj_ms", "itl_ms", "icl_ms")
 
@@ -69,18 +69,16 @@ def stalled(reading: Reading, tolerance: Tolerance) -> Iterator[Reason]:
     for name in ("ttft_ms", "e2e_ms"):
         values = of_each(rows)[name]
         known = np.isfinite(values)
-        effects += effects_on(name, values[known], values[known & ~hit])
+        effects += tolerance.effects_on(name, values[known], values[known & ~hit])
     kept, size = tolerance.largest(effects)
     if kept:
         sentence = (
             f"No token of {silence.in_flight} replies in flight came for {number(silence.seconds)} s, "
             f"{number(silence.start_ns / NS_PER_S)} s after the start. This one event decides the tail: "
-            f"{in_words(kept[0])} without and with it."
+            f"{without(kept[0])} it."
         )
         advice = "Look at the server at that time, and measure longer to learn how often it happens."
-        yield Reason(
-            "stall", Level.WARN, sentence, advice, tuple(dict.fromkeys(one.metric for one in kept)), kept, size
-        )
+        yield Reason("stall", Level.WARN, sentence, advice, doubted(kept), kept, size)
 
 
 def _is_stall(silence: Silence) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.analysis.stats import Floats, quantile
 from harness.metrics import METRICS, find
@@ -14,8 +14,15 @@ from harness.verdict.reason import Effect
 
 SHOWN = ("p50", "p95", "p99")
 """Quantiles of latencies that a report shows."""
+_GOOD = ("attainment", "goodput_rps")
+WITH = {
+    "ttft_ms": ("ttft_ms", "ttfo_ms", *_GOOD),
+    "e2e_ms": ("e2e_ms", "e2e_close_ms", "norm_latency_ms", *_GOOD),
+    "tpot_ms": ("tpot_ms", "tpot_adj_ms", "output_tokens_per_s_per_user", *_GOOD),
+}
+"""Metrics that are off where one is."""
 _PER_TOKEN = frozenset({"tpot_ms", "tpot_adj_ms", "itl_ms", "icl_ms"})  # a floor of 1 ms would hide all of it
-_WORDS = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E", "output_tokens_per_s": "output tokens/s"}
+WORDS = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E", "output_tokens_per_s": "output tokens/s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +34,10 @@ class Tolerance:
 
     @classmethod
     def of(cls, share: float | None, limits: Iterable[str]) -> Tolerance:
-        """Take the scenario's `tolerance` and limits; limits of a class are left out."""
-        known = tuple(limit for limit in map(parse_limit, limits) if limit.class_name is None)
-        return cls(thresholds.TOLERANCE.value if share is None else share, known)
+        """Take the scenario's `tolerance` and limits; limits of a class, and against a variant, are left out."""
+        absolute = (one for one in map(parse_limit, limits) if one.class_name is None and one.base is None)
+        known = [replace(one, metric=metric.name) for one in absolute if (metric := find(one.metric)) is not None]
+        return cls(thresholds.TOLERANCE.value if share is None else share, tuple(known))
 
     @property
     def of_rates(self) -> float:
@@ -53,7 +61,23 @@ class Tolerance:
 
     def _crosses(self, effect: Effect) -> bool:
         bounds = [one.value for one in self.limits if (one.metric, one.statistic) == (effect.metric, effect.statistic)]
-        return any(effect.low < bound < effect.high for bound in bounds if find(effect.metric))
+        return any(effect.low < bound < effect.high for bound in bounds)
+
+    def effects_on(self, metric: str, shown: Floats, others: Floats) -> list[Effect]:
+        """Return quantiles of the shown values, with the same of the others as the other end.
+
+        They are those that a report shows, and those of limits. Quantiles that are censored are left out.
+        """
+        if not len(shown) or not len(others):
+            return []
+        own = (one.statistic for one in self.limits if one.metric == metric and one.statistic)
+        limited = {name: _level(name) for name in own if name.startswith("p")}
+        found = []
+        for statistic, p in (shown_statistics(len(shown)) | limited).items():
+            value, other = quantile(shown, p), quantile(others, p)
+            if math.isfinite(value) and math.isfinite(other):
+                found.append(Effect(metric, statistic, value, min(value, other), max(value, other)))
+        return found
 
     def largest(self, effects: Iterable[Effect]) -> tuple[tuple[Effect, ...], float]:
         """Return the effects that are not tolerated, the largest first, and the largest as a multiple."""
@@ -72,24 +96,30 @@ def shown_statistics(n: int) -> dict[str, float]:
     return {name: p for name in SHOWN if (p := _level(name)) < thresholds.TAIL.value or enough}
 
 
-def effects_on(metric: str, shown: Floats, others: Floats) -> list[Effect]:
-    """Return each quantile of the shown values, with the same quantile of the others as the other end."""
-    if not len(shown) or not len(others):
-        return []
-    found = []
-    for statistic, p in shown_statistics(len(shown)).items():
-        value, other = quantile(shown, p), quantile(others, p)
-        if math.isfinite(value) and math.isfinite(other):
-            found.append(Effect(metric, statistic, value, min(value, other), max(value, other)))
-    return found
+def doubted(effects: Iterable[Effect]) -> tuple[str, ...]:
+    """Return the metrics that are off if some effects are."""
+    names = (name for one in effects for name in WITH.get(one.metric, (one.metric,)))
+    return tuple(dict.fromkeys(names))
+
+
+def without(effect: Effect) -> str:
+    """Return a shown number, and that without a part of the requests: "TTFT p95 is 250 ms, 86.0 ms without"."""
+    other = effect.high if effect.value == effect.low else effect.low
+    return f"{_subject(effect)} is {number(effect.value)} {_unit(effect)}, {number(other)} {_unit(effect)} without"
 
 
 def in_words(effect: Effect) -> str:
-    """Return a shown number with the end that is farther off: "TTFT p95 is 99.6 ms, at least 63.2 ms"."""
-    name = _WORDS.get(effect.metric, effect.metric)
-    unit = METRICS[effect.metric].unit
-    subject = f"{name} {effect.statistic}" if METRICS[effect.metric].takes_statistics else name
-    return f"{subject} is {number(effect.low)} to {number(effect.high)} {unit}"
+    """Return the ends of a shown number: "TTFT p95 is 63.2 to 99.6 ms"."""
+    return f"{_subject(effect)} is {number(effect.low)} to {number(effect.high)} {_unit(effect)}"
+
+
+def _subject(effect: Effect) -> str:
+    name = WORDS.get(effect.metric, effect.metric)
+    return f"{name} {effect.statistic}" if METRICS[effect.metric].takes_statistics else name
+
+
+def _unit(effect: Effect) -> str:
+    return METRICS[effect.metric].unit
 
 
 def number(value: float) -> str:

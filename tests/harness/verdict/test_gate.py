@@ -127,7 +127,7 @@ def test_a_sure_verdict_is_that_of_every_number_in_the_interval(
          "0.1 to 0.9 %, limit 1 %)."),
         ("rss_peak_bytes <= 2GiB", {"value": 3 * 2.0**30, "low": math.nan, "high": math.nan}, "rss_peak_bytes is 3 GiB "
          "(limit 2 GiB)."),
-        ("errors <= 3 per 5m", {"value": 1.0, "low": 1.0, "high": math.inf}, "errors most per 300s is 1 (likely; less "
+        ("errors <= 3 per 5m", {"value": 1.0, "low": 1.0, "high": math.inf}, "errors per 300s is 1 (likely; less "
          "time was measured, limit 3)."),
         ("ttft_ms max <= 900", {"low": math.nan, "high": math.nan}, "ttft_ms max is 746 ms (limit 900 ms)."),
         ("ttft_ms p95 <= 900", {"value": math.nan, "high": math.inf}, "ttft_ms p95 is known only as at least 480 ms "

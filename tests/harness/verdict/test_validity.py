@@ -289,7 +289,7 @@ def test_when_nothing_succeeded_no_limit_makes_it_valid() -> None:
     """A limit on the error rate judges some failures, not a trial without a single reply."""
     found = judged([failed(i, i * 100.0, "http_error", 5) for i in range(600)], limits=["error_rate <= 1"])
     assert codes(found)["errors"] is Level.INVALID
-    assert found.reasons[0].sentence == "All 600 measured requests failed: nothing was measured."
+    assert found.reasons[0].sentence == "600 of 600 measured requests failed: nothing was measured."
 
 
 def test_a_trial_of_which_the_plan_cancels_every_request_is_not_simply_valid() -> None:
@@ -369,7 +369,7 @@ def test_a_drift_warns_with_the_metric_and_its_size() -> None:
     ]
     found = judged(records)
     assert codes(found) == {"not_steady": Level.WARN}
-    assert found.reasons[0].metrics == ("ttft_ms",)
+    assert found.reasons[0].metrics == ("ttft_ms", "ttfo_ms", "attainment", "goodput_rps")
     assert "drifted by +3" in found.reasons[0].sentence
 
 
@@ -413,7 +413,8 @@ def test_a_fast_stream_behind_a_long_queue_is_streamed() -> None:
 def test_short_replies_are_in_one_piece_only_if_all_tokens_came_at_once() -> None:
     """A time of 0 between tokens is no server's; close ones are those of a fast server."""
     at_once, close = (
-        [streamed(i, i * 100.0, ttft_ms=9.0, tokens=32, gap_ms=gap) for i in range(100)] for gap in (0, 0.01)
+        [streamed(i, i * 100.0, ttft_ms=9.0, tokens=32, gap_ms=gap, chunk_read=[0] * 32) for i in range(100)]
+        for gap in (0, 0.01)
     )
     found = judged(at_once)
     assert codes(found) == {"not_streamed": Level.WARN}
@@ -550,3 +551,44 @@ def test_healthy_trials_of_any_length_are_valid(n: int) -> None:
         one = records[i]
         changed(one, sent_ns=(one.due_ns or 0) + lag)
     assert judged(records, end_s=n / 10).verdict is Level.VALID
+
+
+def test_a_drift_of_fast_numbers_stays_above_zero_and_within_what_is_tolerated() -> None:
+    """Growth by a factor of nine has no end below zero; a scenario that tolerates half of it is told nothing."""
+    records = [streamed(i, i * 100.0, ttft_ms=20 * 9 ** (i / 600) + i % 3, tokens=40, lag_ms=0) for i in range(600)]
+    (effect,) = only(judged(records), "not_steady").effects
+    assert effect.low >= 0
+    slower = [streamed(i, i * 100.0, ttft_ms=100 * (1 + i / 1500) + i % 7, tokens=2, lag_ms=0) for i in range(600)]
+    assert judged(slower, tolerance=0.5).verdict is Level.VALID
+
+
+@pytest.mark.parametrize("statistic", ["p90", "p99.9"])
+def test_limits_on_other_quantiles_are_checked_for_turning(statistic: str) -> None:
+    """Two milliseconds on either side of a limit; a factor against a variant is no time."""
+    assert "client_late" in codes(judged(late(2.0), limits=[f"ttft_ms {statistic} <= 81ms"]))
+    assert "client_late" not in codes(judged(late(0.3, ttft_ms=1.0), limits=["ttft_ms p50 <= 1.1 * base"]))
+
+
+def test_what_counts_from_a_late_number_is_doubted_with_it() -> None:
+    """All requests are late by 15 ms: whether they met the SLO is as doubtful as their TTFT."""
+    found = judged(late(15.0))
+    assert found.level_of("attainment") is found.level_of("goodput_rps") is Level.WARN
+    read = judged(read_late(0.1))
+    assert read.level_of("ttft_service_ms") is Level.WARN
+
+
+def test_turns_of_conversations_that_begin_by_the_plan_are_no_users() -> None:
+    """A slow turnaround makes conversations longer; the plan's first turns keep the load, so that it never fails."""
+    turns = [
+        changed(one, user=None, loop="open" if one.request % 4 == 0 else "closed") for one in closed(100.0, rounds=40)
+    ]
+    reason = only(judged(turns, loop="partly_open", end_s=None), "client_slow")
+    assert (reason.level, "conversations last" in reason.sentence) == (Level.WARN, True)
+
+
+@pytest.mark.parametrize("limit", ["timeouts <= 5 per 10s", "out_of_memory <= 0 per 5m", "chat.error_rate <= 5%"])
+def test_only_a_limit_on_all_errors_judges_them(limit: str) -> None:
+    """Others count something else."""
+    records = noisy(1, 600)
+    records[:594] = [failed(i, i * 100.0, "http_error", 5) for i in range(594)]
+    assert judged(records, limits=[limit]).load_failed
