@@ -161,11 +161,15 @@ def _after_first_chunk(columns: Columns) -> Floats:
 
 
 def _tpot_of_each(columns: Columns, divisor: Floats) -> Floats:
-    """Return (last - first) / divisor in ms, NaN for a request without at least two chunks and tokens."""
+    """Return (last - first) / divisor in ms, NaN for a request without at least two chunks and tokens.
+
+    Also NaN if all tokens have one time: they came in one read, and no server needs 0 ms for a token.
+    """
     later = columns.times["last_token"] > columns.times["first_token"]
     several = np.where(columns.each.sizes > 0, columns.each.sizes >= 2, later)
-    enough = several & (columns.shown_tokens >= 2) & (divisor >= 1)
     span = _last_token(columns) - columns.times["first_token"]
+    with np.errstate(invalid="ignore"):
+        enough = several & (columns.shown_tokens >= 2) & (divisor >= 1) & (span > 0)
     return np.where(enough, span / np.where(enough, divisor, 1.0), np.nan) / NS_PER_MS
 
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 def table_console() -> Console:
-    """Return a console on standard output: as wide as the terminal, or 200 columns without one."""
+    """Return a console on standard output: as wide as the terminal; without one, as COLUMNS says or 200 columns."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    named = os.environ.get("COLUMNS", "").isdigit()
+    return Console(highlight=False, width=None if sys.stdout.isatty() or named else 200)
 
 
 def error_console() -> Console:
@@ -83,6 +84,7 @@ def open_outlets() -> list[Outlet]:
 
 def _text(outlet: Outlet, before: TextIO | None, *, by_line: bool) -> TextIO:
     encoding, errors = (before.encoding, before.errors) if before is not None else ("utf-8", "backslashreplace")
+    errors = "replace" if errors == "strict" else errors  # a letter that the output lacks must not end a run
     return io.TextIOWrapper(io.BufferedWriter(outlet), encoding=encoding, errors=errors, line_buffering=by_line)
 
 

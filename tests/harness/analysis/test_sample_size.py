@@ -49,7 +49,7 @@ def test_levels_of_limits_count() -> None:
     assert said(kind="single_user", requests=1000) is None
     line = said(("ttft_ms p99.9 <= 800",), kind="single_user", requests=1000)
     assert line is not None
-    assert f"p99.9 needs {stats.floor_two_sided(0.999)}" in line
+    assert f"p99.9 needs {stats.floor_two_sided(0.999):,}" in line
 
 
 def test_nobody_knows_how_many_requests_a_closed_load_makes_in_a_time() -> None:

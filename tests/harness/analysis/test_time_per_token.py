@@ -228,3 +228,11 @@ def test_reasoning_beyond_the_output_is_not_taken_from_it() -> None:
     record = streamed(0, 0, ttft_ms=100, tokens=10, gap_ms=50)
     record.reasoning_tokens = 300
     assert observed(record)["tpot_ms"] == [50.0]
+
+
+def test_tokens_of_one_moment_have_no_time_per_token() -> None:
+    """They came in one read: neither TPOT nor speed has such a request, so that the two agree."""
+    records = [streamed(i, i * 100.0, tokens=32, gap_ms=0 if i % 2 else 5.0) for i in range(40)]
+    observed = read(trial_of(records)).observed
+    assert len(observed["tpot_ms"].values) == len(observed["output_tokens_per_s_per_user"].values) == 20
+    assert observed["tpot_ms"].values.min() == pytest.approx(5.0)
