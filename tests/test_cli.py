@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import VIRTUAL_TIME, Ended, scenario
+from command import VIRTUAL_TIME, Ended, manifest, scenario
 
 from engines.process.server import free_port
 from harness import __version__
@@ -163,6 +163,17 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
         assert words in ended.out
     assert "time            about 9s\n" in ended.out  # 20 x 63 ms, and the processes around them
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_whose_engines_each_have_a_load(tmp_path: Path) -> None:
+    """Nothing stands at the top."""
+    path = scenario(tmp_path)
+    keys = json.loads(path.read_text())
+    keys["engines"][0]["load"] = keys.pop("load")
+    path.write_text(json.dumps(keys))
+    ended = harness("run", str(path), "--quiet", "--out", "run", cwd=tmp_path, env=VIRTUAL_TIME)
+    assert ended.code == 0, ended.err
+    assert [one["status"] for one in manifest(tmp_path / "run")["cells"]] == ["complete"]
 
 
 def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> None:

@@ -216,5 +216,9 @@ class Scenario(StrictModel):
         return [name for name in needed if name not in os.environ]
 
     def resolved(self) -> dict[str, Any]:
-        """Return the scenario as JSON-able data, defaults included and values of secrets masked."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Return the scenario as JSON-able data, defaults included and values of secrets masked.
+
+        It has no `load` where each engine has its own: an empty list is no valid scenario.
+        """
+        given = self.model_dump(mode="json", by_alias=True)
+        return given if self.load else {key: value for key, value in given.items() if key != "load"}

@@ -242,6 +242,15 @@ def test_a_prefix_alone_is_restored_as_it_was_read(tmp_path: Path) -> None:
     assert as_checked(scenario.resolved()).workload == scenario.workload
 
 
+def test_a_scenario_whose_engines_each_have_a_load_is_restored_as_it_was_read(tmp_path: Path) -> None:
+    """Child processes and a resumed run read it again: nothing stands for the missing `load` at the top."""
+    own = "{engine: simulated, load: [{kind: single_user, requests: 1}]}"
+    scenario = scenario_of(tmp_path, f"engines: [{own}]\n")
+    assert "load" not in scenario.resolved()
+    assert as_checked(scenario.resolved()).engines == scenario.engines
+    assert restore(scenario.resolved(), scenario.source) == scenario
+
+
 def test_labels_are_added(tmp_path: Path) -> None:
     """Labels of the command line join those of the file and win over them."""
     scenario = scenario_of(tmp_path, LEAST + "labels: {a: 1, b: x}\n", labels=["a=2", "commit=a=b"])
