@@ -338,8 +338,10 @@ def test_load_is_needed_only_by_engines_without_their_own(tmp_path: Path) -> Non
 
 
 def test_a_shipped_scenario_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of that name in the folder comes first; dashes stand for underscores."""
+    """A file of that name comes first, a folder does not; dashes stand for underscores."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "engines").mkdir()
+    assert load("engines").source == shipped_path("engines")
     assert load("quickstart").source == shipped_path("quickstart")
     assert load("quantization-sweep").source == shipped_path("quantization_sweep")
     written(tmp_path, LEAST, "quickstart")
