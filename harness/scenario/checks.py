@@ -191,7 +191,10 @@ def _without_tag(name: str, given: Any) -> str:
     """Return the sentence for a mapping that lacks its `kind` or `dist`; its other keys may tell which is meant."""
     if name != "kind":
         return f"needs `{name}`, such as `{name}: fixed`"
-    named = [word for word in KEYS_OF_SUSTAINED if isinstance(given, Mapping) and word in given]
+    keys = given if isinstance(given, Mapping) else {}
+    if "burst_rate" in keys or "spike" in keys:
+        return "needs `kind`; write `kind: burst`"
+    named = [word for word in KEYS_OF_SUSTAINED if keys.get(word)]
     if not named:
         return "needs `kind`, such as `kind: single_user`"
     return f"needs `kind`; write `kind: sustained` with `{KEYS_OF_SUSTAINED[named[0]]}: {given[named[0]]}`"

@@ -27,9 +27,11 @@ def parse_column(text: str) -> str:
         return name.lower()
     metric = METRICS.get(SHORT.get(name.lower(), name))
     if metric is None:
-        hint = near(name, (*GROUPS, *METRICS))
-        hint = hint if hint.startswith("did") else f"known are {', '.join(GROUPS)}, and the names in docs/metrics.md"
+        hint = near(name, (*GROUPS, *(one.name for one in METRICS.values() if not one.unmeasured)))
+        hint = hint if hint.startswith("did") else f"known are {', '.join(GROUPS)}, or a metric of docs/metrics.md"
         raise ValueError(f"there is no column `{name}`; {hint}")
+    if metric.unmeasured:
+        raise ValueError(f"`{metric.name}` is not measured: {metric.unmeasured}; leave the column out")
     if not rest:
         return metric.name
     if not metric.takes_statistics:

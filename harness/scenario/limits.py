@@ -172,7 +172,8 @@ def _value(metric: Metric, name: str, text: str) -> float:
         raise ValueError(f"{text!r} is not a number; write `{name}` with a number without a unit")
     number = _in_unit(metric.unit, text)
     if number is None:
-        raise ValueError(f"{text!r} is not a number of {metric.unit}; write `{name}` with a number without a unit")
+        what = "" if metric.unit == "count" else f" of {metric.unit}"
+        raise ValueError(f"{text!r} is not a number{what}; write `{name}` with a number without a unit")
     return number
 
 

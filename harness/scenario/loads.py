@@ -41,7 +41,7 @@ RATE = "Requests per second, whatever the server does (open loop). A list gives 
 USERS = "Users who each wait for the reply before they send again (closed loop). A list gives one trial per value."
 THINK = "Time that a user waits between a reply and the next request: a time, or a distribution of times."
 # Words that mean a key of `kind: sustained`.
-KEYS_OF_SUSTAINED = {"concurrency": "users", "users": "users"} | dict.fromkeys(RATE_WORDS, "rate")
+KEYS_OF_SUSTAINED = {"concurrency": "users", "users": "users"} | dict.fromkeys(("rate", *RATE_WORDS), "rate")
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
 Users = Annotated[Count, AlsoAccepts(_COUNTS)]
 
@@ -54,8 +54,7 @@ class SingleUser(BaseLoad):
     """A single user who sends, waits for the whole reply, thinks, and sends again: the speed without queueing."""
 
     mistaken_keys: ClassVar[Mapping[str, str]] = {
-        word: f"unknown key; write `kind: sustained` with `{key}: {{value}}`"
-        for word, key in {**KEYS_OF_SUSTAINED, "rate": "rate"}.items()
+        word: f"unknown key; write `kind: sustained` with `{key}: {{value}}`" for word, key in KEYS_OF_SUSTAINED.items()
     }
 
     kind: Literal["single_user"]

@@ -75,6 +75,7 @@ def test_every_time_and_size_takes_its_units() -> None:
         ("attainment >= high", "'high' is not a number; write `attainment` with a number without a unit"),
         ("ttft_ms p95 <= 3GiB", "'3GiB' has the unknown unit `GiB`; known are us, ms, s, m, h, d"),
         ("gpu_power_w <= 3J", "'3J' is not a number of W; write `gpu_power_w` with a number without a unit"),
+        ("errors <= 1% per 5m", "'1%' is not a number; write `errors` with a number without a unit"),
         ("p95 ttft < 500ms", "the metric comes before the statistic; write `ttft_ms p95 < 500ms`"),
         ("errors <= 10", "`errors` is counted per time; write `errors <= 10 per 5m`"),
         ("errors p95 <= 10 per 1m", "`errors` is counted per time; write `errors <= 10 per 1m`"),

@@ -365,6 +365,8 @@ def test_a_shipped_scenario_is_read_by_its_name(tmp_path: Path, monkeypatch: pyt
         ),
         ("{concurrency: 8, requests: 3}", "load.0: needs `kind`; write `kind: sustained` with `users: 8`"),
         ("{qps: 8, requests: 3}", "load.0: needs `kind`; write `kind: sustained` with `rate: 8`"),
+        ("{rate: 2, duration: 5s}", "load.0: needs `kind`; write `kind: sustained` with `rate: 2`"),
+        ("{rate: 2, burst_rate: 8, duration: 5s}", "load.0: needs `kind`; write `kind: burst`"),
     ],
 )
 def test_keys_of_other_tools_are_translated(tmp_path: Path, given: str, fix: str) -> None:
