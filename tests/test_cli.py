@@ -158,11 +158,18 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
         "simulated-q4_0",
         "skipped: simulated has no level `iq9_xl`",
         "requests        about 20",
-        "disk       about",
+        "disk            about",
     ):
         assert words in ended.out
     assert "time            about 9s\n" in ended.out  # 20 x 63 ms, and the processes around them
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_dry_run_says_which_time_may_be_longer(tmp_path: Path) -> None:
+    """A number of conversations ends with its last reply."""
+    sessions = {"kind": "sessions", "rate": 2, "sessions": 5, "turns": 3}
+    ended = harness("run", str(scenario(tmp_path, load=[sessions])), "--dry-run", cwd=tmp_path)
+    assert "s, more if replies are slow: the load ends with its last reply\n" in ended.out
 
 
 def test_a_run_whose_engines_each_have_a_load(tmp_path: Path) -> None:

@@ -99,14 +99,14 @@ def _totals(wanted: Estimate, time_s: float, folder: Path) -> list[str]:
         f"tokens          about {wanted.likely_tokens:,.0f}"
         + (" and the prompts of files" if wanted.reads_prompts else ""),
         f"time            about {rounded_time(time_s)}"
-        + ("; without an upper bound, as replies end it" if endless else ""),
+        + (", more if replies are slow: the load ends with its last reply" if endless else ""),
         f"disk            about {format_bytes(disk)}; {format_bytes(free)} are free",
     ]
 
 
 def rounded_time(seconds: float) -> str:
     """Return a time in two units at most: `45s`, `1m45s`, `2h10m`."""
-    minutes, rest_s = divmod(round(seconds / 5) * 5, 60) if seconds >= 60 else (0, math.ceil(seconds))
+    minutes, rest_s = divmod(round(seconds / 5) * 5, 60) if seconds > 59 else (0, math.ceil(seconds))
     hours, rest_m = divmod(minutes, 60)
     if hours:
         return f"{hours}h{rest_m}m" if rest_m else f"{hours}h"

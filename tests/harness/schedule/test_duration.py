@@ -128,7 +128,7 @@ def test_an_engine_without_a_stated_speed_has_a_typical_one() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "1s"), (45, "45s"), (59.9, "60s"), (104, "1m45s"), (119, "2m"), (3600, "1h"), (7790, "2h9m")],
+    [(0.2, "1s"), (45, "45s"), (59, "59s"), (59.2, "1m"), (104, "1m45s"), (119, "2m"), (3600, "1h"), (7790, "2h9m")],
 )
 def test_a_time_is_shown_as_a_scenario_writes_it(seconds: float, text: str) -> None:
     """Rounded to five seconds above a minute, to minutes above an hour."""
