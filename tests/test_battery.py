@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 
 from benchmarks.battery import truth
+from benchmarks.battery.__main__ import main
 from benchmarks.battery.cases import CASES, IDENTICAL, Case
 from benchmarks.battery.outcome import Number, Outcome
 from benchmarks.battery.play import play
-from benchmarks.battery.rates import AT_LEAST, AT_MOST, Rate, rates_of, table
+from benchmarks.battery.rates import AT_LEAST, AT_MOST, Rate, missed, rates_of, table
 from benchmarks.battery.server import COMPILERS, build, truth_server
 from benchmarks.battery.truth import Truth, tolerance
 from harness.scenario.reader import load
@@ -180,3 +182,26 @@ def test_rates_count_what_they_say() -> None:
     counts = [(rate.hits, rate.of) for rate in rates_of(runs)]
     assert counts == [(1, 3), (0, 3), (1, 2), (1, 2), (2, 4), (1, 1), (1, 2), (5, 5), (0, 5), (1, 3)]
     assert "| sick: right doubt first | >= 95 % | 1 of 1, 100% (>= 5%) | not measurable here |" in table(runs)
+
+
+def test_a_target_missed_on_one_side_is_missed() -> None:
+    """One doubt in 20 meets the target together, but it is one of 10 held out."""
+    runs = [outcome("valid", held_out=number % 2 == 0) for number in range(19)]
+    runs.append(outcome("warn", "stall", held_out=True, foreign_cores=0.5))
+    assert not any(rate.missed for rate in rates_of(runs))
+    assert missed(runs)
+    assert "**missed**" in table(runs)
+    assert not missed(runs[:-1])
+
+
+def test_a_name_that_no_case_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing runs, which is no success."""
+    monkeypatch.setattr("sys.argv", ["battery", "--only", "usres"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main() == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "no case has such a name: usres" in capsys.readouterr().err

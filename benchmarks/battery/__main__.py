@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.battery.cases import CASES, Case
 from benchmarks.battery.outcome import NONE, Outcome
 from benchmarks.battery.play import play
-from benchmarks.battery.rates import rates_of, table
+from benchmarks.battery.rates import missed, table
 from benchmarks.battery.server import NoCompiler, build
 
 
@@ -28,6 +28,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started ends, too
     options = _options()
     cases = _chosen(options.only, options.held_out)
+    if not cases:
+        print(f"no case has such a name: {options.only}; --list shows them", file=sys.stderr)
+        return 2
     if options.list:
         print("\n".join(f"{_side(case):10}{'sick' if case.expected else 'healthy':9}{case.name}" for case in cases))
         return 0
@@ -46,7 +49,7 @@ def main() -> int:
         (folder / "outcomes.json").write_text(_json(outcomes))
     print(f"\n{table(outcomes)}\n\nOutcomes and runs: {folder}")
     failed = [one.case for one in outcomes if one.verdict == NONE]
-    return int(bool(failed) or any(rate.missed for rate in rates_of(outcomes)))
+    return int(bool(failed) or missed(outcomes))
 
 
 def _options() -> argparse.Namespace:

@@ -92,10 +92,19 @@ def _identical(outcomes: Sequence[Outcome]) -> Rate:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the rates as a Markdown table, in sample and held out apart."""
-    parts = [rates_of([one for one in outcomes if one.held_out is held_out]) for held_out in (False, True)]
     lines = ["| rate | target | in sample | held out |", "|---|--:|--:|--:|"]
-    for inside, outside in zip(*parts, strict=True):
+    for inside, outside in zip(*_halves(outcomes), strict=True):
         target = f"{inside.side} {100 * inside.target:g} %" if inside.side else "-"
         cells = [f"{one}{' **missed**' if one.missed else ''}" for one in (inside, outside)]
         lines.append(f"| {inside.what} | {target} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def missed(outcomes: Sequence[Outcome]) -> bool:
+    """Return True if a target was missed in sample or held out, as the table says."""
+    return any(rate.missed for half in _halves(outcomes) for rate in half)
+
+
+def _halves(outcomes: Sequence[Outcome]) -> list[list[Rate]]:
+    """Return the rates in sample, and those held out."""
+    return [rates_of([one for one in outcomes if one.held_out is held_out]) for held_out in (False, True)]
