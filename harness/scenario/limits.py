@@ -97,7 +97,8 @@ def _never_known(limit: Limit) -> str | None:
     if limit.value < 0:
         return f"`{limit.metric}` is never negative; write a bound of at least 0"
     if metric.unit == "share" and limit.base is None and limit.value > 1:
-        percent = f"{limit.value:g}%" if limit.value <= 100 else "5%" if limit.op[0] == "<" else "95%"
+        meant = "%" not in limit.text and limit.value <= 100
+        percent = f"{limit.value:g}%" if meant else "5%" if limit.op[0] == "<" else "95%"
         return f"`{limit.metric}` is a share of at most 1; write `{limit.metric} {limit.op} {percent}`"
     return None
 
@@ -141,6 +142,7 @@ def _per_time(metric: Metric, name: str, statistic: str | None, per: str | None,
         known = ", ".join(f"`{one.name}`" for one in METRICS.values() if one.per_time)
         raise ValueError(f"`per` applies to counts only: {known}; write `{name}` without `per {per}`")
     if per is None or statistic is not None:
+        bound = bound.removesuffix(" per")
         raise ValueError(f"`{name}` is counted per time; write `{name} {bound} per {per or '5m'}`")
     seconds = parse_duration_s(per)
     if seconds <= 0:

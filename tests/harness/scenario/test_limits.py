@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import pytest
@@ -184,3 +185,12 @@ def test_any_text_is_a_limit_or_refused_in_a_sentence(text: str) -> None:
     """No text raises anything but ValueError."""
     with suppress(ValueError):
         assert parse_limit(text).metric in METRICS
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [("errors <= 10 per", "`errors <= 10 per 5m`"), ("error_rate <= 200%", "`error_rate <= 5%`")]
+)
+def test_what_is_written_instead_is_a_limit(text: str, right: str) -> None:
+    """A word is not said twice, and per cent are not taken for a share."""
+    with pytest.raises(ValidationError, match=re.escape(right)):
+        TypeAdapter(LimitText).validate_python(text)
