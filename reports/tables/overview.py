@@ -211,8 +211,9 @@ def _cell(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any] | None
         return Cell("")
     value, low, high = (nan(row[name]) / scale for name in ("value", "low", "high"))
     if math.isnan(value):
-        return Cell(f">{THIN}{_number(low, figure.show)}", value=sortable(low))
-    text = _number(value, figure.show) + (WIDE if figure.estimated and wide(row, figure) else "")
+        text, value = f">{THIN}{_number(low, figure.show)}", low
+    else:
+        text = _number(value, figure.show) + (WIDE if figure.estimated and wide(row, figure) else "")
     level, why = "valid", ""
     if not {figure.family, figure.head} & set(NOT_OF_LOAD):
         level, why = data.doubt_of(keys, PARTS.get(figure.metric, figure.metric))
@@ -240,9 +241,7 @@ def _interval(value: float, low: float, high: float, show: str) -> str:
         return between(low, high, show)
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     texts = ([grouped(f"{end:.{more}f}") for end in (low, high)] for more in range(digits, MOST_DECIMALS + 1))
-    return (
-        " to ".join(next((pair for pair in texts if pair[0] != pair[1]), ["", ""])) if digits <= MOST_DECIMALS else ""
-    )
+    return next((" to ".join(pair) for pair in texts if pair[0] != pair[1]), "")
 
 
 def wide(row: Mapping[str, Any], figure: Figure) -> bool:

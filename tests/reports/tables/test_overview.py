@@ -75,6 +75,7 @@ def test_an_open_interval_has_no_text() -> None:
     """The sign behind the value says that it is open; one of two ends has the digits of the value, or more."""
     assert _interval(53.44, 52.06, 55.03, "time") == "52.1 to 55.0"
     assert _interval(9.9996, 9.9961, 10.0041, "time") == "9.996 to 10.004"
+    assert _interval(53.4, 53.40000001, 53.40000002, "time") == _interval(1e-7, 1e-8, 1e-6, "time") == ""
     assert _interval(53.4, 52.1, float("inf"), "time") == _interval(53.4, float("nan"), 60.0, "time") == ""
 
 
@@ -85,6 +86,17 @@ def test_a_caveat_marks_the_numbers_that_it_names(sweep: ReportData) -> None:
     assert texts(found, "p50", "TPOT")[0] == "(12.1)"
     assert [text.endswith("*") for text in texts(found, "p95", "TTFT")] == [False, False, True, True]
     assert [sign for sign, _ in found.foot] == ["~", "*", "( )"]
+
+
+def test_a_bound_is_marked_like_a_number(sweep: ReportData) -> None:
+    """Where requests never ended and the data is poor, it stands in brackets with the reason."""
+    summary = sweep.summary.copy()
+    hidden = (summary["metric"] == "ttft_ms") & (summary["statistic"] == "p95")
+    summary.loc[hidden, ["value", "low", "high"]] = [float("nan"), 30_000.0, float("inf")]
+    poor = {"level": "invalid", "code": "errors", "sentence": "Most failed.", "metrics": ["ttft_ms"]}
+    spoiled = [one | {"verdict": "invalid", "reasons": [poor]} for one in sweep.validity]
+    cell = overview(replace(sweep, summary=summary, validity=spoiled)).lines[0].cells
+    assert [(one.text, one.why) for one in cell if ">" in one.text] == [("(>\u202f30\u202f000)", "Most failed.")]
 
 
 def test_no_number_is_hidden_because_the_load_failed(full: ReportData) -> None:
