@@ -13,7 +13,7 @@ from typing import Any
 from harness.store.manifest import CellEntry
 from reports import caveats
 from reports.data import ALL, ReportData, keys_of, place
-from reports.format import amount, count, dotted, grouped
+from reports.format import amount, clock, count, dotted, grouped
 from reports.knee import knee
 from reports.names import ended, listed, noun
 from reports.tables import checks, decision, quality
@@ -130,7 +130,7 @@ def totals(data: ReportData) -> list[str]:
     words = [tried, count(sum(statuses.values()), "request")]
     words += [f"{grouped(str(failed))} failed", *([f"{unsent} never sent"] if unsent else [])]
     took_s = _took_s(data)
-    return words + ([f"{took_s // 60:.0f}:{took_s % 60:02.0f}"] if took_s else [])
+    return words + ([clock(took_s)] if took_s else [])
 
 
 def _took_s(data: ReportData) -> int:

@@ -81,6 +81,12 @@ def seconds(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.3g}{THIN}s" if value < 100 else f"{value:.0f}{THIN}s"
 
 
+def clock(seconds: float) -> str:
+    """Return a time as minutes and seconds, from an hour on with hours: "1:05", "1:01:05"."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
 def count(number: int, noun: str) -> str:
     """Return a number of things: "1 request", "2 requests"."""
     return f"{grouped(str(number))} {noun}{'' if number == 1 else 's'}"

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reports.format import clock
+
 if TYPE_CHECKING:
     from harness.schedule.cells import Cell, Skip
 
@@ -23,6 +25,7 @@ class Course:
     ) -> None:
         self._left, self._expected, self._now_s = dict(expected), dict(expected), now_s
         self._took: dict[int, list[float]] = {}
+        self._ended = 0
         self._began_s = self._trial_began_s = now_s()
 
     @classmethod
@@ -40,21 +43,23 @@ class Course:
 
     @property
     def total(self) -> int:
-        """Number of trials."""
-        return len(self._expected)
+        """Number of trials, without those that will not run."""
+        return self._ended + len(self._left)
 
     @property
     def ended(self) -> int:
         """Number of trials that have ended."""
-        return len(self._expected) - len(self._left)
+        return self._ended
 
     def begins(self) -> None:
         """Note the start of a trial."""
         self._trial_began_s = self._now_s()
 
-    def ends(self, cell: str, trial: int) -> None:
-        """Note the end of a trial, or that it will not run."""
-        self._took.setdefault(trial, []).append(self._now_s() - self._trial_began_s)
+    def ends(self, cell: str, trial: int, *, complete: bool = True) -> None:
+        """Note the end of a trial; only complete ones say how long others take."""
+        if complete:
+            self._took.setdefault(trial, []).append(self._now_s() - self._trial_began_s)
+        self._ended += 1
         self._left.pop((cell, trial), None)
 
     def drop(self, cell: str) -> None:
@@ -72,7 +77,7 @@ class Course:
         return sum(known) if len(known) == len(others) + 1 else None
 
     def _seconds(self, key: tuple[str, int]) -> float | None:
-        """Return the expected seconds of a trial: the mean of earlier ones under the same load, or else the plan's."""
+        """Return the expected seconds of a trial: the mean of complete ones under the same load, or else the plan's."""
         took = self._took.get(key[1])
         return sum(took) / len(took) if took else self._expected.get(key)
 
@@ -82,11 +87,4 @@ class Course:
         share = passed_s / (passed_s + left_s) if left_s is not None else self.ended / max(1, self.total)
         full = min(BAR, int(BAR * share))
         left = f" · {clock(left_s)} left" if left_s is not None else f" · {clock(passed_s)} so far"
-        return f"{'█' * full}{'░' * (BAR - full)} {self.ended} of {self.total} loads{left}"
-
-
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds: "1:05"."""
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+        return f"{'█' * full}{'░' * (BAR - full)} {self.ended} of {self.total} trials{left}"

@@ -186,7 +186,7 @@ class ConsoleWatcher:
     def _trial_ended(self, cell: CellEntry, event: dict[str, Any]) -> None:
         """Add the trial to the table; say its numbers where there is none, and why it is not complete."""
         trial = cell.trials[event["trial"]]
-        self._course.ends(cell.id, event["trial"])
+        self._course.ends(cell.id, event["trial"], complete=event["status"] == "complete")
         numbers = self._results.add(cell, trial)
         if self._live:
             self._table = self._results.table(self._console.width, self._console.height - ROOM_BELOW)
@@ -253,27 +253,28 @@ class LiveResults:
 
         try:
             stored = TrialData(self._folder, cell, trial)
-            self._measures += measure(stored, read(stored), stored.samples())
+            own = measure(stored, read(stored), stored.samples())
         except (OSError, ValueError) as error:
             return [f"its numbers come at the end ({type(error).__name__})"]
+        self._measures += own
         self._cells[cell.id] = cell
-        found = self._overview()
-        name = next(line for line in reversed(found.lines) if line.keys == (*cell.keys, trial.load))
-        return in_line(found, name)
+        found = _overview([cell.model_copy(update={"trials": [trial]})], own)
+        return in_line(found, found.lines[0])  # those of its classes follow
 
     def table(self, width: int, height: int) -> list[Text]:
         """Return the table of the ended trials, its last lines if there are many."""
         if not self._measures:
             return []
-        found = self._overview()
+        found = _overview(list(self._cells.values()), self._measures)
         return grid(replace(found, lines=found.lines[-max(1, height) :]), width)
 
-    def _overview(self) -> Overview:
-        from harness.analysis.summary import tidy
-        from harness.metrics import definitions
 
-        manifest = Manifest(cells=list(self._cells.values()))
-        return overview(ReportData("", manifest, tidy(self._measures), definitions=definitions()))
+def _overview(cells: list[CellEntry], measures: list[Measures]) -> Overview:
+    """Return the results of these trials; heavy libraries are loaded here."""
+    from harness.analysis.summary import tidy
+    from harness.metrics import definitions
+
+    return overview(ReportData("", Manifest(cells=cells), tidy(measures), definitions=definitions()))
 
 
 def ending(event: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reports.format import (
     UNKNOWN,
     amount,
+    clock,
     count,
     dotted,
     estimate,
@@ -148,3 +149,8 @@ def test_nothing_known_is_shown_as_zero(value: float, half: float) -> None:
     low, high = value * (1 - half), value * (1 + half)
     assert abs(float(amount(value, low, high)) - value) <= 0.06 * value
     assert abs(float(amount(value)) - value) <= 0.06 * value
+
+
+def test_times_are_written_like_a_clock() -> None:
+    """Minutes and seconds, from an hour on hours too."""
+    assert [clock(seconds) for seconds in (0.2, 59.6, 3599, 11232)] == ["0:00", "1:00", "59:59", "3:07:12"]

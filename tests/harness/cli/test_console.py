@@ -19,7 +19,7 @@ from rich.console import Console
 
 from harness.cli import app, progress
 from harness.cli.progress import ConsoleWatcher, LiveResults, ending
-from harness.records import record_schema, sample_schema, to_columns
+from harness.records import Record, record_schema, sample_schema, to_columns
 from harness.store.manifest import CellEntry, TrialEntry
 from tests.command import environment
 from tests.fabricated import again, cell_entry, streamed, trial_entry
@@ -58,7 +58,7 @@ SEEN_ON_THE_WAY = (
     r"\d+ requests · \d+(\.\d)? of \d+(\.\d)? per s · p50 TTFT [\d.]+ ms, TPOT [\d.]+ ms",
     r"no errors · generator lag [\d.]+ ms",
     r"measure, \d+ s left",
-    r"0 of 1 loads · 0:\d\d left",
+    r"0 of 1 trials · 0:\d\d left",
 )
 
 
@@ -202,21 +202,36 @@ def test_requests_that_were_never_sent_are_not_counted_as_sent() -> None:
     )
 
 
+def write_trial(folder: Path, trial: TrialEntry, records: list[Record]) -> None:
+    """Store what a trial leaves in the folder of a run."""
+    (folder / trial.path).mkdir(parents=True)
+    pq.write_table(pa.table(to_columns(records), schema=record_schema()), folder / trial.path / "records.parquet")
+    nothing = pa.table({name: [] for name in sample_schema().names}, schema=sample_schema())
+    pq.write_table(nothing, (folder / trial.path).parent / "samples.parquet")
+
+
 def test_without_a_terminal_an_ended_load_is_a_line_with_its_numbers(tmp_path: Path) -> None:
     """They are those of the report, derived from the records; a load without records has none."""
-    records = [streamed(i, i * 100.0, ttft_ms=80.0 + i % 7) for i in range(100)]
-    trial = again(trial_entry(), client={"recorded": len(records), "not_sent": 0})
+    trial = again(trial_entry(), client={"recorded": 100, "not_sent": 0})
     cell = again(cell_entry(), trials=[trial])
-    folder = tmp_path / trial.path
-    folder.mkdir(parents=True)
-    pq.write_table(pa.table(to_columns(records), schema=record_schema()), folder / "records.parquet")
-    pq.write_table(
-        pa.table({name: [] for name in sample_schema().names}, schema=sample_schema()),
-        folder.parent / "samples.parquet",
-    )
+    write_trial(tmp_path, trial, [streamed(i, i * 100.0, ttft_ms=80.0 + i % 7) for i in range(100)])
     found = LiveResults(tmp_path)
     numbers = found.add(cell, trial)
     assert next(text for text in numbers if text.startswith("TTFT")).startswith("TTFT p50 83.0 p95 ")
     assert found.add(cell, again(trial, client={"recorded": 0})) == []
     assert len(found.table(100, 10)) == 5
     assert LiveResults(None).add(cell, trial) == []
+
+
+def test_the_line_of_a_trial_has_the_numbers_of_all_its_requests_and_of_no_other_trial(tmp_path: Path) -> None:
+    """Not those of its last class, nor of the repetitions before; the table pools them."""
+    found, lines = LiveResults(tmp_path), []
+    for repetition, ttft_ms in ((1, 80.0), (2, 480.0)):
+        trial = again(trial_entry(path=f"cells/{repetition}/trial"), client={"recorded": 100, "not_sent": 0})
+        cell = again(cell_entry(id=f"{repetition}", repetition=repetition), trials=[trial])
+        classes = {"class_name": "chat"}, {"class_name": "batch"}
+        records = [streamed(i, i * 100.0, ttft_ms=ttft_ms + i % 7 + 9 * (i % 2), **classes[i % 2]) for i in range(100)]
+        write_trial(tmp_path, trial, records)
+        lines.append(next(text for text in found.add(cell, trial) if text.startswith("TTFT")))
+    assert [line.split()[2] for line in lines] == ["86.0", "486"]
+    assert len(found.table(100, 10)) == 7

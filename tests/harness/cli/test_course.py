@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.cli.course import BAR, Course, clock
+from harness.cli.course import BAR, Course
 from harness.scenario.reader import load
 from harness.schedule.matrix import expand
 
@@ -46,7 +46,7 @@ def test_time_left_is_that_of_the_running_trial_and_of_all_that_follow() -> None
 
 
 def test_a_load_of_unknown_length_takes_as_long_as_before() -> None:
-    """On another configuration; one that failed takes no time."""
+    """On another configuration; those that will not run take no time, and are not counted."""
     now = Clock()
     course = Course({("a", 0): None, ("b", 0): None, ("c", 0): None}, now)
     course.begins()
@@ -57,20 +57,26 @@ def test_a_load_of_unknown_length_takes_as_long_as_before() -> None:
     assert course.left_s("b", 0, None) == 24.0
     course.drop("c")
     assert course.left_s("b", 0, None) == 12.0
-    assert (course.ended, course.total) == (2, 3)
+    assert (course.ended, course.total) == (1, 2)
+
+
+def test_a_trial_that_ended_early_does_not_set_the_time_of_others() -> None:
+    """It counts as ended."""
+    now = Clock()
+    course = Course({("a", 0): 60.0, ("b", 0): 60.0}, now)
+    course.begins()
+    now.now_s += 3
+    course.ends("a", 0, complete=False)
+    course.begins()
+    assert (course.ended, course.total, course.left_s("b", 0, None)) == (1, 2, 60.0)
 
 
 def test_the_bar_is_that_of_the_whole_run() -> None:
-    """By time where the end is known, else by the number of loads."""
+    """By time where the end is known, else by the number of trials."""
     now = Clock()
     course = Course({("a", 0): 60.0, ("a", 1): 60.0}, now)
     now.now_s += 30
     line = course.line(90.0)
     assert line.count("█") == BAR // 4
-    assert line.endswith("0 of 2 loads · 1:30 left")
-    assert course.line(None).endswith("0 of 2 loads · 0:30 so far")
-
-
-def test_times_are_written_like_a_clock() -> None:
-    """Minutes and seconds, from an hour on hours too."""
-    assert [clock(seconds) for seconds in (0.2, 59.6, 3599, 3661)] == ["0:00", "1:00", "59:59", "1:01:01"]
+    assert line.endswith("0 of 2 trials · 1:30 left")
+    assert course.line(None).endswith("0 of 2 trials · 0:30 so far")
