@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Any
 
 from harness.store.manifest import CellEntry
 from reports import caveats
-from reports.data import ALL, ReportData, keys_of, place
+from reports.data import ReportData, keys_of
 from reports.format import amount, clock, count, dotted, grouped
-from reports.knee import knee
 from reports.names import ended, listed, noun
+from reports.sweeps import JUDGED_BY, LEAST_LOADS, RATE, Sweep, latency_of, names_of, sweeps_of
 from reports.tables import checks, decision, quality
-from reports.tables.base import TONES, by_class, groups, nan
+from reports.tables.base import TONES, nan
 from reports.tables.limits import SIGNS, rows
-from reports.tables.overview import computed
 
 EXITS = {
     3: ("FAILED", "part of the run has no result"),
@@ -28,7 +26,7 @@ EXITS = {
     130: ("INTERRUPTED", "what was measured is kept"),
 }
 POOR = 4
-MOST_LIMITS, MOST_LINES, LEAST_LOADS = 8, 3, 3
+MOST_LIMITS, MOST_LINES = 8, 3
 LEAST_STARTUP_S = 0.01
 _HARMLESS = ("ok", "cancelled")
 
@@ -186,40 +184,26 @@ def _limits(data: ReportData) -> Iterator[Line]:
 
 
 def _knees(data: ReportData) -> Iterator[Line]:
-    sweeps: dict[tuple[tuple[str, ...], str], list[tuple[float, float, float]]] = {}
-    for keys, trials in groups(data).items():
-        rows = dict(by_class(data).get((*keys, ALL), {}))
-        rows |= computed(data, trials, rows)
-        name, unit = ("asked_rps", "req/s") if trials[0][1].loop == "open" else ("users", "users")
-        load, p95, share = (
-            _number(rows.get(key)) for key in ((name, "value"), ("ttft_ms", "p95"), ("attainment", "value"))
-        )
-        if load == load and p95 == p95:
-            sweeps.setdefault((keys[:-1], unit), []).append((load, p95, share))
-    several = len({keys for keys, _ in sweeps}) > 1
-    for (keys, unit), found in list(sweeps.items())[:MOST_LINES]:
-        if len({load for load, _, _ in found}) >= LEAST_LOADS:
-            text = knee_in_words(sorted(found), unit)
-            yield Line("KNEE", (f"{place((*keys, ''))}: {text}" if several else text,))
+    sweeps, names = sweeps_of(data), names_of(data)
+    cases = [(sweep, keys) for sweep in sweeps for keys, own in sweep.loads.items() if len(own) >= LEAST_LOADS]
+    for sweep, keys in cases[:MOST_LINES]:
+        several = (names[keys] if len(names) > 1 else "", sweep.kind if len(sweeps) > 1 else "")
+        where = dotted(several)
+        text = knee_in_words(sweep, keys)
+        yield Line("KNEE", (f"{where}: {text}" if where else text,))
 
 
-def knee_in_words(found: Sequence[tuple[float, float, float]], unit: str) -> str:
-    """Return between which of some (load, TTFT p95, share of good requests), ascending, the knee lies."""
-    loads, p95, shares = zip(*found, strict=True)
-    one = knee(loads, p95, shares)
-    if one is not None:
-        why = f"TTFT {one.why}" if one.why.startswith("p95") else one.why
-        return f"between {one.below:g} and {one.above:g} {unit}: {why}"
-    grown = f": TTFT p95 is {p95[-1] / p95[0]:.2g} times that at {loads[0]:g} {unit}" if p95[0] > 0 else ""
-    return f"none up to {loads[-1]:g} {unit}{grown}"
-
-
-def _number(row: Mapping[str, Any] | None) -> float:
-    """Return a value, or the bound that replaces it."""
-    if row is None:
-        return math.nan
-    value, low = nan(row["value"]), nan(row["low"])
-    return value if math.isfinite(value) else low
+def knee_in_words(sweep: Sweep, keys: tuple[str, ...]) -> str:
+    """Return between which loads the knee of a configuration lies, or how far there is none."""
+    unit = "req/s" if sweep.axis == RATE else "users"
+    if one := sweep.knees().get(keys):
+        return f"between {one.below:g} and {one.above:g} {unit}: {one.why}"
+    own = sweep.loads[keys]
+    metric = latency_of(own)
+    first, last = own[0].number(metric, "p95"), own[-1].number(metric, "p95")
+    name = f"{JUDGED_BY[metric]} p95"
+    grown = f": {name} is {last / first:.2g} times that at {own[0].x:g} {unit}" if first > 0 and last == last else ""
+    return f"none up to {own[-1].x:g} {unit}{grown}"
 
 
 def _recommended(data: ReportData) -> Iterator[Line]:

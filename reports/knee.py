@@ -1,4 +1,4 @@
-"""Knee of a sweep: between which loads more load costs latency or goodput."""
+"""Knee of a sweep: between which loads more load costs latency or good requests."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ class Knee:
     why: str
 
 
-def knee(loads: Sequence[float], p95: Sequence[float], share: Sequence[float] = ()) -> Knee | None:
+def knee(
+    loads: Sequence[float],
+    p95: Sequence[float],
+    share: Sequence[float] = (),
+    names: tuple[str, str] = ("p95", "goodput"),
+) -> Knee | None:
     """Return the knee of ascending loads, None if none of them is beyond it; unknown numbers are NaN.
 
     A load is beyond the knee if its p95 is more than STEEP times that of the lightest, or if its share falls below
     LEAST_GOOD, which the lightest load reached.
 
     Args:
-        share: Goodput, or completed requests, per request asked for.
+        share: Requests that meet the SLO, or completed ones, of those asked for.
+        names: Of both numbers, for `why`.
     """
     if not loads:
         return None
@@ -37,7 +43,7 @@ def knee(loads: Sequence[float], p95: Sequence[float], share: Sequence[float] = 
     for number in range(1, len(loads)):
         grown = p95[number] / p95[0] if p95[0] > 0 else float("nan")
         if grown > STEEP:
-            return Knee(loads[number - 1], loads[number], f"p95 grows {grown:.2g} times")
+            return Knee(loads[number - 1], loads[number], f"{names[0]} grows {grown:.2g} times")
         if falls and shares[number] < LEAST_GOOD:
-            return Knee(loads[number - 1], loads[number], f"goodput falls to {shares[number] * 100:.2g}\u202f%")
+            return Knee(loads[number - 1], loads[number], f"{names[1]} falls to {shares[number] * 100:.2g}\u202f%")
     return None

@@ -14,11 +14,14 @@ from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, ReportData, keys_of, place
 from reports.format import amount, dotted
 from reports.knee import Knee, knee
+from reports.names import load_names
 from reports.tables.base import by_class, classes, groups
 
 RATE, USERS = "rate", "users"
 WIDE = 0.5
 SINGLE = "single_user"
+LEAST_LOADS = 3  # of a knee
+JUDGED_BY = {"ttft_ms": "TTFT", "e2e_ms": "E2E"}
 _SWEPT = ("sustained", "mixed", "sessions")
 _LIMIT = re.compile(r"(?:<=?)\s*([\d.]+)\s*(ms|s|)\s*$")
 
@@ -64,7 +67,7 @@ class Load:
     """Load on a configuration, its repetitions together.
 
     Attributes:
-        name: What tells it from the others: "8/s", "4 users", or its name.
+        name: As in the tables: "8/s", "4 users", or its own.
         axis: What it varies in a sweep, RATE or USERS; "" if it is part of none.
         kind: Kind of its sweep: only loads of one kind belong together.
         x: Requests asked for per second, or users.
@@ -86,12 +89,6 @@ class Load:
         found = self.get(metric, statistic)
         return math.nan if found is None else found.value
 
-    @property
-    def share(self) -> float:
-        """Goodput per request asked for; of completed requests without an SLO."""
-        good = self.number("goodput_rps")
-        return (self.number("completed_rps") if math.isnan(good) else good) / self.number("offered_rps")
-
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -102,20 +99,35 @@ class Sweep:
     loads: Mapping[tuple[str, ...], Sequence[Load]]
 
     def knees(self) -> dict[tuple[str, ...], Knee]:
-        """Return the knee of each configuration that has one, by the p95 of TTFT, or of E2E if nothing streamed."""
-        found = {keys: self._knee(own) for keys, own in self.loads.items()}
+        """Return the knee of each configuration of at least three loads that has one.
+
+        It is judged by p95 of TTFT, or of E2E if nothing streamed, and by SLO attainment; without an SLO, by the
+        successful requests of an open loop per request asked for.
+        """
+        found = {keys: _knee(own) for keys, own in self.loads.items() if len(own) >= LEAST_LOADS}
         return {keys: one for keys, one in found.items() if one is not None}
 
-    def _knee(self, own: Sequence[Load]) -> Knee | None:
-        metric = next((name for name in ("ttft_ms", "e2e_ms") if own[0].get(name, "p95")), "ttft_ms")
-        share = [load.share for load in own] if self.axis == RATE else ()
-        return knee([load.x for load in own], [load.number(metric, "p95") for load in own], share)
+
+def latency_of(own: Sequence[Load]) -> str:
+    """Return the latency that a sweep is judged by."""
+    return next((name for name in JUDGED_BY if any(load.get(name, "p95") for load in own)), "ttft_ms")
+
+
+def _knee(own: Sequence[Load]) -> Knee | None:
+    metric = latency_of(own)
+    share, name = [load.number("attainment") for load in own], "SLO attainment"
+    if all(math.isnan(one) for one in share):
+        asked = [load.number("offered_rps") if load.axis == RATE else math.nan for load in own]
+        share = [load.number("completed_rps") / rate for load, rate in zip(own, asked, strict=True)]
+        name = "the share of successful requests"
+    p95 = [load.number(metric, "p95") for load in own]
+    return knee([load.x for load in own], p95, share, (f"{JUDGED_BY[metric]} p95", name))
 
 
 @lru_cache(maxsize=1)
 def loads_of(data: ReportData) -> list[Load]:
     """Return every load on every configuration that left a number, in the order of the run."""
-    found, measured = [], dict[str, float]()
+    found, measured, short = [], dict[str, float](), load_names(data)
     for keys, trials in groups(data).items():
         rows = by_class(data).get((*keys, ALL), {})
         estimates = {key: _estimate(data, keys, row) for key, row in rows.items()}
@@ -123,15 +135,19 @@ def loads_of(data: ReportData) -> list[Load]:
         if offered := known.get(("offered_rps", "value")):
             measured.setdefault(keys[-1], float(f"{offered.value:.2g}"))
         if known:
-            found.append(_load(keys, *trials[0], known, measured.get(keys[-1])))
-    times = Counter((load.keys[:-1], load.name) for load in found if load.trial.kind != SINGLE)
-    others = (times[load.keys[:-1], load.name] - (load.trial.kind != SINGLE) for load in found)
-    return [_apart(load) if other else load for load, other in zip(found, others, strict=True)]
+            found.append(_load(keys, short[keys[-1]], *trials[0], known, measured.get(keys[-1])))
+    times = Counter(_point(load) for load in found if load.trial.kind != SINGLE)
+    others = (times[_point(load)] - (load.trial.kind != SINGLE) for load in found)
+    return [_apart(load) if load.axis and other else load for load, other in zip(found, others, strict=True)]
+
+
+def _point(load: Load) -> tuple[tuple[str, ...], str, float]:
+    return load.keys[:-1], load.axis, load.x
 
 
 def _apart(load: Load) -> Load:
     """Return a load that another one equals in rate or users: it belongs with loads named alike but for numbers."""
-    return replace(load, name=load.keys[-1], kind=re.sub(r"\d+(\.\d+)?", "n", load.keys[-1]))
+    return replace(load, kind=re.sub(r"\d+(\.\d+)?", "n", load.keys[-1]))
 
 
 def sweeps_of(data: ReportData) -> list[Sweep]:
@@ -186,6 +202,7 @@ def limits_of(load: Load, metric: str, statistic: str) -> dict[float, str]:
 
 def _load(
     keys: tuple[str, ...],
+    name: str,
     cell: CellEntry,
     trial: TrialEntry,
     estimates: Mapping[tuple[str, str], Estimate],
@@ -196,10 +213,10 @@ def _load(
     kind = "sustained" if trial.kind == SINGLE else trial.kind  # it is a closed loop of one
     rate = getattr(trial, "rate", None) or measured
     if kind in _SWEPT and users is not None:
-        return Load(keys, f"{users} user{'s' * (users != 1)}", USERS, kind, float(users), cell, trial, estimates)
+        return Load(keys, name, USERS, kind, float(users), cell, trial, estimates)
     if kind in _SWEPT and trial.loop == "open" and rate:
-        return Load(keys, f"{rate:.3g}/s", RATE, kind, float(rate), cell, trial, estimates)
-    return Load(keys, keys[-1], "", kind, math.nan, cell, trial, estimates)
+        return Load(keys, name, RATE, kind, float(rate), cell, trial, estimates)
+    return Load(keys, name, "", kind, math.nan, cell, trial, estimates)
 
 
 def _estimate(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any]) -> Estimate:

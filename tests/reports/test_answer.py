@@ -10,8 +10,9 @@ import pytest
 from harness.cli.report import report_data
 from harness.results import derive
 from harness.store.manifest import CellEntry
-from reports import answer
+from reports import answer, tiles
 from reports.data import ReportData
+from reports.sweeps import Estimate, Load, Sweep
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
 from tests.reports.conftest import manifest
 
@@ -143,17 +144,33 @@ def test_a_sweep_has_its_knee(sweep: ReportData, full: ReportData) -> None:
     assert told(full, "KNEE") == []
 
 
+def swept(axis: str, *points: tuple[float, float, float]) -> str:
+    """What is said of the knee of a sweep of (load, TTFT p95, SLO attainment)."""
+    loads = []
+    for x, p95, met in points:
+        known = {("ttft_ms", "p95"): Estimate(p95, p95, p95), ("attainment", "value"): Estimate(met, met, met)}
+        loads.append(Load(("cell", f"{x}"), f"{x:g}", axis, "sustained", x, cell_entry(), trial_entry(), known))
+    return answer.knee_in_words(Sweep(axis, "sustained", {("cell",): loads}), ("cell",)).replace("\u202f", " ")
+
+
 def test_a_knee_is_told_in_words() -> None:
     """Latency that doubles, requests that miss the SLO, or how far there is none."""
-    assert answer.knee_in_words([(1, 96, 1.0), (4, 95, 1.0), (8, 746, 0.8)], "req/s") == (
-        "between 4 and 8 req/s: TTFT p95 grows 7.8 times"
-    )
-    missed = answer.knee_in_words([(1, 100, 1.0), (2, 101, 1.0), (4, 110, 0.6)], "users")
-    assert missed.startswith("between 2 and 4 users: goodput falls to 60")
     nan = float("nan")
-    assert answer.knee_in_words([(1, 100, nan), (2, 110, nan), (4, 120, nan)], "req/s") == (
-        "none up to 4 req/s: TTFT p95 is 1.2 times that at 1 req/s"
-    )
+    assert swept("rate", (1, 96, 1.0), (4, 95, 1.0), (8, 746, 0.8)) == "between 4 and 8 req/s: TTFT p95 grows 7.8 times"
+    missed = swept("users", (1, 100, 1.0), (2, 101, 1.0), (4, 110, 0.6))
+    assert missed == "between 2 and 4 users: SLO attainment falls to 60 %"
+    flat = swept("rate", (1, 100, nan), (2, 110, nan), (4, 120, nan))
+    assert flat == "none up to 4 req/s: TTFT p95 is 1.2 times that at 1 req/s"
+
+
+def test_pages_and_the_terminal_tell_the_same_knee(sweep: ReportData) -> None:
+    """Bursts are no points of it, however they differ from the rates."""
+    alone = replace(sweep, verdicts=[])
+    assert told(alone, "KNEE")[0].startswith("between 4 and 8 req/s: ")
+    assert tiles.of_run(alone)[0].text == "4 to 8"
+    bursts = [again(one, kind="burst") for one in sweep.manifest.cells[0].trials]
+    cell = again(sweep.manifest.cells[0], trials=bursts)
+    assert told(replace(sweep, manifest=again(sweep.manifest, cells=[cell])), "KNEE") == []
 
 
 def test_good_data_need_one_word(alone: ReportData, sweep: ReportData) -> None:

@@ -94,7 +94,7 @@ def test_a_single_configuration_shows_more_quantiles() -> None:
     ttft = drawn(sweep_of("f16", seconds=20.0))["sweep-rate-sustained-ttft"]
     assert len(tips(ttft)) == 15
     assert {"p50", "p95", "p99", "knee"} <= set(re.findall(r">([^<>]+)</text>", ttft.svg))
-    assert re.search(r"Knee \(shaded\): 4 to 8/s \(p95 grows 2\.\d times\)", ttft.reading)
+    assert re.search(r"Knee \(shaded\): 4 to 8/s \(TTFT p95 grows 2\.\d times\)", ttft.reading)
 
 
 def test_one_load_is_no_sweep(full: ReportData) -> None:
