@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from harness.store.manifest import CellEntry
 from reports import caveats
-from reports.data import ReportData, keys_of
+from reports.data import ReportData, keys_of, keys_of_verdict
 from reports.format import amount, clock, count, dotted, grouped
 from reports.names import ended, listed, noun
 from reports.sweeps import JUDGED_BY, LEAST_LOADS, RATE, Sweep, latency_of, names_of, sweeps_of
@@ -25,7 +25,9 @@ EXITS = {
     6: ("CANNOT TELL", ""),
     130: ("INTERRUPTED", "what was measured is kept"),
 }
+HOLDS = "one configuration meets every limit (decide: any)"
 POOR = 4
+NOT_OF_LIMITS = (3, 130)  # exit codes that come before those of limits
 MOST_LIMITS, MOST_LINES = 8, 3
 LEAST_STARTUP_S = 0.01
 _HARMLESS = ("ok", "cancelled")
@@ -51,8 +53,9 @@ def verdict(data: ReportData) -> tuple[str, str, str]:
     outcomes = [row.outcome for row in rows(data)]
     kinds = ("fail", "invalid", "cannot_tell", "pass")
     kind = next((kind for kind in kinds if kind in outcomes), "")
-    if kind and data.exit_code == 0 and kind != "pass":
-        return "PASS", "one configuration meets every limit (decide: any)", "good"
+    if kind not in ("", "pass") and _one_holds(data):
+        word, why = EXITS.get(data.exit_code or 0, ("PASS", ""))
+        return word, "; ".join(part for part in (why, HOLDS) if part), "bad" if why else "good"
     if kind and kind != "pass":
         word = {"fail": "FAIL", "invalid": "POOR DATA", "cannot_tell": "CANNOT TELL"}[kind]
         of = f"{outcomes.count(kind)} of {count(len(outcomes), 'limit')}"
@@ -63,6 +66,19 @@ def verdict(data: ReportData) -> tuple[str, str, str]:
     if kind:
         return "PASS", count(len(outcomes), "limit") if len(outcomes) == 1 else f"all {len(outcomes)} limits", "good"
     return "", "", ""
+
+
+def _one_holds(data: ReportData) -> bool:
+    """Return whether limits are broken, but not by a configuration that may be chosen."""
+    if data.exit_code not in NOT_OF_LIMITS or data.manifest.scenario_keys.decide != "any":
+        return data.exit_code == 0
+    failed = {
+        cell.keys for cell, trial in data.trials() if (data.validity_of(cell.id, trial.id) or {}).get("load_failed")
+    }
+    outcomes: dict[tuple[str, ...], set[str]] = {}
+    for one in data.verdicts:
+        outcomes.setdefault(keys_of_verdict(one)[:-1], set()).add(one["outcome"])
+    return any(found == {"pass"} and keys not in failed for keys, found in outcomes.items())
 
 
 def headline(data: ReportData) -> str:
@@ -177,7 +193,8 @@ def _limits(data: ReportData) -> Iterator[Line]:
     found = rows(data)
     for row in found[:MOST_LIMITS]:
         others = " ".join(f"{SIGNS[kind]} {names}" for kind, names in row.others)
-        case = ": ".join(part for part in (row.place, row.measured or ended(row.why)) if part)
+        why = ended(row.why) if row.outcome == "invalid" or not row.measured else ""
+        case = ": ".join(part for part in (row.place, " ".join(part for part in (row.measured, why) if part)) if part)
         yield Line("LIMITS", (f"{SIGNS[row.outcome]} {row.text}", case, others), TONES.get(row.outcome, "bad"))
     if len(found) > MOST_LIMITS:
         yield Line("LIMITS", (f"{len(found) - MOST_LIMITS} more in report.html",))

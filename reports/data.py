@@ -110,12 +110,17 @@ class ReportData:
 
     @cached_property
     def _judged(self) -> dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]]:
-        """Return (repetition, judgement) by the keys of the summary; every row of it looks them up."""
+        """Return (repetition, judgement) by the keys of the summary; every row of it looks them up.
+
+        One without facts left no numbers: it says nothing about those of other repetitions.
+        """
         found: dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]] = {}
+        empty: dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]] = {}
         for cell, trial in self.trials():
             if judged := self.validity_of(cell.id, trial.id):
-                found.setdefault(keys_of(cell, trial.load), []).append((str(cell.repetition), judged))
-        return found
+                place = found if self.facts_of(cell.id, trial.id) else empty
+                place.setdefault(keys_of(cell, trial.load), []).append((str(cell.repetition), judged))
+        return empty | found
 
 
 def _worst(judged: Sequence[dict[str, Any]]) -> str:

@@ -104,6 +104,17 @@ def test_one_configuration_is_enough_where_the_scenario_says_so(full: ReportData
     assert "one configuration" not in answer.headline(full)
 
 
+def test_a_choice_that_succeeded_beside_a_failed_configuration_is_no_violated_limit(full: ReportData) -> None:
+    """The run failed in part; the limits hold where one configuration is enough."""
+    first, *others = (one | {"outcome": "pass" if one["level"] == "f16" else "fail"} for one in full.verdicts)
+    scenario = full.manifest.scenario | {"decide": "any"}
+    run = replace(full, manifest=again(full.manifest, scenario=scenario), verdicts=[first, *others], exit_code=3)
+    word, why, _ = answer.verdict(run)
+    assert (word, why) == ("FAILED", f"part of the run has no result; {answer.HOLDS}")
+    none = replace(run, verdicts=[one | {"outcome": "fail"} for one in full.verdicts])
+    assert answer.verdict(none)[0] == "FAIL"
+
+
 def test_the_headline_has_verdict_then_data_then_exit_code(alone: ReportData) -> None:
     """In one line, for pages and pull requests."""
     assert answer.headline(alone) == "PASS 1 limit · data: good · exit code 0"
@@ -135,6 +146,14 @@ def test_a_certainty_stands_behind_the_number(alone: ReportData) -> None:
     """Where the judge tells one."""
     sure = [one | {"certainty": "sure"} for one in alone.verdicts]
     assert told(replace(alone, verdicts=sure), "LIMITS")[0].startswith("✓ TTFT p95 <= 500 ms | 117 ms (sure)")
+
+
+def test_a_limit_that_was_not_judged_says_why_beside_its_number(alone: ReportData) -> None:
+    """The number alone would read as met."""
+    spoiled = [one | {"outcome": "invalid", "sentence": "Half of them failed"} for one in alone.verdicts]
+    (line,) = told(replace(alone, verdicts=spoiled), "LIMITS")
+    assert line.startswith("! TTFT p95 <= 500 ms | 117 ms")
+    assert line.endswith(" Half of them failed. | ")
 
 
 def test_a_sweep_has_its_knee(sweep: ReportData, full: ReportData) -> None:

@@ -88,6 +88,18 @@ def test_a_caveat_marks_the_numbers_that_it_names(sweep: ReportData) -> None:
     assert [sign for sign, _ in found.foot] == ["~", "*", "( )"]
 
 
+def test_a_repetition_that_left_nothing_spoils_no_number(sweep: ReportData) -> None:
+    """It failed; the numbers are those of the others, whose data is good."""
+    (cell,) = sweep.manifest.cells
+    second = again(cell, id="again", repetition=2)
+    poor = {"level": "invalid", "code": "load_missing", "sentence": "It never ran."}
+    good = [one | {"verdict": "valid", "reasons": []} for one in sweep.validity]
+    bad = [one | {"cell": "again", "verdict": "invalid", "reasons": [poor]} for one in sweep.validity]
+    run = replace(sweep, manifest=again(sweep.manifest, cells=[cell, second]), validity=[*good, *bad])
+    assert not any("(" in one.text for line in overview(run).lines for one in line.cells)
+    assert [run.verdict_of(line.keys) for line in overview(run).lines] == ["valid"] * 4
+
+
 def test_a_bound_is_marked_like_a_number(sweep: ReportData) -> None:
     """Where requests never ended and the data is poor, it stands in brackets with the reason."""
     summary = sweep.summary.copy()
