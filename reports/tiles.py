@@ -11,6 +11,7 @@ from reports.format import THIN, UNKNOWN, dotted
 from reports.sweeps import RATE, Load, Sweep, names_of, sweeps_of
 from reports.tables import decision
 from reports.tables.base import Table
+from reports.tables.limits import class_of
 from reports.tables.overview import MARKS, Line, Overview, overview
 
 MOST, MOST_CONFIGURATIONS, MOST_OF_CHOICE = 6, 4, 3
@@ -117,7 +118,9 @@ def _capacity(data: ReportData, sweep: Sweep, own: Sequence[Load]) -> tuple[Tile
     if all(load.keys in outcomes for load in own):
         holds = next((number for number, load in enumerate(own) if outcomes[load.keys] != {"pass"}), len(own))
         if not holds:
-            return Tile("meets every limit", "at no load", tone="bad"), own[0], None
+            broken = "fail" in outcomes[own[0].keys]
+            text, tone = ("at no load", "bad") if broken else ("cannot be told", "doubtful")
+            return Tile("meets every limit", text, tone=tone), own[0], None
         at, above = own[holds - 1], own[holds] if holds < len(own) else None
         about = "every limit met" if above else "the most tried"
         return Tile("holds up to", f"{at.x:g}", unit, about, "good"), at, above
@@ -152,7 +155,8 @@ def _numbers(
 
 
 def _fails(data: ReportData, keys: tuple[str, ...], key: tuple[str, str]) -> bool:
-    """Return whether a number breaks a limit."""
+    """Return whether a number of all requests breaks a limit; one on a class is not about it."""
     metric, statistic = key
-    own = (one for one in data.verdicts if keys_of_verdict(one) == keys and one["outcome"] == "fail")
-    return any(one["metric"] == metric and (statistic == "value" or statistic in one["limit"].split()) for one in own)
+    broken = (one for one in data.verdicts if keys_of_verdict(one) == keys and one["outcome"] == "fail")
+    own = (one["limit"] for one in broken if one["metric"] == metric and not class_of(one["limit"]))
+    return any(statistic == "value" or statistic in limit.split() for limit in own)

@@ -12,6 +12,7 @@ from harness.analysis.bursts import bursts_of
 from harness.analysis.columns import NS_PER_MS, NS_PER_S, Columns
 from harness.analysis.latencies import good, origin
 from harness.analysis.queue import changes_by_plan
+from harness.analysis.rates import peak_in_flight
 from harness.analysis.reading import Reading
 from harness.analysis.sample_size import sizes_of
 from harness.analysis.samples import machine
@@ -39,8 +40,9 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
     """Return what a report shows of a trial beside its metrics, JSON-able. `samples` are those of its cell.
 
     Keys: cell, trial (ids), window, origin (of latencies, in words), served_s (from the first measured request due to
-    the last one ended), requests (by phase), statuses, slo_vacuous (good requests to which the tpot limit could not be
-    applied), token_sources, clocks, missing (metric -> reason), and those of the functions that are called here.
+    the last one ended), peak_in_flight (within the window), requests (by phase), statuses, slo_vacuous (good requests
+    to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason), and those of the
+    functions that are called here.
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     server = server_facts(reading, samples)
@@ -60,6 +62,7 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
         },
         "origin": origin(columns),
         "served_s": served_ns / NS_PER_S,
+        "peak_in_flight": peak_in_flight(columns, window),
         "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
         "statuses": {
             status.value: n for status in Status if (n := int((columns.has_status([status]) & in_measure).sum()))

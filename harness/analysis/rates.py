@@ -133,6 +133,16 @@ def _prompt_tokens_in(columns: Columns, window: Window) -> tuple[Floats, bool]:
     return arrived.astype(np.float64), bool(np.isnan(tokens).any())
 
 
+def peak_in_flight(columns: Columns, window: Window) -> int:
+    """Return the largest number of requests in flight at one moment of the window."""
+    sent, ended = columns.times["sent"], columns.ended
+    inside = (sent < window.end_ns) & (ended > window.start_ns)
+    times = np.concatenate([np.maximum(sent[inside], window.start_ns), ended[inside]])
+    changes = np.repeat([1, -1], int(inside.sum()))
+    order = np.lexsort((changes, times))  # what ends at a moment is gone before what is sent then
+    return int(np.cumsum(changes[order]).max(initial=0))
+
+
 def busy_seconds(columns: Columns, window: Window) -> float:
     """Return the seconds that requests were in flight within the window, summed over the requests."""
     sent = columns.times["sent"]

@@ -131,6 +131,7 @@ FACTS = {
     "window.*": Column("Where measuring began and ended, and how long before it the load came up.", "s from T0"),
     "origin": Column("Where its latencies begin: `from due`, `from sent`, or both for turns of conversations."),
     "served_s": Column("From the first measured request due to the last one ended.", "s"),
+    "peak_in_flight": Column("Most requests in flight at one moment of the window."),
     "requests.*": Column("Requests by phase."),
     "statuses.*": Column("How the measured ones ended."),
     "errors[].*": Column("Kinds of failure: number, number measured, first and last time, an example."),

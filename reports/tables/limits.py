@@ -132,6 +132,12 @@ def _bound(value: float, show: str, unit: str) -> str:
     return f"{value:g}" if unit in ("count", "ratio") else f"{value:g} {unit}"
 
 
+def class_of(limit: str) -> str:
+    """Return the class of traffic that a limit is on, "" for all requests."""
+    found = _SHAPE.fullmatch(limit.strip())
+    return (found[1] if found else "") or ""
+
+
 def in_words(limit: str, shown: tuple[str, str]) -> str:
     """Return a limit with the names of the results table, and with its unit: "TTFT p95 <= 500 ms"."""
     found = _SHAPE.fullmatch(limit.strip())

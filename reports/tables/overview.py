@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -56,7 +56,7 @@ class Overview:
         figures: Numbers that at least one line has.
         units: Unit of each figure.
         lines: One for each load, and one for each class of its traffic.
-        foot: Signs that occur, with their meaning.
+        foot: Signs with their meaning, see `foot_of`, and where latencies begin if not all alike.
         chosen: Whether the scenario chose the figures.
     """
 
@@ -86,12 +86,18 @@ def overview(data: ReportData) -> Overview:
         lines.append(Line(keys, tuple(place), tuple(cells), mark))
     units = tuple(_unit(figure, scales[figure.over], origins) for figure in shown)
     heads = tuple(HEADS[KEYS[number]] for number in used)
-    foot = [(sign, text) for sign, text in FOOT.items() if any(_bears(line, sign) for line in lines)]
+    foot = list(FOOT.items())
     if not _one_origin(origins):
         several = len(origins) > 1
         where = "; ".join(f"{listed(names)} {origin}" if several else origin for origin, names in origins.items())
         foot.append(("TTFT, E2E", f"count {where}"))
     return Overview(heads, tuple(shown), units, tuple(lines), tuple(foot), chosen_columns(data) is not None)
+
+
+def foot_of(found: Overview, cells: Iterable[Cell]) -> list[tuple[str, str]]:
+    """Return the lines of the foot, without signs that none of the shown cells bears."""
+    texts = [cell.text for cell in cells]
+    return [(sign, text) for sign, text in found.foot if sign not in FOOT or any(_bears(one, sign) for one in texts)]
 
 
 def chosen_columns(data: ReportData) -> list[str] | None:
@@ -125,19 +131,15 @@ def computed(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]], r
     offered = rows.get(("offered_rps", "value"))
     asked = trials[0][1].rate or (nan(offered["value"]) if offered else math.nan)
     both = [rows.get((f"{kind}_tokens_per_s", "value")) for kind in ("input", "output")]
+    peaks = [data.facts_of(cell.id, trial.id).get("peak_in_flight") for cell, trial in trials]
     values = {
         "users": float(next(iter(users)) or math.nan) if len(users) == 1 else math.nan,
         "asked_rps": math.nan if trials[0][1].loop == "closed" else asked,  # nobody asks for a rate there
         "total_tokens_per_s": sum(nan(row["value"]) if row else math.nan for row in both),
-        "peak_in_flight": max((_peak(data, cell.id, trial.id) for cell, trial in trials), default=math.nan),
+        "peak_in_flight": max((float(one) for one in peaks if one is not None), default=math.nan),
     }
     bare = {"low": math.nan, "high": math.nan, "bound": "point", "n": 1}
     return {(name, "value"): {"value": value, **bare} for name, value in values.items() if math.isfinite(value)}
-
-
-def _peak(data: ReportData, cell: str, trial: str) -> float:
-    rates = data.series.get((cell, trial), {}).get("rates")
-    return float(rates["in_flight"].max()) if rates is not None and len(rates) else math.nan
 
 
 def _rows(data: ReportData) -> list[tuple[tuple[str, ...], str, Cell, Rows]]:
@@ -253,5 +255,5 @@ def wide(row: Mapping[str, Any], figure: Figure) -> bool:
     return high - low > (WIDE_POINTS if figure.show == "share" else WIDE_SHARE * abs(value))
 
 
-def _bears(line: Line, sign: str) -> bool:
-    return any((cell.text[:1] == "(") if sign == POOR else (sign in cell.text) for cell in line.cells)
+def _bears(text: str, sign: str) -> bool:
+    return text.startswith("(") if sign == POOR else sign in text

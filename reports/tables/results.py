@@ -24,7 +24,7 @@ from reports.tables.base import (
     number,
     trial_name,
 )
-from reports.tables.overview import overview
+from reports.tables.overview import foot_of, overview
 
 HEAD = (
     "configuration",
@@ -55,7 +55,8 @@ def headline(data: ReportData) -> Table:
     heads = [_flat(found.figures[number], found.units[number]) for number in shown]
     two = [found.figures[number].heads(found.units[number]) for number in shown]
     about = (*[""] * (len(found.heads) + 2), *(found.figures[number].metric for number in shown))
-    foot = tuple(f"{sign} {text}" for sign, text in found.foot)
+    cells = (line.cells[number] for line in found.lines for number in shown)
+    foot = tuple(f"{sign} {text}" for sign, text in foot_of(found, cells))
     texts = (*found.heads, "data", "limits")
     both = (*(("", text) for text in texts), *two)
     return Table("Results", (*texts, *heads), lines, [], len(texts), about, both, foot)

@@ -16,8 +16,8 @@ from reports.data import ReportData
 from reports.format import for_terminal
 from reports.tables import decision
 from reports.tables.base import Cell, Table
-from reports.tables.overview import WIDE, overview
-from reports.writers.grid import STYLES, grid, grid_of_table
+from reports.tables.overview import WIDE, foot_of, overview
+from reports.writers.grid import STYLES, fitted, grid, grid_of_table
 
 LABEL, NARROW, WIDEST_PART = 13, 100, 40
 LEFT_OUT = ("dominated by", "size on disk", "KL, nats", "same top token", "quality", "limits")
@@ -74,7 +74,8 @@ def _results(console: Console, data: ReportData) -> list[Text]:
     if not found.lines:
         return []
     where = {WIDE: " (all 95 % intervals: report.html)"}
-    foot = (Text(f" {sign} {text}{where.get(sign, '')}", style="dim") for sign, text in found.foot)
+    shown = (cell for column in fitted(found, console.width) if column.number for cell in column.cells)
+    foot = (Text(f" {sign} {text}{where.get(sign, '')}", style="dim") for sign, text in foot_of(found, shown))
     return [*grid(found, console.width), *foot, Text("")]
 
 

@@ -39,6 +39,11 @@ def test_no_load_may_hold(sweep: ReportData) -> None:
     first, second, *_ = tiles.of_run(replace(sweep, verdicts=broken))
     assert (first.text, first.tone) == ("at no load", "bad")
     assert (second.label, second.mark, second.tone, second.about) == ("TTFT p95", "✗", "bad", "at 1/s")
+    unknown = [one | {"outcome": "cannot_tell"} if one["load"].endswith("1") else one for one in sweep.verdicts]
+    first = tiles.of_run(replace(sweep, verdicts=unknown))[0]
+    assert (first.text, first.tone) == ("cannot be told", "doubtful")
+    of_class = [one | {"limit": f"chat.{one['limit']}"} for one in broken]
+    assert not any(one.mark for one in tiles.of_run(replace(sweep, verdicts=of_class)))
     held = [one | {"outcome": "pass"} for one in sweep.verdicts]
     assert told(replace(sweep, verdicts=held))[0] == "holds up to 8 req/s the most tried"
 

@@ -100,5 +100,14 @@ def test_facts_say_what_was_left_out_and_how_long_all_of_it_took() -> None:
     facts = facts_of(trial.cell, read(trial), trial.samples())
     assert facts["window"] == {"start_s": 1.0, "end_s": 5.0, "ramp_in_s": 1.0, "text": "1.000 s to 5.000 s"}
     assert facts["served_s"] == 5.9
+    assert facts["peak_in_flight"] == 10
     nothing = trial_of([])
-    assert facts_of(nothing.cell, read(nothing), nothing.samples())["served_s"] == 0
+    empty = facts_of(nothing.cell, read(nothing), nothing.samples())
+    assert (empty["served_s"], empty["peak_in_flight"]) == (0, 0)
+
+
+def test_the_peak_in_flight_is_that_of_a_moment_not_of_a_mean() -> None:
+    """Five requests for 20 ms, once a second, are five; what ended before the window does not count."""
+    due = np.repeat(np.arange(60) * 1000.0, 5)
+    trial = trial_of(at(due, 20, 60_000), end_s=60.0)
+    assert facts_of(trial.cell, read(trial), trial.samples())["peak_in_flight"] == 5

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reports.data import ReportData
 from reports.labels import Figure
 from reports.names import load_names
-from reports.tables.overview import Overview, _interval, _number, overview, wide
+from reports.tables.overview import Overview, _interval, _number, foot_of, overview, wide
 from tests.fabricated import again, cell_entry, trial_entry
 from tests.reports.conftest import manifest
 
@@ -85,7 +85,15 @@ def test_a_caveat_marks_the_numbers_that_it_names(sweep: ReportData) -> None:
     assert texts(found, "tok/s", "output")[:2] == ["(40.0)", "80.1"]
     assert texts(found, "p50", "TPOT")[0] == "(12.1)"
     assert [text.endswith("*") for text in texts(found, "p95", "TTFT")] == [False, False, True, True]
-    assert [sign for sign, _ in found.foot] == ["~", "*", "( )"]
+
+
+def test_only_signs_that_are_shown_are_explained(sweep: ReportData) -> None:
+    """A column that is left out for want of room needs no footnote."""
+    found = overview(sweep)
+    every = [cell for line in found.lines for cell in line.cells]
+    assert [sign for sign, _ in foot_of(found, every)] == ["~", "*", "( )"]
+    assert [sign for sign, _ in foot_of(found, (one for one in every if "~" not in one.text))] == ["*", "( )"]
+    assert foot_of(found, ()) == []
 
 
 def test_a_repetition_that_left_nothing_spoils_no_number(sweep: ReportData) -> None:
