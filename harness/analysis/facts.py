@@ -39,10 +39,9 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     """Return what a report shows of a trial beside its metrics, JSON-able. `samples` are those of its cell.
 
-    Keys: cell, trial (ids), window, origin (of latencies, in words), served_s (from the first measured request due to
-    the last one ended), peak_in_flight (within the window), requests (by phase), statuses, slo_vacuous (good requests
-    to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason), and those of the
-    functions that are called here.
+    Keys: cell, trial (ids), window, origin (of latencies), served_s (from the first measured request due to the last
+    one ended), peak_in_flight, requests (by phase), statuses, slo_vacuous (good requests without a tpot to check),
+    token_sources, clocks, missing (metric -> reason), and those of the functions that are called here.
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     server = server_facts(reading, samples)

@@ -32,14 +32,18 @@ class Course:
     def of(cls, planned: Sequence[Cell | Skip]) -> Course:
         """Return the course of planned cells, before any of them runs."""
         from harness.schedule.cells import Cell
+        from harness.schedule.duration import trial_time_s
+        from harness.schedule.speed import speed_of
 
-        found: dict[tuple[str, int], float | None] = {}
-        for cell in planned:
-            for plan in cell.trials if isinstance(cell, Cell) else ():
-                expected = plan.load.expected_time_s(plan.workload)
-                known = expected.high is not None and expected.high <= expected.low + plan.timeout_s
-                found[cell.id, plan.index] = expected.low if known and expected.low else None
-        return cls(found)
+        cells = [cell for cell in planned if isinstance(cell, Cell)]
+        return cls(
+            {
+                (cell.id, plan.index): trial_time_s(plan, speed)
+                for cell in cells
+                for speed in [speed_of(cell)]
+                for plan in cell.trials
+            }
+        )
 
     @property
     def total(self) -> int:

@@ -131,6 +131,7 @@ class ConsoleWatcher:
         self._live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
         self._results = LiveResults(folder)
         self._course = course or Course({})
+        self._cell = ""
         self._table: list[Text] = []
         self._prefix = ""
         self._trial_began_s = 0.0
@@ -148,6 +149,9 @@ class ConsoleWatcher:
 
     def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
         self._prefix = f"[{number}/{total}] {cell.id.split('-', 1)[-1]}"
+        if self._cell != cell.id:  # trials of a process that was killed do not report their end
+            self._course.drop(self._cell)
+        self._cell = cell.id
         self._show("preparing", at_once=True)
         self._results.prepare()
 
