@@ -26,6 +26,7 @@ FOOT = {
 WIDE_SHARE, WIDE_POINTS = 0.5, 0.1  # of the value; of a share, in absolute terms
 NOT_OF_LOAD = ("users", "asked", "memory", "gpu_memory", "startup")  # that no poor load makes wrong
 PARTS = {"total_tokens_per_s": "output_tokens_per_s"}  # whose caveats a sum shares
+BARE = ("value", "p50", "p95")  # of a metric named without a statistic, those that it has
 SECONDS_FROM_MS = 1000.0
 LEAST_SHOWN, WHOLE_FROM = 1e-3, 100.0
 
@@ -116,13 +117,21 @@ def figures_of(data: ReportData) -> list[Figure]:
     for number, text in enumerate(chosen, 1):
         metric, _, statistic = text.partition(" ")
         family = [one for one in RESULTS if text in (one.family, one.metric, " ".join(one.key))]
-        show, unit = shows.get(metric, ("number", ""))
-        own = Figure(
-            "", metric, statistic or "value", metric, statistic or "value", show, "" if show == "time" else unit
+        own = (
+            [_figure(metric, one, *shows[metric]) for one in ([statistic] if statistic else BARE)]
+            if metric in shows
+            else []
         )
-        for figure in family or ([own] if metric in shows else []):
+        for figure in family or own:
             found.setdefault(figure.key, replace(figure, rank=number))
     return list(found.values())
+
+
+def _figure(metric: str, statistic: str, show: str, unit: str) -> Figure:
+    """Return a figure of a metric that the table does not have by default; its head is that of its metric's family."""
+    over = next((one.over for one in RESULTS if one.metric == metric), "")
+    over = over or (metric.removesuffix(f"_{unit}") if show == "time" else metric)
+    return Figure("", over, statistic, metric, statistic, show, "" if show == "time" else unit)
 
 
 def computed(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]], rows: Rows) -> Rows:

@@ -199,3 +199,13 @@ def test_loads_are_named_after_their_rate_or_users() -> None:
     cell = again(cell_entry(), trials=[trial_entry(id=name, load=name) for name in loads])
     data = ReportData("run", manifest([cell]), pd.DataFrame())
     assert list(load_names(data).values()) == ["1 user", "4 users", "2.5/s", "burst"]
+
+
+def test_a_distribution_without_a_statistic_has_its_median_and_p95(sweep: ReportData) -> None:
+    """Under the name that the table has for the metric, which is without its unit."""
+    found = overview(with_columns(sweep, "send_lag_ms", "tpot_ms p99"))
+    assert [(one.over, one.head, one.key) for one in found.figures] == [
+        ("send_lag", "p50", ("send_lag_ms", "p50")),
+        ("send_lag", "p95", ("send_lag_ms", "p95")),
+        ("TPOT", "p99", ("tpot_ms", "p99")),
+    ]
