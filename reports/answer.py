@@ -12,7 +12,7 @@ from pathlib import PurePath
 from harness.store.manifest import CellEntry
 from reports import caveats
 from reports.data import ReportData, keys_of, keys_of_verdict
-from reports.format import amount, clock, count, dotted, grouped
+from reports.format import UNKNOWN, amount, clock, count, dotted, grouped
 from reports.names import ended, listed, noun
 from reports.sweeps import JUDGED_BY, LEAST_LOADS, RATE, Sweep, latency_of, names_of, sweeps_of
 from reports.tables import checks, decision, quality
@@ -29,6 +29,12 @@ HOLDS = "one configuration meets every limit (decide: any)"
 POOR = 4
 NOT_OF_LIMITS = (3, 130)  # exit codes that come before those of limits
 MOST_LIMITS, MOST_LINES = 8, 3
+OF_QUALITY = (
+    ("kl_mean", "KL"),
+    ("kl_bound", "KL at least"),
+    ("top1_agreement", "same top token"),
+    ("ppl_ratio", "perplexity ratio"),
+)
 LEAST_STARTUP_S = 0.01
 _HARMLESS = ("ok", "cancelled")
 
@@ -38,7 +44,7 @@ class Line:
     """Line of the answer.
 
     Attributes:
-        label: LIMITS, KNEE, RECOMMENDED, DATA, ERRORS, NOT RUN or ENGINE; lines of one label stand together.
+        label: LIMITS, KNEE, RECOMMENDED, QUALITY, DATA, ERRORS, NOT RUN or ENGINE; lines of one label stand together.
         parts: Texts, which terminals align in columns.
         tone: Of the first part.
     """
@@ -185,7 +191,7 @@ def next_command(data: ReportData, report: str = "") -> str:
 
 def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
-    makers = (_limits, _knees, _recommended, _data, _errors, _not_run, _engines)
+    makers = (_limits, _knees, _recommended, _quality, _data, _errors, _not_run, _engines)
     return [line for make in makers for line in make(data)]
 
 
@@ -237,6 +243,19 @@ def _data(data: ReportData) -> Iterator[Line]:
     first, *others = caveats.summary(data) or [""]
     yield Line("DATA", (dotted((word, first)),), TONES[caveats.level(data)])
     yield from (Line("DATA", (text,)) for text in others)
+
+
+def _quality(data: ReportData) -> Iterator[Line]:
+    """Yield the figures of a run without loads; beside loads, the decision table has them."""
+    if data.facts:
+        return
+    table = quality.detail(data)
+    for name, *cells in table.rows[:MOST_LINES]:
+        known = dict(zip(table.about[1:], (cell.text for cell in cells), strict=False))
+        texts = (f"{words} {known[metric]}" for metric, words in OF_QUALITY if known.get(metric, UNKNOWN) != UNKNOWN)
+        yield Line("QUALITY", (name.text, dotted(texts)))
+    if len(table.rows) > MOST_LINES:
+        yield Line("QUALITY", (f"{len(table.rows) - MOST_LINES} more in report.html",))
 
 
 def _errors(data: ReportData) -> Iterator[Line]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 UNKNOWN = "—"
 THIN = "\u202f"
 ROUGHLY = "~"
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 PLAIN_DIGITS = 3
+WIDE_SHARE, WIDE_POINTS = 0.5, 0.1  # of the value; of a share, in absolute terms
 MOST_DECIMALS, LEAST_WRITTEN_OUT = 6, 1e-4
 
 
@@ -42,7 +44,7 @@ def sampling(options: Mapping[str, object]) -> str:
 def estimate(row: dict[str, object] | None, show: str = "number") -> str:
     """Return the value of a row of the summary, with ROUGHLY behind it where it is not known well.
 
-    That is where its interval is open or wider than half the value. "> X" or "< X" only if there is no value: some
+    See `wide`; a rate or a size without any interval is not marked. "> X" or "< X" only if there is no value: some
     observations are known by a bound.
     """
     if row is None:
@@ -50,10 +52,26 @@ def estimate(row: dict[str, object] | None, show: str = "number") -> str:
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
     show = _show(row, show)
     if math.isfinite(value):
-        roughly = row["bound"] != "point" or (value and high - low > abs(value) / 2)
+        statistic = str(row.get("statistic", ""))
+        has_interval = statistic.startswith("p") or row["bound"] != "point" or math.isfinite(high - low)
+        roughly = has_interval and statistic != "max" and wide(value, low, high, show, beyond(row))
         return amount(value, low, high, show) + (ROUGHLY if roughly else "")
     bound, sign = (high, "<") if row["bound"] == "upper" else (low, ">")
     return f"{sign}{THIN}{amount(bound, show=show)}" if math.isfinite(bound) else UNKNOWN
+
+
+def wide(value: float, low: float, high: float, show: str = "number", beyond: float = math.inf) -> bool:
+    """Return whether an interval is open or wider than half its value, that of a share wider than 0.1.
+
+    So is one of a quantile with less than one observation beyond it.
+    """
+    return beyond < 1 - 1e-9 or not high - low <= (WIDE_POINTS if show == "share" else WIDE_SHARE * abs(value))
+
+
+def beyond(row: Mapping[str, Any]) -> float:
+    """Return how many observations lie beyond the quantile of a row of the summary; infinity if it is none."""
+    statistic = str(row.get("statistic", ""))
+    return row["n"] * (1 - float(statistic[1:]) / 100) if re.fullmatch(r"p[\d.]+", statistic) else math.inf
 
 
 def interval(row: dict[str, object] | None, show: str = "number") -> str:

@@ -12,13 +12,12 @@ from typing import Any
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, ReportData, keys_of, place
-from reports.format import amount, dotted
+from reports.format import amount, beyond, dotted, wide
 from reports.knee import Knee, knee
 from reports.names import load_names
 from reports.tables.base import by_class, classes, groups
 
 RATE, USERS = "rate", "users"
-WIDE = 0.5
 SINGLE = "single_user"
 LEAST_LOADS = 3  # of a knee
 JUDGED_BY = {"ttft_ms": "TTFT", "e2e_ms": "E2E"}
@@ -33,6 +32,7 @@ class Estimate:
     Attributes:
         value: The bound itself if `censored`: requests that never ended hide the number.
         poor: Why its data is poor, "" if it is not.
+        beyond: Observations beyond a quantile.
     """
 
     value: float
@@ -40,11 +40,13 @@ class Estimate:
     high: float
     censored: bool = False
     poor: str = ""
+    show: str = "number"
+    beyond: float = math.inf
 
     @property
     def wide(self) -> bool:
-        """Whether its interval is open, or wider than half the value."""
-        return self.censored or not self.high - self.low <= WIDE * abs(self.value)
+        """Whether it is not known well, as in the tables."""
+        return self.censored or wide(self.value, self.low, self.high, self.show, self.beyond)
 
     @property
     def text(self) -> str:
@@ -59,7 +61,7 @@ class Estimate:
     def inverted(self, factor: float) -> Estimate:
         """Return factor / number."""
         value, low, high = (factor / one if one else math.nan for one in (self.value, self.high, self.low))
-        return Estimate(value, low, high, self.censored, self.poor)
+        return replace(self, value=value, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,4 +227,5 @@ def _estimate(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any]) -
     censored = not math.isfinite(value)
     known = next((end for end in (low, high) if math.isfinite(end)), math.nan) if censored else value
     low, high = (end if math.isfinite(end) else math.nan for end in (low, high))
-    return Estimate(known, low, high, censored, poor)
+    show = "share" if row["unit"] == "share" else "number"
+    return Estimate(known, low, high, censored, poor, show, beyond(row))

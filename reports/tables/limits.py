@@ -9,21 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports.data import ReportData, keys_of_verdict
-from reports.format import THIN, UNKNOWN, amount, dotted
-from reports.labels import RESULTS
+from reports.format import THIN, UNKNOWN, amount, dotted, grouped
+from reports.labels import RESULTS, Figure
 from reports.names import namer
 from reports.tables import quality
 from reports.tables.base import TONES, Cell, Table, judgement, nan, sortable
 
 ORDER = ("fail", "invalid", "cannot_tell", "pass")
 SIGNS = {"fail": "✗", "invalid": "!", "cannot_tell": "?", "pass": "✓"}
-WORDS = {
-    "error_rate": "errors",
-    "attainment": "SLO met",
-    "completed_rps": "requests/s",
-    "load_s": "startup",
-    "load_warm_s": "warm startup",
-}
+WORDS = {"completed_rps": "requests/s", "load_warm_s": "warm startup"}
 LEAST_S = 0.001
 LONGEST_PLACES = 36
 _SHAPE = re.compile(r"(?:(\S+)\.)?(\w+)(?: +(\w[\w.]*))? *(<=|>=|<|>) *(.+)")
@@ -126,10 +120,22 @@ def _with_unit(value: float, show: str, unit: str) -> str:
 def _bound(value: float, show: str, unit: str) -> str:
     """Return a limit that was written without a unit."""
     if show == "share":
-        return f"{value * 100:g} %"
+        return f"{_written(value * 100)} %"
     if show == "bytes":
         return _with_unit(value, show, unit)
-    return f"{value:g}" if unit in ("count", "ratio") else f"{value:g} {unit}"
+    return _written(value) if unit in ("count", "ratio") else f"{_written(value)} {unit}"
+
+
+def _written(value: float) -> str:
+    """Return a limit with all of its digits."""
+    text = f"{value:.10g}"
+    return text if "e" in text else grouped(text).replace(THIN, " ")
+
+
+def _label(figure: Figure) -> str:
+    """Return the head of a figure without statistic and unit: "TTFT", "SLO met", "goodput"."""
+    bare = figure.show == "time" or "/" in figure.head
+    return figure.over if bare else f"{figure.over} {figure.head}".strip()
 
 
 def class_of(limit: str) -> str:
@@ -144,8 +150,7 @@ def in_words(limit: str, shown: tuple[str, str]) -> str:
     if found is None:
         return limit
     class_name, metric, statistic, operator, bound = found.groups()
-    over = next((one.over for one in RESULTS if one.metric == metric and one.show == "time"), "")
-    words = WORDS.get(metric) or over or metric
+    words = WORDS.get(metric) or next((_label(one) for one in RESULTS if one.metric == metric), metric)
     try:
         bound = _bound(float(bound), *shown)
     except ValueError:

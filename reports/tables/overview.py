@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, KEYS, ReportData, keys_of_verdict
-from reports.format import MOST_DECIMALS, THIN, amount, between, grouped
+from reports.format import MOST_DECIMALS, THIN, amount, between, beyond, grouped, wide
 from reports.labels import RESULTS, UNREMARKABLE_RANK, Figure
 from reports.names import differing, listed, load_names
 from reports.tables.base import TONES, Cell, Rows, by_class, classes, groups, nan, sortable
@@ -23,7 +23,6 @@ FOOT = {
     DOUBTED: "may be off by more than the tolerance",
     POOR: "not reliable",
 }
-WIDE_SHARE, WIDE_POINTS = 0.5, 0.1  # of the value; of a share, in absolute terms
 NOT_OF_LOAD = ("users", "asked", "memory", "gpu_memory", "startup")  # that no poor load makes wrong
 PARTS = {"total_tokens_per_s": "output_tokens_per_s"}  # whose caveats a sum shares
 BARE = ("value", "p50", "p95")  # of a metric named without a statistic, those that it has
@@ -131,7 +130,8 @@ def _figure(metric: str, statistic: str, show: str, unit: str) -> Figure:
     """Return a figure of a metric that the table does not have by default; its head is that of its metric's family."""
     over = next((one.over for one in RESULTS if one.metric == metric), "")
     over = over or (metric.removesuffix(f"_{unit}") if show == "time" else metric)
-    return Figure("", over, statistic, metric, statistic, show, "" if show == "time" else unit)
+    unit = "" if show == "time" else unit
+    return Figure("", over, statistic, metric, statistic, show, unit, estimated=statistic != "max")
 
 
 def computed(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]], rows: Rows) -> Rows:
@@ -224,7 +224,8 @@ def _cell(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any] | None
     if math.isnan(value):
         text, value = f">{THIN}{_number(low, figure.show)}", low
     else:
-        text = _number(value, figure.show) + (WIDE if figure.estimated and wide(row, figure) else "")
+        roughly = figure.estimated and wide(value, low, high, figure.show, beyond(row))
+        text = _number(value, figure.show) + (WIDE if roughly else "")
     level, why = "valid", ""
     if not {figure.family, figure.head} & set(NOT_OF_LOAD):
         level, why = data.doubt_of(keys, PARTS.get(figure.metric, figure.metric))
@@ -253,15 +254,6 @@ def _interval(value: float, low: float, high: float, show: str) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     texts = ([grouped(f"{end:.{more}f}") for end in (low, high)] for more in range(digits, MOST_DECIMALS + 1))
     return next((" to ".join(pair) for pair in texts if pair[0] != pair[1]), "")
-
-
-def wide(row: Mapping[str, Any], figure: Figure) -> bool:
-    """Return whether an interval is open or wider than half its value, or a quantile has no observation beyond it."""
-    value, low, high = (nan(row[name]) for name in ("value", "low", "high"))
-    beyond = 1 - float(figure.statistic[1:]) / 100 if figure.statistic.startswith("p") else 1.0
-    if not math.isfinite(high - low) or row["n"] * beyond < 1 - 1e-9:
-        return True
-    return high - low > (WIDE_POINTS if figure.show == "share" else WIDE_SHARE * abs(value))
 
 
 def _bears(text: str, sign: str) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reports.format import (
     UNKNOWN,
     amount,
+    beyond,
     clock,
     count,
     dotted,
@@ -21,6 +22,7 @@ from reports.format import (
     seconds,
     shortened,
     shortened_inside,
+    wide,
 )
 
 UNITS = {"%": 0.01, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -154,3 +156,19 @@ def test_nothing_known_is_shown_as_zero(value: float, half: float) -> None:
 def test_times_are_written_like_a_clock() -> None:
     """Minutes and seconds, from an hour on hours too."""
     assert [clock(seconds) for seconds in (0.2, 59.6, 3599, 11232)] == ["0:00", "1:00", "59:59", "3:07:12"]
+
+
+def test_an_interval_is_wide_if_it_is_open_or_larger_than_half_the_value() -> None:
+    """A share has an absolute width; p95 of nineteen requests has none of them beyond it."""
+    inf, nan = math.inf, math.nan
+    assert not wide(100, 90, 120)
+    assert wide(100, 70, 130)
+    assert wide(100, 90, inf)
+    assert wide(100, nan, nan)
+    assert not wide(0.0, 0.0, 0.02, "share")
+    assert wide(0.0, 0.0, 0.2, "share")
+    for n, few in ((19, True), (20, False)):
+        row = {"statistic": "p95", "n": n, "value": 100.0, "low": 99.0, "high": 101.0, "bound": "point"}
+        assert wide(100, 99, 101, beyond=beyond(row)) is few
+        assert estimate(row).endswith("~") is few
+    assert not estimate(row | {"statistic": "max", "low": nan, "bound": "upper"}).endswith("~")

@@ -29,6 +29,9 @@ def verdict(limit: str, value: float | None, **more: Any) -> dict[str, Any]:
         ("load_s <= 30", ("time", "s"), "startup <= 30 s"),
         ("errors <= 10 per 5m", COUNT, "errors <= 10 per 5m"),
         ("ttft_ms p95 <= 1.10 * base", MS, "TTFT p95 <= 1.10 * base"),
+        ("output_tokens_per_s >= 1234567.5", ("number", "tokens/s"), "output >= 1 234 567.5 tokens/s"),
+        ("goodput_rps >= 5", ("number", "requests/s"), "goodput >= 5 requests/s"),
+        ("mean_concurrency <= 8", ("number", "requests"), "in flight mean <= 8 requests"),
         ("no limit at all", MS, "no limit at all"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,14 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.data import ReportData
-from reports.labels import Figure
 from reports.names import load_names
-from reports.tables.overview import Overview, _interval, _number, foot_of, overview, wide
+from reports.tables.overview import Overview, _interval, _number, foot_of, overview
 from tests.fabricated import again, cell_entry, trial_entry
 from tests.reports.conftest import manifest
-
-P95 = Figure("ttft", "TTFT", "p95", "ttft_ms", "p95", "time")
-SHARE = Figure("slo", "SLO", "met", "attainment", show="share")
 
 
 def texts(found: Overview, head: str, over: str = "") -> list[str]:
@@ -31,11 +26,6 @@ def with_columns(data: ReportData, *columns: str) -> ReportData:
     """The run as if the scenario had chosen columns."""
     scenario = data.manifest.scenario | {"columns": list(columns)}
     return replace(data, manifest=again(data.manifest, scenario=scenario))
-
-
-def row(value: float, low: float, high: float, n: int = 1000) -> dict[str, Any]:
-    """A row of the summary."""
-    return {"value": value, "low": low, "high": high, "n": n, "bound": "point"}
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=2, max_size=2))
@@ -56,19 +46,6 @@ def test_a_share_below_one_is_not_printed_as_all() -> None:
     assert _number(0.99999, "share") == "99.9\u202f%"
     assert _number(1.0, "share") == "100\u202f%"
     assert _number(8e-5, "number") == "<0.00100"
-
-
-def test_an_interval_is_wide_if_it_is_open_or_larger_than_half_the_value() -> None:
-    """A share has an absolute width; p95 of nineteen requests has none of them beyond it."""
-    inf, nan = float("inf"), float("nan")
-    assert not wide(row(100, 90, 120), P95)
-    assert wide(row(100, 70, 130), P95)
-    assert wide(row(100, 90, inf), P95)
-    assert wide(row(100, nan, nan), P95)
-    assert wide(row(100, 99, 101, n=19), P95)
-    assert not wide(row(100, 99, 101, n=20), P95)
-    assert not wide(row(0.0, 0.0, 0.02), SHARE)
-    assert wide(row(0.0, 0.0, 0.2), SHARE)
 
 
 def test_an_open_interval_has_no_text() -> None:
@@ -191,6 +168,8 @@ def test_columns_are_chosen_by_family_metric_or_statistic(sweep: ReportData) -> 
         ("send_lag_ms", "p99"),
     ]
     assert found.chosen
+    largest = overview(with_columns(sweep, "icl_ms max"))
+    assert not any("~" in line.cells[0].text for line in largest.lines)
 
 
 def test_loads_are_named_after_their_rate_or_users() -> None:

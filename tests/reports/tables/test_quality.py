@@ -10,6 +10,7 @@ import pytest
 from harness.analysis.summary import COLUMNS
 from harness.run.scoring import cannot_score
 from harness.store.manifest import CellEntry, GreedyEntry, Manifest, ReferenceEntry
+from reports import answer
 from reports.data import ReportData
 from reports.tables import quality as quality_table
 from reports.writers import html, markdown
@@ -144,3 +145,11 @@ def test_nothing_is_said_where_nothing_was_asked() -> None:
     tables = (quality_table.detail(plain), quality_table.responses(plain))
     assert not any(table.rows or table.notes for table in tables)
     assert not quality_table.scored(plain)
+
+
+def test_a_run_without_loads_tells_its_figures_below_the_verdict(scored: ReportData) -> None:
+    """Each configuration has a line; unknown figures are left out."""
+    told = [line.parts for line in answer.lines(scored) if line.label == "QUALITY"]
+    assert told[0][0] == "tiny · e · q4_0"
+    assert told[0][1].startswith("KL 0.00219 · same top token 97.3")
+    assert told[1] == ("tiny · e · q8_0", "KL 0.000300")
