@@ -145,8 +145,8 @@ class Silence:
 
     start_ns: float
     seconds: float
-    typical_s: float  # 99.9th percentile of the times without any token
-    in_flight: int  # requests that waited through all of it
+    typical_s: float  # 99.9th percentile of the times without any token while a request waited
+    in_flight: int  # requests that waited through half of it or more
 
 
 def longest_silence(rows: Columns) -> Silence | None:
@@ -159,5 +159,8 @@ def longest_silence(rows: Columns) -> Silence | None:
     gaps = np.diff(arrivals)
     at = int(gaps.argmax())
     begin, end = float(arrivals[at]), float(arrivals[at + 1])
-    waiting = int(((rows.times["sent"] < begin) & (rows.ended > end)).sum())
-    return Silence(begin, (end - begin) / NS_PER_S, quantile(gaps, 0.999) / NS_PER_S, waiting)
+    waiting = int(((rows.times["sent"] < (begin + end) / 2) & (rows.ended > end)).sum())
+    sent, ended = (np.sort(one[np.isfinite(one)]) for one in (rows.times["sent"], rows.ended))
+    idle = np.searchsorted(sent, arrivals[:-1]) <= np.searchsorted(ended, arrivals[1:], side="left")
+    busy = gaps[~idle] if not idle.all() else gaps
+    return Silence(begin, (end - begin) / NS_PER_S, quantile(busy, 0.999) / NS_PER_S, waiting)

@@ -89,8 +89,9 @@ def steady_facts(reading: Reading) -> dict[str, Any]:
     warming = max(ends, key=lambda name: ends[name], default=None)
     cut_s = ends[warming] if warming else None
     trends = _trends(series, cut_s or 0.0)
-    if warming and not cuts[warming].converged and _drifting(trends):  # no warm-up: it goes on
-        warming, cut_s, trends = None, None, _trends(series, 0.0)
+    whole = _trends(series, 0.0)
+    if warming and not cuts[warming].converged and _drifting(trends or whole):  # no warm-up: it goes on
+        warming, cut_s, trends = None, None, whole
     long = (cut_s or 0.0) > thresholds.WARM_UP.value * _length_s(reading)
     kind = DRIFT if _drifting(trends) else WARM_UP if long else STEADY
     return nothing | {

@@ -32,8 +32,10 @@ def not_streamed(reading: Reading) -> Iterator[Reason]:
     if not len(took):
         return
     in_first_read = reads.together[whole] / np.maximum(rows.each.sizes[whole], 1)
-    if quantile(in_first_read, 0.5) < thresholds.IN_ONE_READ.value:
-        return
+    gap_ms = (last - first)[whole] / (rows.counts["output_tokens"][whole] - 1) / NS_PER_MS
+    at_once = quantile(in_first_read, 0.5) >= thresholds.IN_ONE_READ.value
+    if not at_once and quantile(gap_ms, 0.5) > thresholds.FASTEST_TOKEN_MS.value:
+        return  # streamed, after a long wait
     share = quantile((last - first)[whole] / np.maximum(took, 1.0), 0.5)
     least = thresholds.LEAST_STREAMED_MS if share > 0 else thresholds.FLOOR_MS  # a TPOT of 0 is none of any server
     if quantile(took, 0.5) / NS_PER_MS < least.value:

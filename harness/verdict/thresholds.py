@@ -145,11 +145,13 @@ IN_ONE_READ = Criterion(
     "stream", "whether replies came in one piece", "chunks in the read of the first, median, at least", "share", 0.5)
 LEAST_STREAMED_TOKENS = Criterion("stream", "which replies show whether they are streamed", "tokens, at least", "", 8)
 LEAST_STREAMED_MS = Criterion("stream", "whether streaming is judged", "median end-to-end time, at least", "ms", 100)
+FASTEST_TOKEN_MS = Criterion(
+    "stream", "whether replies came in one piece", "median time per token, at most", "ms", 0.1)
 BUNDLED = Threshold(
     "stream", "bundled", "chunks that came in a read with others", "share", 0.2, condition="a note on gaps")
 STALL_S = Criterion("stream", "what is a stall", "no token of any reply for, at least", "s", 0.5)
 STALL_TIMES = Criterion("stream", "what is a stall", "times the p99.9 of times without a token, at least", "", 10.0)
-STALL_REPLIES = Criterion("stream", "what is a stall", "replies in flight through it, at least", "", 2)
+STALL_REPLIES = Criterion("stream", "what is a stall", "replies that waited for half of it or more, at least", "", 2)
 OWN_PART = Criterion("stream", "whether the load generator stalled", "its own delay, of the stall", "share", 0.3)
 LEAST_FOR_STALL = Criterion("stream", "whether stalls are judged", "replies, at least", "", 50)
 

@@ -422,11 +422,17 @@ def test_short_replies_are_in_one_piece_only_if_all_tokens_came_at_once() -> Non
     assert judged(close).verdict is Level.VALID
 
 
-def frozen(own_lag: bool) -> list[Record]:
+def test_streams_behind_a_long_queue_are_not_in_one_piece() -> None:
+    """All tokens within 1 % of the end-to-end time, and 10 ms apart."""
+    queued = [streamed(i, i * 100.0, ttft_ms=23_000.0 + i % 7, tokens=20, gap_ms=10.0) for i in range(100)]
+    assert "not_streamed" not in codes(judged(queued))
+
+
+def frozen(own_lag: bool, every_ms: float = 20.0) -> list[Record]:
     """50 requests a second, and no token from 5 s to 7 s; the requests due then leave late if it is our own doing."""
     records = []
-    for i in range(600):
-        due = i * 20.0
+    for i in range(int(12_000 / every_ms)):
+        due = i * every_ms
         until = 7000.0 if 4950.0 <= due < 7000.0 else 0.0
         ttft = max(50.0, until - due + 50.0)
         lag = max(0.0, until - due) if own_lag else 0.0
@@ -443,6 +449,20 @@ def test_one_stall_that_decides_the_tail_is_told() -> None:
     assert p95.low == pytest.approx(50.0)
     assert p95.value > 1000
     assert "stall" not in codes(judged(frozen(own_lag=True), end_s=12.0))
+
+
+def test_a_stall_between_few_requests_is_told() -> None:
+    """Times without any request in flight are no silences, and those that came during the stall waited for it."""
+    found = judged(frozen(own_lag=False, every_ms=150.0), end_s=12.0)
+    assert found.reasons[0].code == "stall"
+
+
+def test_a_queue_that_grows_through_the_whole_window_is_no_warm_up() -> None:
+    """Though too little is left behind the half of it to see that it goes on."""
+    records = [streamed(i, i * 125.0, ttft_ms=300.0 + i * 370.0, tokens=20, gap_ms=10.0) for i in range(120)]
+    found = codes(judged(records, end_s=15.0))
+    assert "warm_up" not in found
+    assert {"not_steady", "overload"} & found.keys()
 
 
 def test_replies_cut_short_by_a_full_context() -> None:
