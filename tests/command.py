@@ -44,8 +44,9 @@ class Ended:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Ours, with the packages under test first."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), **(extra or {})}
+    """Ours, with the packages under test first, and no width of a terminal."""
+    ours = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return {**ours, "PYTHONPATH": str(ROOT), **(extra or {})}
 
 
 @contextlib.contextmanager
