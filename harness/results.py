@@ -81,9 +81,8 @@ def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | Non
     _note_open_limits(manifest, verdicts, validity)
     code = _exit_code(manifest, verdicts, groups)
     decisions = decide(manifest, summary, validity, verdicts, facts)
-    return Results(
-        manifest, summary, validity, facts, verdicts, series, code, decisions=decisions, pooled=pooled(measures)
-    )
+    told = [verdict for verdict in verdicts if not verdict.of_base]
+    return Results(manifest, summary, validity, facts, told, series, code, decisions=decisions, pooled=pooled(measures))
 
 
 def _compare_starts(

@@ -44,6 +44,7 @@ class Verdict:
         value: Value, as low and high those of the summary; NaN: no number.
         certainty: "sure" if the whole 95 % interval is on the value's side, "likely" if not, "" without an interval.
         bound: Number that it was held against, in the metric's unit.
+        of_base: Whether it is about the variant that the limit refers to: it counts in a choice alone.
     """
 
     limit: str
@@ -57,11 +58,13 @@ class Verdict:
     sentence: str
     certainty: str = ""
     bound: float = math.nan
+    of_base: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, for reports."""
+        """JSON-able, for reports, which get none of a base."""
         numbers = {name: _json_number(getattr(self, name)) for name in ("value", "low", "high", "bound")}
-        return asdict(self) | dict(zip(KEYS, self.keys, strict=True)) | {"outcome": self.outcome.value} | numbers
+        whole = {name: one for name, one in asdict(self).items() if name != "of_base"}
+        return whole | dict(zip(KEYS, self.keys, strict=True)) | {"outcome": self.outcome.value} | numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ def extra_statistics(limits: Sequence[str]) -> set[tuple[str, str]]:
 def judge_all(
     groups: Sequence[Group], summary: pd.DataFrame, measures: Sequence[Measures] = (), *, strict: bool = False
 ) -> list[Verdict]:
-    """Every limit on every group, in their order. The variant that a limit refers to is not judged by it."""
+    """Every limit on every group, in their order."""
     limits = {text: parse_limit(text) for group in groups for text in group.limits}
     told = summary[summary["metric"].isin({name_of(limit) for limit in limits.values()})]
     rows = {tuple(row[name] for name in (*KEYS, *_ONE_OR_ALL)): row for row in told.to_dict("records")}
@@ -131,7 +134,7 @@ def judge_all(
         trials.setdefault((one.keys, one.class_name), {})[one.repetition] = one
     board = Board(rows, {group.keys: group for group in groups}, trials, strict)
     judged = [(limits[text], group) for group in groups for text in group.limits]
-    return [judge(limit, group, board) for limit, group in judged if not _is_of_base(limit, group)]
+    return [judge(limit, group, board) for limit, group in judged]
 
 
 def _is_of_base(limit: Limit, group: Group) -> bool:
@@ -165,6 +168,9 @@ def _against(limit: Limit, group: Group, row: Mapping[Any, Any], board: Board) -
         return _verdict(limit, group, row, Outcome.INVALID, f"{limit.base}: {_invalid(limit, base_row, reason)}")
     bound = limit.value * float(base_row["value"])
     value = value_or_end(*_numbers(row), unit_of(limit))
+    if _is_of_base(limit, group):
+        outcome = Held(limit.op, limit.value, 1.0).outcome
+        return _verdict(limit, group, row, outcome, f"{subject(limit)} is {value}, 1.00 * itself.", bound=bound)
     if base_row["value"] == 0:
         held = Held(limit.op, bound, *_numbers(row), exact=_is_fact(limit))
         sentence = f"{subject(limit)} is {value}, and 0 in {limit.base}: there is no ratio."
@@ -236,7 +242,8 @@ def _verdict(
     bound: float = math.nan,
 ) -> Verdict:
     numbers = (*_numbers(row), int(row["n"]))
-    return Verdict(limit.text, name_of(limit), group.keys, outcome, *numbers, sentence, certainty, bound)
+    about = (limit.text, name_of(limit), group.keys, outcome, *numbers, sentence, certainty, bound)
+    return Verdict(*about, of_base=_is_of_base(limit, group))
 
 
 def open_limits(verdicts: Iterable[Verdict]) -> dict[Keys, list[Reason]]:
@@ -266,7 +273,7 @@ def exit_code(
         return first_that_applies(codes | _codes_of_choice(verdicts, failed_loads))
     if failed_loads:
         codes.add(ExitCode.INVALID)
-    return first_that_applies(codes | {_CODES[verdict.outcome] for verdict in verdicts})
+    return first_that_applies(codes | {_CODES[verdict.outcome] for verdict in verdicts if not verdict.of_base})
 
 
 _CODES = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from harness.results import derive
+from harness.errors import ExitCode
+from harness.results import Results, derive
 from harness.store.manifest import CellEntry, Manifest
 from harness.verdict.against import base_keys
 from harness.verdict.gate import Verdict
@@ -31,11 +33,15 @@ def judged(limit: str, *, repetitions: int = 1, requests: int = 600, alike: bool
 
 def of(trials: list[FabricatedTrial], strict: bool = False) -> Verdict:
     """The only verdict of a run on a limit against the base."""
-    cells: list[CellEntry] = [again(one.cell, trials=[one.trial]) for one in trials]
-    keys = {"limits_confidence": "95%"} if strict else {}
-    found = derive(Manifest(status="complete", cells=cells, scenario=keys), trials).verdicts
+    found = results(trials, {"limits_confidence": "95%"} if strict else {}).verdicts
     (verdict,) = (one for one in found if "base" in one.limit)
     return verdict
+
+
+def results(trials: list[FabricatedTrial], keys: dict[str, Any]) -> Results:
+    """What a run of these trials finds."""
+    cells: list[CellEntry] = [again(one.cell, trials=[one.trial]) for one in trials]
+    return derive(Manifest(status="complete", cells=cells, scenario=keys), trials)
 
 
 def test_a_slower_variant_breaks_the_limit_for_sure() -> None:
@@ -124,3 +130,24 @@ def test_blocks_of_equal_names_have_a_base_each() -> None:
     """The place of the block stays before the variant."""
     assert base_keys(("m", "e", "q", "engines.1.head", "l"), "base") == ("m", "e", "q", "engines.1.base", "l")
     assert base_keys(("m", "e", "q", "head", "l"), "base") == ("m", "e", "q", "base", "l")
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome", "code"),
+    [
+        ("ttft_ms p95 <= 1.10 * base", "choice", ExitCode.HOLDS),  # the base holds it, and `head` does not
+        ("ttft_ms p95 <= 0.70 * base", "none", ExitCode.LIMIT_BROKEN),  # nor is the base faster than itself
+    ],
+)
+def test_the_base_is_a_choice_if_it_holds_the_limit_against_itself(limit: str, outcome: str, code: ExitCode) -> None:
+    """Its own verdict counts in the choice, and is not told."""
+    trials = [
+        FabricatedTrial(cell_entry(id=name, variant=name), trial_entry(limits=[limit]), noisy(1, slower=factor))
+        for name, factor in (("base", 1.0), ("head", 1.2))
+    ]
+    found = results(trials, {"decide": "any"})
+    recommended = found.decisions[0]["recommendation"]
+    assert (recommended["outcome"], found.exit_code) == (outcome, code)
+    assert recommended["chosen"] == (["f16 · base"] if outcome == "choice" else [])
+    assert [one.keys[3] for one in found.verdicts] == ["head"]
+    assert results(trials, {}).exit_code is ExitCode.LIMIT_BROKEN
