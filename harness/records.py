@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 TURN_NOT_SENT = "the conversation was"
 """Beginning of the `error` of a turn that was not sent because an earlier turn had failed."""
+READ_LATE_NS = 300_000
+"""Wait in the kernel beyond which a read counts as late: later packets had time to join the first."""
 TOO_LATE = "this client came to send it only after its time-out"
 """Beginning of the `error` of a planned request that was not sent because the load generator was late."""
 EXHAUSTED = ("Too many open files", "Cannot assign requested address", "No buffer space available")
@@ -209,6 +211,12 @@ class Record:
     reported_total_ms: float | None = column("Duration as the server reports it, not measured here.", "ms", _SILENT)
     reported_memory_peak_bytes: float | None = column("Peak memory as the server reports it.", "bytes", _SILENT)
     text: str | None = field(default=None, repr=False)
+
+
+def read_late(record: Record) -> bool:
+    """Return whether the first token of a reply was read late, together with later ones."""
+    reads, lags = record.chunk_read, record.chunk_lag_ns
+    return bool(lags and reads and len(reads) > 1 and lags[0] > READ_LATE_NS and reads[0] == reads[1])
 
 
 @dataclass(frozen=True, slots=True)

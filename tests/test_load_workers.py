@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,14 @@ import psutil
 import pytest
 from command import harness, interrupt, manifest, records, running, scenario, wait_until
 
+from harness.drivers.base import Control
 from harness.drivers.stub import StubServer, model_name
+from harness.drivers.workers import count
+from harness.run.child import CellSpec, Orders, run_cell
+from harness.scenario.reader import load as read_scenario
+from harness.schedule.cells import Cell
+from harness.schedule.matrix import cell_at
+from harness.store.run import record_streams
 from harness.store.streams import read_batches
 from tests.relay import Relay, reached
 
@@ -178,3 +186,29 @@ def test_a_killed_trial_leaves_no_load_process_and_keeps_its_rows(tmp_path: Path
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert {row["worker"] for row in records(run, trial)} == {0, 1}
     assert not list(run.rglob("*.arrows"))
+
+
+def test_a_warm_up_that_was_read_late_begins_again_with_more_processes(
+    tmp_path: Path, server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any share counts as late here. The first try leaves a note, and no row."""
+    monkeypatch.setattr(count, "LATE_SHARE", -1.0)
+    monkeypatch.setattr(count, "usable_cores", lambda: 3)
+    load = {"kind": "sustained", "users": 6, "warmup": "1s", "duration": "1s", "timeout": "10s"}
+    whole = read_scenario(scenario(tmp_path, engines=engines(url_of(server)), load=[load]))
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    spec, events = CellSpec(whole.resolved(), 0, str(tmp_path), [(0, str(folder))]), list[dict[str, Any]]()
+    cell = cell_at(whole, 0)
+    assert isinstance(cell, Cell)
+    asyncio.run(run_cell(cell, whole, spec, events.append, Orders(Control())))
+    begun = [event["workers"] for event in events if event["event"] == "trial_begun"]
+    assert begun == [1, 2]
+    (ended,) = (event for event in events if event["event"] == "trial_ended")
+    assert ended["status"] == "complete"
+    note = "of the first tokens of the warm-up late: it began again with 2"
+    assert [note in one for one in ended["client"]["notes"]] == [True]
+    rows = [row for stream in record_streams(folder) for batch in read_batches(stream) for row in batch.to_pylist()]
+    assert {row["worker"] for row in rows} == {0, 1}
+    assert len({row["request"] for row in rows}) == len(rows) == ended["client"]["recorded"]
+    assert {row["phase"] for row in rows} >= {"warmup", "measure"}

@@ -15,10 +15,9 @@ import pyarrow as pa
 
 from harness.analysis.columns import NS_PER_MS, NS_PER_S, Columns
 from harness.analysis.stats import Flags, Floats, Ints, quantile
+from harness.records import READ_LATE_NS
 
 READ_COLUMNS = ("chunk_read", "chunk_lag_ns")
-READ_LATE_MS = 0.3
-"""Wait in the kernel beyond which a read counts as late: later packets had time to join the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class FirstReads:
     def late(self) -> Flags:
         """Which first tokens were read late, together with later ones."""
         with np.errstate(invalid="ignore"):
-            late: Flags = (self.together > 1) & (self.waited_ms > READ_LATE_MS)
+            late: Flags = (self.together > 1) & (self.waited_ms > READ_LATE_NS / NS_PER_MS)
         return late
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,23 @@ class Control:
     def begins(self, t0_ns: int) -> None:
         if self._begun is not None:
             self._begun(t0_ns)
+
+    @contextlib.contextmanager
+    def one_try(self) -> Iterator[Control]:
+        """Yield a control of one try at the trial: it gets the orders of this one, and can be ended by itself."""
+        one = Control()
+        one.on_begin(self.begins)
+
+        def pass_on() -> None:
+            if self.order is not None:
+                one.obey(self.order)
+
+        self.on_change(pass_on)
+        pass_on()
+        try:
+            yield one
+        finally:
+            self.on_change(None)
 
     def _notify(self) -> None:
         if self._wake is not None:

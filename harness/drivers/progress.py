@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.drivers.timeline import NS_PER_S, NowNs
-from harness.records import Loop, Phase, Record, Status, exhausted
+from harness.records import Loop, Phase, Record, Status, exhausted, read_late
 from harness.schedule.requests import Schedule
 
 RECENT = 50
@@ -50,6 +50,7 @@ class Progress:
         self._statuses: Counter[str] = Counter()
         self._recent: deque[Record] = deque(maxlen=RECENT)
         self._tokens = 0
+        self._warm_up_first_tokens = self._warm_up_read_late = 0
         self._last_failed: Record | None = None
         self._looks: deque[tuple[int, int, int]] = deque(maxlen=MOST_LOOKS)
         self._t0_ns: int | None = None
@@ -65,6 +66,9 @@ class Progress:
             self._last_done_ns = max(self._last_done_ns, record.done_ns)
         if record.output_tokens is not None:
             self._tokens += record.output_tokens
+        if record.phase == Phase.WARMUP and record.first_token_ns is not None:
+            self._warm_up_first_tokens += 1
+            self._warm_up_read_late += read_late(record)
         self._recent.append(record)
         if record.status not in _NO_FAILURE:
             self._last_failed = record
@@ -89,7 +93,8 @@ class Progress:
 
         Rates cover the last seconds. `ttft_ms` and `tpot_ms` are medians of the last requests, `send_lag_ms` and
         `read_lag_ms` maxima. `elapsed_s` counts from T0, None before anything ended. `due` counts the requests that had
-        to be sent by now (open loops). `phase` is the present one, by the last request that ended.
+        to be sent by now (open loops). `phase` is the present one, by the last request that ended. Of the warm-up, the
+        first tokens are counted, and those of them that were read late.
         """
         end_ns = self._window.end_ns
         return {
@@ -99,6 +104,8 @@ class Progress:
             "failed": self._statuses.total() - self._statuses[Status.OK] - self._statuses[Status.CANCELLED],
             "last_failure": None if self._last_failed is None else in_words(self._last_failed),
             "phase": str(self._window.phase_of(self._last_done_ns)),
+            "warm_up_first_tokens": self._warm_up_first_tokens,
+            "warm_up_read_late": self._warm_up_read_late,
             **_latencies(self._recent),
             **self._look(),
         }
@@ -134,7 +141,9 @@ def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def known(name: str) -> list[Any]:
         return [one[name] for one in reports if one.get(name) is not None]
 
-    found: dict[str, Any] = {name: sum(known(name)) for name in ("done", "failed")}
+    found: dict[str, Any] = {
+        name: sum(known(name)) for name in ("done", "failed", "warm_up_first_tokens", "warm_up_read_late")
+    }
     found |= {name: sum(known(name)) if known(name) else None for name in ("completed_rps", "tokens_per_s")}
     found |= {name: _median(known(name)) for name in ("ttft_ms", "tpot_ms")}
     largest = ("send_lag_ms", "read_lag_ms", "elapsed_s", "due", "offered_rps")  # each process knows the whole plan

@@ -34,8 +34,9 @@ from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.drive import drive
 from harness.drivers.locust.process import drive_by_locust
 from harness.drivers.progress import Progress
+from harness.drivers.workers.count import WorkerCount
 from harness.drivers.workers.part import PartSpec, schedule_of
-from harness.drivers.workers.pipes import LoadProcesses, worker_count
+from harness.drivers.workers.pipes import LoadProcesses
 from harness.drivers.workers.worker import Order
 from harness.errors import CellSkipped, HarnessError, Interrupted
 from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream, parent_orders
@@ -48,7 +49,7 @@ from harness.scenario.reader import as_checked
 from harness.schedule.cells import Cell, TrialPlan
 from harness.schedule.matrix import cell_at
 from harness.schedule.requests import Schedule
-from harness.store.run import flush_or_end, record_writer
+from harness.store.run import flush_or_end, forget_records, record_writer
 from harness.telemetry.cgroup import raise_file_limit
 
 ALIVE_EVERY_S = 1.0
@@ -127,20 +128,8 @@ class Trial:
 
 async def run_trial(trial: Trial, schedule: Schedule) -> bool:
     """Drive one load, with records streaming to the trial's folder; return whether the engine can take another."""
-    plan = trial.plan
-    workers = 1
-    if isinstance(trial.engine, ServedEngine) and plan.load.driver != "locust":
-        workers = worker_count(schedule, plan.load.workers)
-    reset = await cache_reset(trial)
-    entry = plan_entry(schedule)
-    entry.driver, entry.workers = plan.load.driver, workers
-    entry.salt, entry.cache_reset = trial.cell.salt or None, reset
-    stored = entry.stored()
-    trial.emit({"event": "trial_begun", "trial": trial.index, **stored})
-    clock = {"event": "clock", "trial": trial.index, "window": stored["window"]}
-    trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
     async with background(watch_engine(trial.engine, trial.control)) as watch:
-        report, silence = await sent(trial, schedule, workers)
+        report, silence = await sent_by_enough(trial, schedule)
         died = watch.result() if watch.done() else None
     report.notes += [trial.sender.missing] if trial.sender.missing else []
     reason = died or silence
@@ -154,6 +143,40 @@ async def run_trial(trial: Trial, schedule: Schedule) -> bool:
     return reason is None
 
 
+async def sent_by_enough(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
+    """Send the plan, from its beginning with more load processes if their warm-up was read late."""
+    count, notes = workers_of(trial, schedule), list[str]()
+    while True:
+        await announce(trial, schedule, count.number)
+        with trial.control.one_try() as control:
+            report, silence = await sent(replace(trial, control=control), schedule, count)
+        if not count.too_few or trial.control.stopped:
+            report.notes += notes
+            return report, silence
+        forget_records(trial.folder)
+        notes.append(count.grow())
+        trial.emit({"event": "notice", "trial": trial.index, "text": notes[-1]})
+
+
+def workers_of(trial: Trial, schedule: Schedule) -> WorkerCount:
+    """Return the number of load processes; one for Locust, which has its own, and for an engine in this process."""
+    if not isinstance(trial.engine, ServedEngine) or trial.plan.load.driver == "locust":
+        return WorkerCount(1, 1)
+    return WorkerCount.of(schedule, trial.plan.load.workers, chunks=trial.settings.keep_chunks)
+
+
+async def announce(trial: Trial, schedule: Schedule, workers: int) -> None:
+    """Tell the parent that the trial begins, and when its clock does."""
+    reset = await cache_reset(trial)
+    entry = plan_entry(schedule)
+    entry.driver, entry.workers = trial.plan.load.driver, workers
+    entry.salt, entry.cache_reset = trial.cell.salt or None, reset
+    stored = entry.stored()
+    trial.emit({"event": "trial_begun", "trial": trial.index, **stored})
+    clock = {"event": "clock", "trial": trial.index, "window": stored["window"]}
+    trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
+
+
 async def cache_reset(trial: Trial) -> bool | None:
     """Let the engine drop its prompt cache; return whether it did, None if it has no way to."""
     if not isinstance(trial.engine, CachesPrompts):
@@ -164,14 +187,18 @@ async def cache_reset(trial: Trial) -> bool | None:
     return reset
 
 
-async def sent(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
+async def sent(trial: Trial, schedule: Schedule, count: WorkerCount) -> tuple[DriveReport, str | None]:
     """Send the plan; return the report, and the reason if the server was silent to the end."""
     if trial.plan.load.driver == "locust":
         return await send_by_locust(trial, schedule)
-    return await send_from_here(trial, schedule) if workers == 1 else await send_by_workers(trial, schedule, workers)
+    return (
+        await send_from_here(trial, schedule, count)
+        if count.number == 1
+        else await send_by_workers(trial, schedule, count)
+    )
 
 
-async def send_from_here(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
+async def send_from_here(trial: Trial, schedule: Schedule, count: WorkerCount) -> tuple[DriveReport, str | None]:
     """Send the plan from this process."""
     progress = Progress(schedule)
     with record_writer(trial.folder) as writer:
@@ -181,7 +208,7 @@ async def send_from_here(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
             progress.add(record)
 
         store = partial(flush_or_end, writer, trial.control.abort)
-        async with background(report_progress(progress, trial.index, trial.emit, store)):
+        async with background(report_progress(progress, trial, count, store)):
             report = await drive(schedule, target_of(trial.engine), trial.settings, keep, trial.control)
     return report, progress.silence()
 
@@ -197,11 +224,11 @@ async def send_by_locust(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
     return await drive_by_locust(order, trial.index, trial.emit, trial.control)
 
 
-async def send_by_workers(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
+async def send_by_workers(trial: Trial, schedule: Schedule, count: WorkerCount) -> tuple[DriveReport, str | None]:
     """Send the plan from several processes that share it."""
     part, target = part_of(trial, schedule)
-    processes = LoadProcesses(part, schedule, trial.folder, trial.control, workers)
-    async with background(report_progress(processes, trial.index, trial.emit)):
+    processes = LoadProcesses(part, schedule, trial.folder, trial.control, count.number)
+    async with background(report_progress(processes, trial, count)):
         return await processes.drive(target.headers)
 
 
@@ -226,12 +253,18 @@ async def watch_engine(engine: Engine, control: Control) -> str | None:
 
 
 async def report_progress(
-    progress: Progress | LoadProcesses, index: int, emit: Emit, store: Callable[[], None] = lambda: None
+    progress: Progress | LoadProcesses, trial: Trial, count: WorkerCount, store: Callable[[], None] = lambda: None
 ) -> None:
-    """Report the progress of the trial twice a second. `store` writes rows that wait for others."""
+    """Report the progress of the trial twice a second; end this try of it if it has too few load processes.
+
+    `store` writes rows that wait for others.
+    """
     while True:
-        emit({"event": "progress", "trial": index, **progress.facts()})
+        facts = progress.facts()
+        trial.emit({"event": "progress", "trial": trial.index, **facts})
         store()
+        if count.look(facts):
+            trial.control.abort()
         await asyncio.sleep(PROGRESS_EVERY_S)
 
 

@@ -55,7 +55,8 @@ class CommonLoad(StrictModel):
     workers: Workers = Field(
         default="auto",
         description="Processes that share one schedule and send the load, for engines behind a socket. `auto`: one for "
-        "each 512 users, 1,000 requests or 25,600 tokens due in the busiest second; one core stays free.",
+        "each 1,000 requests or 25,600 tokens due in the busiest second, twice as many if the warm-up was read late, "
+        "and without a warm-up one for each 512 users. One core stays free.",
         examples=["auto", 4],
     )
     slo: Slo | None = Field(default=None, description="Keys that replace those of the scenario's `slo` for this load.")

@@ -146,6 +146,12 @@ def record_streams(trial_folder: Path) -> list[Path]:
     return sorted(trial_folder.glob("records*.arrows"))
 
 
+def forget_records(trial_folder: Path) -> None:
+    """Delete the streams of a trial that begins again."""
+    for stream in record_streams(trial_folder):
+        stream.unlink()
+
+
 class Ended(NamedTuple):
     """End (offset from T0) and phase of a request that has a record."""
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engines.cores import usable_cores
-from harness.drivers.workers.pipes import worker_count
+from harness.drivers.workers.count import WorkerCount
+from harness.records import Phase
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip
 from harness.schedule.matrix import expand
@@ -43,23 +44,78 @@ def plan(output_tokens: int = 4, **load: Any) -> Schedule:
 )
 def test_auto_follows_from_the_plan(schedule: Schedule, expected: int) -> None:
     """Users, requests due in the busiest second, or the tokens they ask for, whichever needs most."""
-    assert worker_count(schedule, "auto", cores=16) == expected
+    assert WorkerCount.of(schedule, "auto", cores=16) == WorkerCount(expected, expected)
 
 
 @given(st.sampled_from((1, 2, 3, 512, 513, 1500, 5000)), st.integers(1, 64))
 def test_auto_leaves_a_core_and_gives_nobody_nothing(users: int, cores: int) -> None:
     """Between one and the cores less one, never more than users; no fewer where there are more cores."""
     schedule = plan(users=users, requests=users)
-    count = worker_count(schedule, "auto", cores)
+    count = WorkerCount.of(schedule, "auto", cores).number
     assert 1 <= count <= max(1, cores - 1)
     assert count <= users
-    assert worker_count(schedule, "auto", cores + 1) >= count
+    assert WorkerCount.of(schedule, "auto", cores + 1).number >= count
 
 
 @given(st.integers(1, 256))
 def test_a_number_is_meant_as_it_stands(asked: int) -> None:
     """Whatever the cores, unless there are fewer users than processes."""
-    assert worker_count(plan(users=20, requests=40), asked, cores=1) == min(asked, 20)
+    found = WorkerCount.of(plan(users=20, requests=40, warmup="10s"), asked, cores=1)
+    assert found == WorkerCount(min(asked, 20), min(asked, 20))
+
+
+@pytest.mark.parametrize(
+    ("load", "chunks", "expected"),
+    [
+        ({"users": 2000, "requests": 4000}, True, (1, 15)),
+        ({"users": 6, "requests": 4000}, True, (1, 6)),
+        ({"rate": 2500, "requests": 5000, "arrivals": "constant"}, True, (3, 15)),
+        ({"users": 2000, "requests": 4000}, False, (4, 4)),
+    ],
+    ids=["many users", "few users", "a high rate", "chunks are not kept"],
+)
+def test_users_do_not_count_where_a_warm_up_shows_more(
+    load: dict[str, Any], chunks: bool, expected: tuple[int, int]
+) -> None:
+    """The number may grow up to the cores less one, and to the users; the known rate of an open loop counts."""
+    schedule = plan(warmup="10s", **load)
+    assert WorkerCount.of(schedule, "auto", cores=16, chunks=chunks) == WorkerCount(*expected)
+
+
+def seen(late: int, of: int, phase: Phase = Phase.MEASURE) -> dict[str, Any]:
+    """A progress with some first tokens of the warm-up."""
+    return {"phase": str(phase), "warm_up_first_tokens": of, "warm_up_read_late": late}
+
+
+@pytest.mark.parametrize(
+    ("progress", "too_few"),
+    [
+        (seen(6, 100), True),
+        (seen(5, 100), False),
+        (seen(60, 100, Phase.WARMUP), False),
+        (seen(60, 100, Phase.COOLDOWN), False),
+        (seen(19, 19), False),
+    ],
+    ids=["more than 5 %", "5 %", "it still warms up", "it is over", "too few to tell"],
+)
+def test_the_number_is_too_small_if_the_warm_up_was_read_late(progress: dict[str, Any], too_few: bool) -> None:
+    """Judged once the warm-up has ended, and while it is worth beginning again."""
+    count = WorkerCount(1, 4)
+    assert count.look(progress) is too_few is count.too_few
+
+
+def test_the_number_doubles_while_that_helps() -> None:
+    """At most to the limit; more of the same is no help."""
+    count = WorkerCount(1, 3)
+    assert count.look(seen(50, 100))
+    said = "1 load process read 50% of the first tokens of the warm-up late: it began again with 2"
+    assert (count.grow(), count.number, count.too_few) == (said, 2, False)
+    assert count.look(seen(20, 100))
+    count.grow()
+    assert count.number == 3
+    assert not count.look(seen(100, 100))
+    vain = WorkerCount(2, 8, late=0.5)
+    assert not vain.look(seen(45, 100))
 
 
 def test_this_machine_has_a_core() -> None:
