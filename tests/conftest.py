@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections import Counter
 
 import pytest
@@ -17,6 +18,12 @@ settings.load_profile("tests")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` writes the golden files again instead of comparing with them."""
     parser.addoption("--update-golden", action="store_true", help="write the golden files again")
+
+
+def pytest_configure() -> None:
+    """Under `nohup` commands would ignore SIGHUP, and never end where a test sends it."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
