@@ -191,11 +191,9 @@ async def sent(trial: Trial, schedule: Schedule, count: WorkerCount) -> tuple[Dr
     """Send the plan; return the report, and the reason if the server was silent to the end."""
     if trial.plan.load.driver == "locust":
         return await send_by_locust(trial, schedule)
-    return (
-        await send_from_here(trial, schedule, count)
-        if count.number == 1
-        else await send_by_workers(trial, schedule, count)
-    )
+    if count.number > 1:
+        return await send_by_workers(trial, schedule, count)
+    return await send_from_here(trial, schedule, count)
 
 
 async def send_from_here(trial: Trial, schedule: Schedule, count: WorkerCount) -> tuple[DriveReport, str | None]:

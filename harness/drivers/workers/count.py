@@ -27,7 +27,7 @@ class WorkerCount:
 
     Attributes:
         most: Largest number of processes that it may become.
-        late: Share of the first tokens of the last warm-up that were read late.
+        late: Share of the first tokens of a warm-up that were read late, where the number was found too small.
         too_few: Whether the present number was found too small.
     """
 
@@ -67,8 +67,8 @@ class WorkerCount:
         if progress["phase"] != Phase.MEASURE or seen < LEAST_FIRST_TOKENS or self.number >= self.most:
             return False
         late = progress["warm_up_read_late"] / seen
-        self.too_few = late > LATE_SHARE and late < BETTER * self.late
-        self.late = late
+        if LATE_SHARE < late < BETTER * self.late:
+            self.late, self.too_few = late, True
         return self.too_few
 
     def grow(self) -> str:

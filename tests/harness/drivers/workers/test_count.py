@@ -104,6 +104,23 @@ def test_the_number_is_too_small_if_the_warm_up_was_read_late(progress: dict[str
     assert count.look(progress) is too_few is count.too_few
 
 
+def test_a_number_found_too_small_stays_so_until_it_grows() -> None:
+    """Requests that are cut off meanwhile change nothing."""
+    count = WorkerCount(1, 4)
+    assert count.look(seen(50, 100))
+    assert count.look(seen(51, 102))
+    assert count.look(seen(3, 102))
+    count.grow()
+    assert not count.look(seen(0, 100))
+
+
+def test_more_late_replies_of_the_warm_up_may_end_later() -> None:
+    """What the first look found does not bind the next."""
+    count = WorkerCount(1, 4)
+    assert not count.look(seen(4, 100))
+    assert count.look(seen(40, 140))
+
+
 def test_the_number_doubles_while_that_helps() -> None:
     """At most to the limit; more of the same is no help."""
     count = WorkerCount(1, 3)
