@@ -11,7 +11,7 @@ HarnessError
 |- Interrupted         130   the user stopped the run
 
 Violated limits (1), invalid measurements (4), regressions (5) and "cannot tell" (6) are results, not errors.
-`gate` decides them. If several codes apply, the first of 130, 2, 3, 4, 5, 1, 6 is returned.
+`verdict.limits.gate` decides them. If several codes apply, the first of 130, 2, 3, 4, 5, 1, 6 is returned.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from harness.analysis.summary import KEYS, Measures, levels_for, measure, tidy
 from harness.errors import ExitCode
 from harness.quality.summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
 from harness.store.manifest import Manifest
-from harness.verdict import gate
-from harness.verdict.decision import decide
-from harness.verdict.gate import Group, Verdict
+from harness.verdict.decision.table import decide
+from harness.verdict.limits import gate
+from harness.verdict.limits.gate import Group, Verdict
 from harness.verdict.load import what_became
 from harness.verdict.reason import Validity
 from harness.verdict.starts import differing, spread_fact

@@ -1,4 +1,4 @@
-"""Sentences of a choice among configurations, from the data of `harness.verdict.recommendation`."""
+"""Sentences of a choice among configurations, from the data of `harness.verdict.decision.recommendation`."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from harness.analysis.summary import COLUMNS, POOLED, tidy
 from harness.records import Sample
 from harness.results import Results, _exit_code, _groups, _quality_groups
 from harness.store.manifest import CellEntry, EngineEntry, Manifest, StartEntry
-from harness.verdict.decision import decide
-from harness.verdict.gate import judge_all
+from harness.verdict.decision.table import decide
+from harness.verdict.limits.gate import judge_all
 from harness.verdict.reason import Level, Reason, Validity
 from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry
 
@@ -118,7 +118,7 @@ def _cell(
 def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Sequence[Choice]) -> Results:
     from harness.analysis.reading import read
     from harness.analysis.summary import levels_for, measure
-    from harness.verdict.gate import extra_statistics
+    from harness.verdict.limits.gate import extra_statistics
 
     made = {(one.engine, one.level): one for one in choices}
     extra = extra_statistics([text for one in trials for text in one.trial.limits])

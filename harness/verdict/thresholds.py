@@ -268,14 +268,16 @@ USED_SWAP = Threshold("checks", "swap", "swap in use", "bytes", 256 << 20)
 FREE_DISK = Threshold("checks", "disk", "free disk where runs are stored", "bytes", 5 << 30, 256 << 20, below=True)
 
 SAME_MEMORY = Criterion(
-    "decision, memory_need, recommendation", "which rows are alike in memory",
-    "difference of two peaks, readings without an interval, at most", "share", 0.02)
+    "verdict.decision.table, verdict.decision.memory_need, verdict.decision.recommendation",
+    "which rows are alike in memory", "difference of two peaks, readings without an interval, at most", "share", 0.02)
 WIDE_INTERVAL = Criterion(
-    "dominance", "whether chance explains that a row is worse", "width of the other's interval over its value, at most",
-    "", 0.5)
-SAME_SPEED = Criterion("odds", "which rows are alike in speed", "ratio, above one by less than", "share", 0.01)
-LIKELY_ODDS = Criterion("odds", "whether a row is likely the faster", "probability, at least", "share", 0.8)
-MOST_REPETITIONS = Criterion("odds", "whether repetitions can settle a choice", "at most", "", 100)
+    "verdict.decision.dominance", "whether chance explains that a row is worse",
+    "width of the other's interval over its value, at most", "", 0.5)
+SAME_SPEED = Criterion(
+    "verdict.decision.odds", "which rows are alike in speed", "ratio, above one by less than", "share", 0.01)
+LIKELY_ODDS = Criterion(
+    "verdict.decision.odds", "whether a row is likely the faster", "probability, at least", "share", 0.8)
+MOST_REPETITIONS = Criterion("verdict.decision.odds", "whether repetitions can settle a choice", "at most", "", 100)
 NOISE_FLOORS = Criterion(
     "quality", "what is indistinguishable from the reference", "times the reference's divergence from itself", "", 3.0)
 GRADES = (Grade("near-lossless", 0.001, 0.985), Grade("good", 0.01, 0.95), Grade("degraded", 0.05, 0.0))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.verdict.decision_rows import Value, unknown
-from harness.verdict.recommendation import Choice, Out, Race
+from harness.verdict.decision.recommendation import Choice, Out, Race
+from harness.verdict.decision.rows import Value, unknown
 from reports.choice import against, worded
 
 SPEED = Value(680.0, 640.0, 720.0, unit="tokens/s")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.analysis.counts import most_in
 from harness.analysis.summary import summarise
 from harness.scenario.limits import parse_limit
-from harness.verdict.gate import extra_statistics
+from harness.verdict.limits.gate import extra_statistics
 from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, trial_entry, value
 
 

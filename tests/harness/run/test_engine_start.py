@@ -19,7 +19,7 @@ from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell
 from harness.schedule.matrix import expand
 from harness.store.manifest import StartEntry
-from harness.verdict.decision_rows import _why_not_cold
+from harness.verdict.decision.rows import _why_not_cold
 
 SCENARIO = Scenario.model_validate(
     {"engines": [{"engine": "simulated", "options": {"ttft_ms": 0, "tpot_ms": 0}}],

@@ -8,8 +8,8 @@ import pytest
 
 from harness.analysis.reading import read
 from harness.store.manifest import CellEntry, EngineEntry
-from harness.verdict.decision_notes import setting_notes
-from harness.verdict.decision_rows import Row
+from harness.verdict.decision.notes import setting_notes
+from harness.verdict.decision.rows import Row
 from harness.verdict.engine import notes
 from harness.verdict.reason import Level
 from tests.fabricated import streamed, trial_of

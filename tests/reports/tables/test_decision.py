@@ -166,7 +166,7 @@ def test_no_rows_no_block() -> None:
     results = results_of((bare,))
     for cell in results.manifest.cells:
         cell.start = StartEntry()
-    from harness.verdict.decision import decide
+    from harness.verdict.decision.table import decide
 
     decisions = decide(results.manifest, results.summary, results.validity, [], results.facts)
     for value in decisions[0]["rows"][0]["values"].values():

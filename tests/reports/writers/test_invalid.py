@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness.verdict.decision import decide
+from harness.verdict.decision.table import decide
 from harness.verdict.reason import Level, Validity
 from reports import plots
 from reports.data import ReportData

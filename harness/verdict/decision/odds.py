@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from harness.analysis.stats import ALPHA, MIN_PAIRS, t_factor
-from harness.verdict.held import LIKELY, SURE
+from harness.verdict.limits.held import LIKELY, SURE
 from harness.verdict.thresholds import LIKELY_ODDS, MOST_REPETITIONS, SAME_SPEED
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.verdict.dominance import Figure, better, dominates, dominating, not_worse, undecided
+from harness.verdict.decision.dominance import Figure, better, dominates, dominating, not_worse, undecided
 
 NAMES = ("speed", "memory", "quality")
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import ExitCode
 from harness.store.manifest import CellEntry, EngineEntry, Manifest
-from harness.verdict.decision import decide
+from harness.verdict.decision.table import decide
 from tests.choices import MIB, Choice, results_of
 from tests.fabricated import again
 
@@ -263,7 +263,7 @@ def test_memory_that_holds_more_than_the_engine_is_told() -> None:
 
 def test_memory_of_gpus_and_of_the_host_is_not_compared() -> None:
     """A row on a GPU is not dominated by one that uses none."""
-    from harness.verdict.decision_rows import Row, Value
+    from harness.verdict.decision.rows import Row, Value
 
     values = {"gpu_memory_peak_bytes": Value(1e9), "rss_peak_bytes": Value(2e9)}
     cells = [CellEntry(engine_info=EngineEntry(device=device)) for device in ("cuda:0", "cpu")]

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.analysis.stats import MIN_PAIRS
-from harness.verdict.decision_rows import WORST_FIRST, Row
-from harness.verdict.gate import Verdict
-from harness.verdict.held import LIKELY, SURE
-from harness.verdict.odds import Lead
+from harness.verdict.decision.odds import Lead
+from harness.verdict.decision.rows import WORST_FIRST, Row
+from harness.verdict.limits.gate import Verdict
+from harness.verdict.limits.held import LIKELY, SURE
 from harness.verdict.thresholds import SAME_MEMORY
 
 

@@ -7,7 +7,7 @@ import math
 from harness.metrics import PER, find
 from harness.scenario.limits import Limit
 from harness.units import format_bytes
-from harness.verdict.held import Held, Outcome
+from harness.verdict.limits.held import Held, Outcome
 
 MEASURE_LONGER = "; measure for longer to be sure"
 

@@ -17,8 +17,8 @@ from harness.analysis.paired import OfRequests, resampled_ratios
 from harness.analysis.stats import MIN_PAIRS, Floats, Measured, Ratio, ratio
 from harness.analysis.summary import KEYS, Measures
 from harness.scenario.limits import Limit
-from harness.verdict.held import Held
-from harness.verdict.limit_words import MEASURE_LONGER, factor, subject
+from harness.verdict.limits.held import Held
+from harness.verdict.limits.words import MEASURE_LONGER, factor, subject
 
 Keys = tuple[str, ...]
 Row = Mapping[Any, Any]

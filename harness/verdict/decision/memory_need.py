@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from harness.units import format_bytes
-from harness.verdict.decision_rows import Row, Value, unknown
+from harness.verdict.decision.rows import Row, Value, unknown
 from harness.verdict.thresholds import SAME_MEMORY
 
 LOADING = {

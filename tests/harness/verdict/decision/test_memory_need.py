@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from harness.store.manifest import CellEntry, EngineEntry
-from harness.verdict.decision_rows import Row, Value, unknown
-from harness.verdict.memory_need import RESERVED, UNRESERVED, WHILE_LOADING, needed, reserves
+from harness.verdict.decision.memory_need import RESERVED, UNRESERVED, WHILE_LOADING, needed, reserves
+from harness.verdict.decision.rows import Row, Value, unknown
 from tests.choices import MIB, Choice, results_of
-from tests.harness.verdict.test_decision import row_of, table_of
+from tests.harness.verdict.decision.test_table import row_of, table_of
 
 GIB = 2.0**30
 

@@ -11,9 +11,9 @@ import pytest
 from harness.errors import ExitCode
 from harness.results import Results, derive
 from harness.store.manifest import CellEntry, Manifest
-from harness.verdict.against import base_keys
-from harness.verdict.gate import Verdict
-from harness.verdict.held import Outcome
+from harness.verdict.limits.against import base_keys
+from harness.verdict.limits.gate import Verdict
+from harness.verdict.limits.held import Outcome
 from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, trial_entry
 
 P95 = "ttft_ms p95 <= 1.10 * base"

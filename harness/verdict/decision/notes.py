@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from harness.analysis.samples.memory import SHARED_IN_EACH, SHARED_ONCE
 from harness.schedule.cells import is_full
-from harness.verdict.decision_rows import Row, RowKey
-from harness.verdict.dominance import Figure
-from harness.verdict.memory_need import RESERVED, UNRESERVED, WHILE_LOADING
+from harness.verdict.decision.dominance import Figure
+from harness.verdict.decision.memory_need import RESERVED, UNRESERVED, WHILE_LOADING
+from harness.verdict.decision.rows import Row, RowKey
 
 
 def notes_on(rows: Sequence[Row], figures: Mapping[RowKey, Mapping[str, Figure]]) -> list[str]:

@@ -14,12 +14,12 @@ from harness.analysis.stats import Measured, ratio, t_factor
 from harness.errors import ExitCode
 from harness.scenario.limits import parse_limit
 from harness.store.manifest import CellEntry, StartEntry
-from harness.verdict.decision_rows import Row, Value, unknown
-from harness.verdict.gate import Verdict, exit_code
-from harness.verdict.held import LIKELY, SURE, Outcome
-from harness.verdict.odds import Lead
+from harness.verdict.decision.odds import Lead
+from harness.verdict.decision.recommendation import Choice, choose
+from harness.verdict.decision.rows import Row, Value, unknown
+from harness.verdict.limits.gate import Verdict, exit_code
+from harness.verdict.limits.held import LIKELY, SURE, Outcome
 from harness.verdict.reason import Level, Reason, Validity
-from harness.verdict.recommendation import Choice, choose
 
 NAN = math.nan
 

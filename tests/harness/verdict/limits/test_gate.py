@@ -17,7 +17,7 @@ from harness.errors import ExitCode
 from harness.results import _exit_code, derive
 from harness.scenario.limits import parse_limit
 from harness.store.manifest import Manifest
-from harness.verdict.gate import (
+from harness.verdict.limits.gate import (
     Board,
     Group,
     Verdict,
@@ -28,7 +28,7 @@ from harness.verdict.gate import (
     name_of,
     open_limits,
 )
-from harness.verdict.held import Held, Outcome
+from harness.verdict.limits.held import Held, Outcome
 from harness.verdict.reason import Level, Reason, Validity
 from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, trial_entry, trial_of
 

@@ -24,7 +24,7 @@ from harness.store.manifest import (
     StartEntry,
     TrialEntry,
 )
-from harness.verdict.gate import OF_ANY_LOAD, Group, Verdict
+from harness.verdict.limits.gate import OF_ANY_LOAD, Group, Verdict
 from harness.verdict.quality import word
 from harness.verdict.reason import Level, Reason, Validity
 

@@ -16,9 +16,9 @@ from harness.analysis.summary import KEYS, PEAKS, POOLED, Measures
 from harness.errors import ExitCode, first_that_applies
 from harness.metrics import METRICS, QUALITY, SCALAR, START_AND_MEMORY, find
 from harness.scenario.limits import Limit, parse_limit
-from harness.verdict import against
-from harness.verdict.held import LIKELY, Held, Outcome
-from harness.verdict.limit_words import on_value, shown, subject, unit_of, value_or_end
+from harness.verdict.limits import against
+from harness.verdict.limits.held import LIKELY, Held, Outcome
+from harness.verdict.limits.words import on_value, shown, subject, unit_of, value_or_end
 from harness.verdict.load import judges_errors
 from harness.verdict.reason import Level, Reason, Validity
 

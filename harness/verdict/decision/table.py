@@ -1,6 +1,6 @@
 """Decision table: for each model its configurations side by side, which dominate which, and what to run.
 
-Rows come from `decision_rows`, dominance from `dominance`, the choice from `recommendation`. Reports add the sentences.
+Rows come from `rows`, dominance from `dominance`, the choice from `recommendation`. Reports add the sentences.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from harness.analysis.stats import MIN_PAIRS, Measured, Ratio, ratio
 from harness.analysis.summary import KEYS
 from harness.schedule.cells import bits, is_full
 from harness.store.manifest import Manifest, NamedReference
-from harness.verdict.decision_notes import notes_on
-from harness.verdict.decision_rows import (
+from harness.verdict.decision.dominance import Figure, dominating, undecided
+from harness.verdict.decision.memory_need import needed, remark
+from harness.verdict.decision.notes import notes_on
+from harness.verdict.decision.odds import Lead
+from harness.verdict.decision.recommendation import choose
+from harness.verdict.decision.rows import (
     ALL_USERS,
     PER_USER,
     Row,
@@ -25,12 +29,8 @@ from harness.verdict.decision_rows import (
     rows_of,
     unknown,
 )
-from harness.verdict.dominance import Figure, dominating, undecided
-from harness.verdict.gate import Verdict
-from harness.verdict.memory_need import needed, remark
-from harness.verdict.odds import Lead
+from harness.verdict.limits.gate import Verdict
 from harness.verdict.reason import Validity
-from harness.verdict.recommendation import choose
 from harness.verdict.thresholds import SAME_MEMORY
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def decide(
     A table: model; reference {label, why} or None; speed {load, name, text}; loads, their names; rows; recommendation,
     see `recommendation.Choice`; quality, facts of how it was measured; notes. A row: engine, level, variant, label,
     word (of its quality), loaded_level, device, status, reason, repetitions, values and loads, see
-    `decision_rows.Value`; validity by load; memory (name of the value that it is compared by); front (None: unknown);
+    `rows.Value`; validity by load; memory (name of the value that it is compared by); front (None: unknown);
     beaten_by (labels); limits ("pass", ... or ""); chosen.
     """
     rows = rows_of(manifest, summary, validity, verdicts, facts or {})
