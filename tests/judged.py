@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from harness.analysis.facts import facts_of
 from harness.analysis.reading import read
+from harness.records import Record
 from harness.store.manifest import CalibrationEntry
 from harness.verdict.reason import Level, Validity
 from harness.verdict.steady import steady_facts
 from harness.verdict.validity import judge
-from tests.fabricated import FabricatedTrial
+from tests.fabricated import FabricatedTrial, trial_of
 
 
 def judged(
@@ -18,6 +21,11 @@ def judged(
     reading = read(made)
     facts = facts_of(made.cell, reading, made.samples()) | {"steady": steady_facts(reading)}
     return judge(made.trial, reading, facts, calibration, tolerance)
+
+
+def judged_records(records: list[Record], tolerance: float | None = None, **changes: Any) -> Validity:
+    """Return the validity of a trial with these records."""
+    return judged(trial_of(records, **changes), tolerance=tolerance)
 
 
 def codes(validity: Validity) -> dict[str, Level]:
