@@ -65,7 +65,7 @@ def nginx_is_here() -> None:
         pytest.skip("nginx is missing; install nginx-light")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def used_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """That it leaves connections open need not be found out first, so that they can be counted."""
     monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
@@ -149,6 +149,7 @@ def measured(url: str, plan: Plan, **more: Any) -> tuple[list[Record], DriveRepo
     return asyncio.run(measure(Endpoint(url, "openai-completions", "m", **more), plan))
 
 
+@pytest.mark.usefixtures("used_again_at_once")
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 def test_replies_come_through_as_they_are_made(engine: ServerProcess, tmp_path: Path, unix: bool) -> None:
     """Every reply is whole, connections are kept, and the kernel stamps what it can."""
@@ -161,6 +162,7 @@ def test_replies_come_through_as_they_are_made(engine: ServerProcess, tmp_path: 
     assert {record.clock for record in records} == {Clock.LOOP if unix else Clock.KERNEL}
 
 
+@pytest.mark.usefixtures("used_again_at_once")
 @needs_openssl
 def test_it_ends_tls(engine: ServerProcess, tmp_path: Path) -> None:
     """With a certificate from a private authority, and asking for ours."""
@@ -290,6 +292,7 @@ def test_idle_connections_that_it_closes(engine: ServerProcess, tmp_path: Path) 
     assert [note for note in report.notes if "idle connections were closed by localhost" in note]
 
 
+@pytest.mark.usefixtures("used_again_at_once")
 def test_a_connection_that_carries_few_requests(engine: ServerProcess, tmp_path: Path) -> None:
     """Told with the last reply that a connection carries, it is obeyed: no request is sent twice."""
     with nginx(tmp_path, engine.port, server="keepalive_requests 2;") as front:
@@ -316,5 +319,5 @@ def test_the_embedded_engine_behind_it(tmp_path: Path) -> None:
             await llama.stop()
 
     direct, through = asyncio.run(main())
-    assert {record.status for record in direct + through} == {Status.OK}
+    assert {(record.status, record.error) for record in direct + through} == {(Status.OK, None)}
     assert [record.output_tokens for record in through] == [record.output_tokens for record in direct]
