@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reports.format import clock
@@ -29,8 +29,8 @@ class Course:
         self._began_s = self._trial_began_s = now_s()
 
     @classmethod
-    def of(cls, planned: Sequence[Cell | Skip]) -> Course:
-        """Return the course of planned cells, before any of them runs."""
+    def of(cls, planned: Sequence[Cell | Skip], done: Collection[tuple[str, int]] = ()) -> Course:
+        """Return the course of planned cells, before any of them runs, without trials that are done already."""
         from harness.schedule.cells import Cell
         from harness.schedule.duration import trial_time_s
         from harness.schedule.speed import speed_of
@@ -42,6 +42,7 @@ class Course:
                 for cell in cells
                 for speed in [speed_of(cell)]
                 for plan in cell.trials
+                if (cell.id, plan.index) not in done
             }
         )
 

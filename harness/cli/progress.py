@@ -125,11 +125,16 @@ class ConsoleWatcher:
     """
 
     def __init__(
-        self, console: Console, folder: Path | None = None, course: Course | None = None, now: Now = datetime.now
+        self,
+        console: Console,
+        folder: Path | None = None,
+        course: Course | None = None,
+        now: Now = datetime.now,
+        columns: Sequence[str] | None = None,
     ) -> None:
         self._console, self._now = console, now
         self._live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
-        self._results = LiveResults(folder)
+        self._results = LiveResults(folder, columns)
         self._course = course or Course({})
         self._cell = ""
         self._table: list[Text] = []
@@ -177,6 +182,9 @@ class ConsoleWatcher:
             self._show(event["text"], at_once=True)
         elif kind == "trial_ended":
             self._trial_ended(cell, event)
+        elif kind == "trial_lost":
+            self._course.ends(cell.id, event["trial"], complete=False)
+            self._say(f"{self._prefix} {cell.trial_at(event['trial']).load}: failed, {event['reason']}")
         elif kind == "stopped":
             self._say(f"{self._prefix}: interrupted before the next trial")
         elif kind in ("failed", "skipped"):
@@ -189,7 +197,7 @@ class ConsoleWatcher:
 
     def _trial_ended(self, cell: CellEntry, event: dict[str, Any]) -> None:
         """Add the trial to the table; say its numbers where there is none, and why it is not complete."""
-        trial = cell.trials[event["trial"]]
+        trial = cell.trial_at(event["trial"])
         self._course.ends(cell.id, event["trial"], complete=event["status"] == "complete")
         numbers = self._results.add(cell, trial)
         if self._live:
@@ -200,7 +208,7 @@ class ConsoleWatcher:
 
     def _progress(self, cell: CellEntry, event: dict[str, Any]) -> None:
         """Show the state of the running trial; in plain lines at once when its phase changes."""
-        elapsed_s, load = time.monotonic() - self._trial_began_s, cell.trials[event["trial"]].load
+        elapsed_s, load = time.monotonic() - self._trial_began_s, cell.trial_at(event["trial"]).load
         far = how_far(event, elapsed_s)
         lines = [SEPARATOR.join(parts) for parts in (how_fast(event), how_well(event), what_went_wrong(event)) if parts]
         if self._live:
@@ -234,10 +242,15 @@ class ConsoleWatcher:
 
 
 class LiveResults:
-    """Results of the trials that have ended, derived from their records as at the end of the run."""
+    """Results of the trials that have ended, derived from their records as at the end of the run.
 
-    def __init__(self, folder: Path | None) -> None:
+    Args:
+        columns: Columns that the scenario chooses; None for those that fit.
+    """
+
+    def __init__(self, folder: Path | None, columns: Sequence[str] | None = None) -> None:
         self._folder = folder
+        self._keys: dict[str, Any] = {"columns": [*columns]} if columns else {}
         self._measures: list[Measures] = []
         self._cells: dict[str, CellEntry] = {}
 
@@ -258,27 +271,27 @@ class LiveResults:
         try:
             stored = TrialData(self._folder, cell, trial)
             own = measure(stored, read(stored), stored.samples())
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, the run goes on
             return [f"its numbers come at the end ({type(error).__name__})"]
         self._measures += own
         self._cells[cell.id] = cell
-        found = _overview([cell.model_copy(update={"trials": [trial]})], own)
+        found = self._overview([cell.model_copy(update={"trials": [trial]})], own)
         return in_line(found, found.lines[0])  # those of its classes follow
 
     def table(self, width: int, height: int) -> list[Text]:
         """Return the table of the ended trials, its last lines if there are many."""
         if not self._measures:
             return []
-        found = _overview(list(self._cells.values()), self._measures)
+        found = self._overview(list(self._cells.values()), self._measures)
         return grid(replace(found, lines=found.lines[-max(1, height) :]), width)
 
+    def _overview(self, cells: list[CellEntry], measures: list[Measures]) -> Overview:
+        """Return the results of these trials; heavy libraries are loaded here."""
+        from harness.analysis.summary import tidy
+        from harness.metrics import definitions
 
-def _overview(cells: list[CellEntry], measures: list[Measures]) -> Overview:
-    """Return the results of these trials; heavy libraries are loaded here."""
-    from harness.analysis.summary import tidy
-    from harness.metrics import definitions
-
-    return overview(ReportData("", Manifest(cells=cells), tidy(measures), definitions=definitions()))
+        manifest = Manifest(cells=cells, scenario=self._keys)
+        return overview(ReportData("", manifest, tidy(measures), definitions=definitions()))
 
 
 def ending(event: dict[str, Any]) -> str:

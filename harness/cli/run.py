@@ -13,6 +13,7 @@ import typer
 from harness.cli import options as shared
 from harness.cli.output import error_console, say
 from harness.cli.report import show, write
+from harness.errors import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,18 +106,32 @@ def measure(
     from harness.run.run import execute, go_on
     from harness.schedule.matrix import needs_the_machine
     from harness.schedule.reachable import check_servers
+    from harness.store.run import complete_trials
     from harness.verdict.forecast import foretold
 
     for line in (*check_servers(planned), *(() if quiet else foretold(planned))):
         say(line)
     lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
-    shown = nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console(), folder, Course.of(planned))
+    course = Course.of(planned, complete_trials(folder) if stored else ())
+    console = ConsoleWatcher(error_console(), folder, course, columns=scenario.columns)
+    shown = nullcontext(SilentWatcher()) if quiet else console
     with lock, shown as watcher:
         if stored:
             go_on(folder, watcher, command=command_line(), locust=locust)
         else:
             execute(scenario, planned, folder, watcher, command=command_line(), locust=locust)
-    return write(folder, formats)
+    try:
+        return write(folder, formats)
+    except Interrupted as error:
+        raise Interrupted(f"interrupted while the report was made; all is stored: {remaining(folder)}") from error
+
+
+def remaining(run: Path) -> str:
+    """Return the command that makes the report of a stored run, or first measures what it lacks."""
+    from harness.store.run import Run
+
+    whole = Run.open(run).manifest.status != "interrupted"
+    return f"`harness report {run}` makes it" if whole else f"`harness run --resume {run}` measures the rest"
 
 
 def command_line() -> str:

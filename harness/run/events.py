@@ -70,13 +70,15 @@ class Events:
         if reason and self._trial is not None:
             moment = time.monotonic() - self._began
             when = "while its plan was made" if self._is_being_planned else f"{moment:.1f} s after the trial began"
+            lost = self._trial
             self._end_incomplete(f"{when}: {reason}")
+            self._notify(self._entry, {"event": "trial_lost", "trial": lost.index, "reason": lost.reason})
         elif self._scoring:
             self._entry.quality = QualityEntry(status="failed", reason=reason or "the run was stopped")
         elif reason and not self._reached_a_trial:
-            self._fail_cell(f"before its first trial: {reason}")
+            self._lose_cell(f"before its first trial: {reason}")
         elif not self._reached_a_trial and self._entry.status == "pending" and not self._stop.level:
-            self._fail_cell("its process exited without output")
+            self._lose_cell("its process exited without output")
 
     def on_starting(self, event: Event) -> None:
         self._sampler.watch_start(self._child_pid, in_process=bool(event.get("in_process")))
@@ -172,6 +174,11 @@ class Events:
         trial.status, trial.reason = status, reason
         trial.others_on_gpus = self._sampler.take_others_on_gpus()
         return trial
+
+    def _lose_cell(self, reason: str) -> None:
+        """Fail the cell, and pass it on as the child would have."""
+        self._fail_cell(reason)
+        self._notify(self._entry, {"event": "failed", "reason": reason})
 
     def _fail_cell(self, reason: str) -> None:
         self._entry.status, self._entry.reason = "failed", reason

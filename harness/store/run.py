@@ -110,6 +110,11 @@ def is_complete(run: Path, trial: TrialEntry) -> bool:
         return False
 
 
+def complete_trials(run: Path) -> set[tuple[str, int]]:
+    """Return the trials of a stored run that `is_complete`, as (cell id, number of the load)."""
+    return {(cell.id, trial.index) for cell, trial in Run.open(run).manifest.trials() if is_complete(run, trial)}
+
+
 def record_writer(trial_folder: Path, part: str | None = None) -> StreamWriter[Record]:
     """Return the writer for the records of a trial, or for the part of them that one of several processes writes."""
     stream = record_stream(trial_folder, part)

@@ -128,6 +128,13 @@ def test_lost_workers_are_shown() -> None:
     assert "workers lost: 2" in progress.what_went_wrong(AT_WORK | {"workers_lost": 2})
 
 
+def test_a_trial_whose_process_was_killed_is_a_line() -> None:
+    """It stays on the screen, with the load and the reason, and counts as ended."""
+    lost = {"event": "trial_lost", "trial": 0, "reason": "2.0 s after the trial began: killed by SIGKILL"}
+    *_, line = shown(lost, terminal=False).splitlines()
+    assert line.endswith("production_workload: failed, 2.0 s after the trial began: killed by SIGKILL")
+
+
 def plain(text: str) -> str:
     """Without the terminal's control codes."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
@@ -235,3 +242,15 @@ def test_the_line_of_a_trial_has_the_numbers_of_all_its_requests_and_of_no_other
         lines.append(next(text for text in found.add(cell, trial) if text.startswith("TTFT")))
     assert [line.split()[2] for line in lines] == ["86.0", "486"]
     assert len(found.table(100, 10)) == 7
+
+
+def test_the_live_table_has_the_columns_that_the_scenario_chooses(tmp_path: Path) -> None:
+    """Those of the report, and no others; records that cannot be read leave a word and end nothing."""
+    trial = again(trial_entry(), client={"recorded": 100, "not_sent": 0})
+    cell = again(cell_entry(), trials=[trial])
+    write_trial(tmp_path, trial, [streamed(i, i * 100.0, ttft_ms=80.0 + i % 7) for i in range(100)])
+    found = LiveResults(tmp_path, ["ttft_ms p99"])
+    (number,) = [text for text in found.add(cell, trial) if "TTFT" in text]
+    assert number.startswith("TTFT p99 86")
+    (tmp_path / trial.path / "records.parquet").write_bytes(b"PAR1 broken")
+    assert found.add(cell, trial) == ["its numbers come at the end (ArrowInvalid)"]

@@ -37,6 +37,13 @@ def test_the_plan_gives_the_time_of_loads_that_have_one(tmp_path: Path) -> None:
     assert course.left_s("000-simulated", 0, 30.0) == 30.0
 
 
+def test_trials_that_an_earlier_session_completed_take_no_time(tmp_path: Path) -> None:
+    """A resumed run counts what is left of it."""
+    (tmp_path / "s.yaml").write_text(SCENARIO)
+    course = Course.of(list(expand(load(tmp_path / "s.yaml"))), done={("000-simulated", 0)})
+    assert course.total == 1
+
+
 def test_time_left_is_that_of_the_running_trial_and_of_all_that_follow() -> None:
     """Without a word of the trial, what its plan leaves."""
     now = Clock()
