@@ -117,16 +117,21 @@ def subject(data: ReportData) -> str:
     dialects = listed(str(info.options.get("dialect") or "") for info in infos.values() if info.options.get("url"))
     server = f"@ {at}" + (f" ({dialects})" if dialects else "") if at else ""
     what = dotted(
-        (listed(cell.model or "" for cell in cells), listed(cell.level or "" for cell in cells), listed(names))
+        (listed(_model(cell) for cell in cells), listed(cell.level or "" for cell in cells), listed(names))
     )
     return " ".join(part for part in (what, server) if part)
+
+
+def _model(cell: CellEntry) -> str:
+    """Return the model of the scenario, or the one that its server names."""
+    return cell.model or (cell.engine_info.model or "" if _url(cell) else "")
 
 
 def _engine(cell: CellEntry) -> str:
     """Return an engine with its version; of a server its version alone, if it tells one."""
     version = cell.engine_info.version or ""
     if _url(cell):
-        return version or ("" if cell.model else "server")
+        return version or ("" if _model(cell) else "server")
     return " ".join(part for part in (cell.engine, version) if part)
 
 

@@ -16,6 +16,7 @@ import pytest
 from command import Ended, environment, manifest, measured, scenario
 from loaded import harness
 
+from engines.http.detection import detect
 from engines.process.server import ServerCommand, ServerProcess
 
 PROGRAM = f"{sys.executable} {Path(__file__).parent / 'engines' / 'real_apis.py'} {{port}}"
@@ -187,3 +188,17 @@ def test_what_is_given_up_ends_in_the_engine(api: Api, tmp_path: Path, dialect: 
     assert given_up
     arrived = sum(len(row["chunk_ns"] or ()) for row in found)
     assert generated < (arrived + 400 * len(found)) / 2
+
+
+@pytest.mark.parametrize("api", ["stats", "backend", "ollama"], indirect=True)
+def test_what_a_server_speaks_is_detected(api: Api, request: pytest.FixtureRequest) -> None:
+    """By one token of each dialect; Ollama by its version, and with the name of its model."""
+    api.ask("/manners", {})
+    name = request.node.callspec.params["api"]
+    expected = {
+        "stats": ("generate-stats", None),
+        "backend": ("generate-backend", None),
+        "ollama": ("ollama-chat", "tiny:latest"),
+    }
+    found = asyncio.run(detect(api.url))
+    assert (found.dialect, found.served_model) == expected[name]

@@ -16,6 +16,7 @@ from command import Ended, manifest, measured, scenario
 from loaded import harness
 
 from engines.process.server import ServerCommand, ServerProcess, free_port
+from harness.scenario.reader import load
 
 TINY = f"{sys.executable} {Path(__file__).parent / 'engines' / 'tiny_server.py'} {{port}}"
 LOAD = [{"kind": "sustained", "users": 2, "requests": 12, "timeout": "10s"}]
@@ -191,3 +192,44 @@ def test_headers_reach_the_server_as_they_are_written(
     assert ended.code == 3
     assert "the value of the header X-Secret contains a line break" in ended.err
     assert "two" not in ended.err
+
+
+@pytest.mark.slow
+def test_a_server_is_measured_by_its_address_alone(plain: str, tmp_path: Path) -> None:
+    """The scenario is shown, does the same from a file, and the title names the model."""
+    options = ("--users", "2", "--duration", "1s", "--output-tokens", "3", "--limit", "error_rate <= 0.5")
+    ended = harness("run", plain, *options, "--out", "run", "--format", "md", cwd=tmp_path)
+    assert ended.code in (0, 4), ended.err
+    assert f"m · 9.9.9 @ {plain} (openai-completions)" in ended.out
+    _, _, rest = ended.err.partition("to keep and to change:\n\n")
+    text, _, _ = rest.partition("\n\n")
+    (tmp_path / "kept.yaml").write_text(text)
+    shown, stored = load(tmp_path / "kept.yaml"), manifest(tmp_path / "run")["scenario"]
+    assert shown.resolved() == {**stored, "name": shown.name}
+    assert stored["workload"]["output_tokens"]["value"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("quickstart", "--rate", "2"), 2, "--rate goes with the address of a server; for a file use --set, as "),
+        (("127.0.0.1:8000",), 2, "the address of a server begins with http:// or https://: `harness run http://127"),
+        (("http://127.0.0.1:1", "--limit", "p95"), 2, "--limit: 'p95' is not a limit; write `metric statistic op "),
+        (("http://127.0.0.1:1",), 3, "no server answers at http://127.0.0.1:1/"),
+        (("http://127.0.0.1:1", "--api-key-env", "NOT_SET"), 2, "--api-key-env NOT_SET: this environment variable"),
+        (("http://127.0.0.1:eighty",), 2, "http://127.0.0.1:eighty"),
+        (
+            ("--resume", "latest", "--users", "2"),
+            2,
+            "--resume goes on with the scenario that the run has stored: leave --users",
+        ),
+    ],
+)
+def test_a_slip_with_an_address_is_one_sentence(
+    arguments: tuple[str, ...], code: int, sentence: str, tmp_path: Path
+) -> None:
+    """And nothing is run."""
+    ended = harness("run", *arguments, cwd=tmp_path)
+    assert (ended.code, sentence in ended.err, ended.out) == (code, True, ""), ended.err
+    assert "Traceback" not in ended.err

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engines.base import StartFailed
+from engines.dialects.base import WireRequest, WireResponse
 from engines.http.addresses import Address, proxy_for, tls_context, tls_failure
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 ANSWER_LIMIT_S = 10.0
+REPLY_LIMIT_S = 300.0
 LARGEST_PAGE_BYTES = 16 << 20
 
 
@@ -42,19 +44,33 @@ class Pages:
 
     async def get(self, path: str) -> Page:
         """Return a page. Raises StartFailed, one sentence, if the server does not answer."""
+        response, body = await self._answer("GET", path)
+        return Page(response.status, _is_html(response.content_type, body), _object(body))
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        """Return the reply to a request, whose model may have to be loaded first. Raises as `get`."""
+        response, body = await self._answer(request.method, request.path, request, REPLY_LIMIT_S)
+        return WireResponse(response.status, {name.lower(): value for name, value in response.headers.items()}, [body])
+
+    async def _answer(
+        self, method: str, path: str, sent: WireRequest | None = None, limit_s: float = ANSWER_LIMIT_S
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        """Return the response to a request and its whole body."""
         import aiohttp
 
-        url = self.url + path
+        url, way = self.url + path, {"timeout": aiohttp.ClientTimeout(total=limit_s), **self._proxy}
+        if sent is not None:
+            way |= {"data": sent.body, "headers": {**sent.headers, **way.get("headers", {})}}
         try:
-            async with self._session.get(self._base + path, allow_redirects=False, **self._proxy) as response:
+            async with self._session.request(method, self._base + path, allow_redirects=False, **way) as response:
                 body = await read_body(response, LARGEST_PAGE_BYTES)
                 if body is None:
                     raise StartFailed(f"{url} answers with more than {LARGEST_PAGE_BYTES >> 20} MiB; correct url")
-                return Page(response.status, _is_html(response.content_type, body), _object(body))
+                return response, body
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise StartFailed(f"no secure connection to {url}: {self._tls_failure(error)}") from error
         except TimeoutError as error:
-            waited = f"{url} did not answer within {ANSWER_LIMIT_S:g} s"
+            waited = f"{url} did not answer within {limit_s:g} s"
             raise StartFailed(f"{waited}; is the server busy or hanging?") from error
         except aiohttp.ClientProxyConnectionError as error:
             raise StartFailed(f"the proxy for {url} does not answer: {error.strerror or error}") from error

@@ -13,6 +13,8 @@ from reports import EXPORTS, FORMATS
 
 SCENARIO_HELP = "Scenario file, or the name of a shipped one, such as quickstart."
 _ONLY = "Only these configurations: engine=, quantization=, variant=, model=, repetition=, with * and a|b."
+_OF_URL = "With a URL: "
+_LIMIT = "'ttft_ms p95 <= 500'"
 _FORMATS = f"Report formats (comma-separated): {', '.join(FORMATS)}. [default: all; plots of the first 24 trials]"
 
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key, such as load.0.rate=4.")]
@@ -31,6 +33,18 @@ Columns = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
 Wait = Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")]
+
+Rate = Annotated[str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}requests per second.")]
+Users = Annotated[str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}users at a time. [default: 1,4,16]")]
+Duration = Annotated[str | None, typer.Option(help=f"{_OF_URL}time to measure each load. [default: 60s; 15s]")]
+PromptTokens = Annotated[int | None, typer.Option(min=1, help=f"{_OF_URL}tokens of a prompt. [default: 128]")]
+OutputTokens = Annotated[int | None, typer.Option(min=1, help=f"{_OF_URL}tokens of a reply. [default: 128]")]
+Limits = Annotated[
+    list[str], typer.Option("--limit", metavar="LIMIT", help=f"{_OF_URL}a limit, such as {_LIMIT}; repeatable.")
+]
+Dialect = Annotated[str | None, typer.Option(help=f"{_OF_URL}wire format. [default: detected]")]
+ServedModel = Annotated[str | None, typer.Option(help=f"{_OF_URL}name of the model. [default: detected]")]
+ApiKeyEnv = Annotated[str | None, typer.Option(metavar="NAME", help=f"{_OF_URL}environment variable with the key.")]
 
 
 def check_pairs(arguments: Sequence[str]) -> None:

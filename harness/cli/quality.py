@@ -39,7 +39,7 @@ def quality(
     wait: Wait = "0s",
 ) -> None:
     """Compare levels with a reference: divergence, agreement, perplexity; no load is sent."""
-    from harness.run.job import parse_only
+    from harness.run.job import Job, parse_only
     from harness.schedule.matrix import check_runnable, expand
     from harness.store.run import new_run_path
 
@@ -56,7 +56,8 @@ def quality(
     planned = _without_loads(expand(wanted, only=parse_only(only)))
     check_runnable(planned)
     folder, kinds = out or new_run_path(wanted.title), check_formats(formats)
-    report = measure(wanted, planned, folder, kinds, wait_s=parse_wait(wait), quiet=quiet, locust={})
+    job = Job(wanted, planned, folder, stored=False)
+    report = measure(job, kinds, wait_s=parse_wait(wait), quiet=quiet, locust={})
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
 

@@ -13,15 +13,17 @@ import typer
 from harness.cli import options as shared
 from harness.cli.output import error_console, say
 from harness.cli.report import show, write
-from harness.errors import Interrupted
+from harness.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.cli.report import Report
+    from harness.run.job import Job
+    from harness.scenario.address import Wanted
     from harness.scenario.model import Scenario
-    from harness.schedule.cells import Cell, Skip
 
+_SCENARIO = "Scenario file, the name of a shipped one, such as quickstart, or the address of a server."
 _RESUME = "Continue a stored run (folder, name or latest): complete trials are kept, all others are measured again."
 
 
@@ -33,7 +35,16 @@ class Driver(StrEnum):
 
 
 def run(
-    scenario: Annotated[Path | None, typer.Argument(help=shared.SCENARIO_HELP, show_default=False)] = None,
+    scenario: Annotated[str | None, typer.Argument(help=_SCENARIO, metavar="SCENARIO|URL", show_default=False)] = None,
+    rate: shared.Rate = None,
+    users: shared.Users = None,
+    duration: shared.Duration = None,
+    prompt_tokens: shared.PromptTokens = None,
+    output_tokens: shared.OutputTokens = None,
+    limits: shared.Limits = [],  # noqa: B006
+    dialect: shared.Dialect = None,
+    served_model: shared.ServedModel = None,
+    api_key_env: shared.ApiKeyEnv = None,
     out: shared.Out = None,
     sets: shared.Sets = [],  # noqa: B006
     labels: shared.Labels = [],  # noqa: B006
@@ -56,48 +67,77 @@ def run(
 ) -> None:
     """Run a scenario, store it, and report."""
     from harness.drivers.locust.options import options
-    from harness.run.job import new_job, stored_job
-    from harness.schedule.estimate import check_budget
 
-    wait_s = shared.parse_wait(wait)
-    chosen = None if driver is None else driver.value
+    wait_s, within_s = shared.parse_wait(wait), shared.parse_wait(workers_within, "--workers-within")
     files, kinds = shared.check_exports(exports), shared.check_formats(formats)
-    given = {"SCENARIO": scenario, "--out": out, "--set": sets, "--label": labels, "--only": only, "--driver": chosen}
-    given["--columns"], sets = columns, [*sets, *shared.column_sets(columns)]
-    job = new_job(scenario, out, sets, labels, only, chosen) if resume is None else stored_job(resume, given)
-    within_s, bind = shared.parse_wait(workers_within, "--workers-within"), (master_bind_host, master_bind_port)
+    of_url: dict[str, Any] = {"rate": rate, "users": users, "duration": duration, "limits": limits, "dialect": dialect}
+    of_url |= {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+    of_url |= {"served_model": served_model, "api_key_env": api_key_env}
+    changes = {"--out": out, "--set": sets, "--label": labels, "--only": only, "--columns": columns, "--driver": driver}
+    job = _job(scenario, resume, of_url, changes, quiet=quiet)
+    bind = (master_bind_host, master_bind_port)
     locust = options(job.scenario, expect_workers=expect_workers, web=web, workers_within_s=within_s, bind=bind)
     if dry_run:
-        from harness.cli.listing import plan_text
-
-        print(plan_text(job.scenario, job.planned, job.folder))
-        check_budget(job.scenario, job.planned, consent=True)
-        return
-    job.check()
-    check_budget(job.scenario, job.planned, consent=yes)
-    how: dict[str, Any] = {"wait_s": wait_s, "quiet": quiet, "locust": locust, "stored": job.stored}
-    report = measure(job.scenario, job.planned, job.folder, kinds, **how)
+        return _preview(job)
+    job.check(consent=yes)
+    report = measure(job, kinds, wait_s=wait_s, quiet=quiet, locust=locust)
     report.export(files)
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
 
 
-def measure(
-    scenario: Scenario,
-    planned: Sequence[Cell | Skip],
-    folder: Path,
-    formats: tuple[str, ...] | None,
-    *,
-    wait_s: float,
-    quiet: bool,
-    locust: Mapping[str, Any],
-    stored: bool = False,
-) -> Report:
-    """Run, store and report; progress goes to standard error.
+def _job(
+    named: str | None, resume: str | None, of_url: Mapping[str, Any], changes: Mapping[str, Any], *, quiet: bool
+) -> Job:
+    """Return what is to be measured: a scenario, a server, or the rest of a stored run.
 
     Args:
-        stored: The folder holds a run to continue.
+        of_url: Options for a server by its address (`Wanted`).
+        changes: Other options that change the scenario or its run, by their names.
     """
+    from harness.run.job import new_job, stored_job
+    from harness.scenario.address import Wanted
+
+    wanted = Wanted(**of_url)
+    if resume is not None:
+        return stored_job(resume, {"SCENARIO": named, **dict.fromkeys(wanted.stated, True), **changes})
+    sets = [*changes["--set"], *shared.column_sets(changes["--columns"])]
+    scenario = _read(named, wanted, sets, changes["--label"], quiet=quiet)
+    driver = changes["--driver"]
+    return new_job(scenario, changes["--out"], changes["--only"], driver and driver.value)
+
+
+def _preview(job: Job) -> None:
+    """Print the plan. Raises UsageError if it exceeds the budget."""
+    from harness.cli.listing import plan_text
+    from harness.schedule.estimate import check_budget
+
+    print(plan_text(job.scenario, job.planned, job.folder))
+    check_budget(job.scenario, job.planned, consent=True)
+
+
+def _read(named: str | None, wanted: Wanted, sets: Sequence[str], labels: Sequence[str], *, quiet: bool) -> Scenario:
+    """Return the scenario in a file, or for the server at an address."""
+    from harness.cli.address import scenario_for
+    from harness.scenario.address import is_address
+    from harness.scenario.reader import load
+
+    if named is None:
+        why = "as in `harness run quickstart`, the address of a server, or a stored run to continue: --resume RUN"
+        raise UsageError(f"name a scenario, {why}")
+    if is_address(named):
+        return scenario_for(named, wanted, sets, labels, quiet=quiet)
+    if wanted.stated:
+        raise UsageError(
+            f"{wanted.stated[0]} goes with the address of a server; for a file use --set, as load.0.rate=4"
+        )
+    return load(named, sets=sets, labels=labels)
+
+
+def measure(
+    job: Job, formats: tuple[str, ...] | None, *, wait_s: float, quiet: bool, locust: Mapping[str, Any]
+) -> Report:
+    """Run, store and report; progress goes to standard error."""
     from contextlib import nullcontext
 
     from harness.cli.course import Course
@@ -109,17 +149,18 @@ def measure(
     from harness.store.run import complete_trials
     from harness.verdict.forecast import foretold
 
+    planned, folder, command = job.planned, job.folder, command_line()
     for line in (*check_servers(planned), *(() if quiet else foretold(planned))):
         say(line)
-    lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
-    course = Course.of(planned, complete_trials(folder) if stored else ())
-    console = ConsoleWatcher(error_console(), folder, course, columns=scenario.columns)
+    lock = machine_to_ourselves(job.scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
+    course = Course.of(planned, complete_trials(folder) if job.stored else ())
+    console = ConsoleWatcher(error_console(), folder, course, columns=job.scenario.columns)
     shown = nullcontext(SilentWatcher()) if quiet else console
     with lock, shown as watcher:
-        if stored:
-            go_on(folder, watcher, command=command_line(), locust=locust)
+        if job.stored:
+            go_on(folder, watcher, command=command, locust=locust)
         else:
-            execute(scenario, planned, folder, watcher, command=command_line(), locust=locust)
+            execute(job.scenario, planned, folder, watcher, command=command, locust=locust)
     try:
         return write(folder, formats)
     except Interrupted as error:

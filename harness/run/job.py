@@ -11,10 +11,9 @@ from harness.drivers.locust.options import driven_by
 from harness.errors import UsageError
 from harness.run.resume import what_is_left
 from harness.scenario.model import Scenario
-from harness.scenario.reader import load
 from harness.schedule.availability import answers_in_process
 from harness.schedule.cells import Cell, Skip
-from harness.schedule.estimate import plan_too_large, processes_of
+from harness.schedule.estimate import check_budget, plan_too_large, processes_of
 from harness.schedule.matrix import check_runnable, expand
 from harness.store.run import find_run, new_run_path, refuse_existing
 
@@ -28,15 +27,19 @@ class Job:
     folder: Path
     stored: bool  # the folder holds a run, `planned` its incomplete cells
 
-    def check(self) -> None:
+    def check(self, *, consent: bool) -> None:
         """Raise RunDirectoryExists if the folder exists, UsageError if no cell can run or a plan is too large.
 
         A stored run may have no cell left.
+
+        Args:
+            consent: Load on another machine is allowed without a budget.
         """
         if not self.stored:
             refuse_existing(self.folder)
             check_runnable(self.planned)
         check_plans(self.planned)
+        check_budget(self.scenario, self.planned, consent=consent)
 
 
 def check_plans(planned: Sequence[Cell | Skip]) -> None:
@@ -48,18 +51,8 @@ def check_plans(planned: Sequence[Cell | Skip]) -> None:
                 raise UsageError(f"load {plan.name} of {cell.id}: {why}")
 
 
-def new_job(
-    path: Path | None,
-    out: Path | None,
-    sets: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    only: str | None = None,
-    driver: str | None = None,
-) -> Job:
+def new_job(scenario: Scenario, out: Path | None, only: str | None = None, driver: str | None = None) -> Job:
     """Return the job of a scenario, in a folder of its own."""
-    if path is None:
-        raise UsageError("name a scenario, as in `harness run quickstart`, or a stored run to continue: --resume RUN")
-    scenario = load(path, sets=sets, labels=labels)
     scenario = scenario if driver is None else driven_by(scenario, driver)
     cells = expand(scenario, only=parse_only(only))
     return Job(scenario, cells, out or new_run_path(scenario.title), stored=False)

@@ -25,7 +25,7 @@ from harness.scenario.engines import CHECKED
 from harness.scenario.limit_checks import limit_problems
 from harness.scenario.loads import Trace
 from harness.scenario.model import Scenario
-from harness.scenario.source import read
+from harness.scenario.source import Source, read, read_text
 from harness.scenario.templates import runnable
 
 
@@ -44,7 +44,16 @@ def load(
         ScenarioError: The scenario is wrong; it lists every problem.
     """
     path = runnable(Path(path))
-    source = read(path, sets=sets, labels=labels, env=env)
+    return _scenario_of(read(path, sets=sets, labels=labels, env=env), path)
+
+
+def load_text(text: str, name: str, *, sets: Sequence[str] = (), labels: Sequence[str] = ()) -> Scenario:
+    """Return the scenario of a text, in whose problems `name` stands for the file. Raises as `load`."""
+    return _scenario_of(read_text(text, name, sets=sets, labels=labels, env=None), Path("scenario.yaml"))
+
+
+def _scenario_of(source: Source, path: Path) -> Scenario:
+    """Return the scenario of a tree, checked."""
     problems = [*source.problems]
     scenario: Scenario | None = None
     if source.tree is not None:

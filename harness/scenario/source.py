@@ -40,7 +40,18 @@ class Source:
 def read(path: Path, *, sets: Sequence[str], labels: Sequence[str], env: Mapping[str, str] | None) -> Source:
     """Read a scenario file and everything it extends."""
     variables = os.environ if env is None else env
-    source = _read_with_parents(path, variables, ())
+    return _completed(_read_with_parents(path, variables, ()), sets, labels, variables)
+
+
+def read_text(
+    text: str, name: str, *, sets: Sequence[str], labels: Sequence[str], env: Mapping[str, str] | None
+) -> Source:
+    """Read a scenario's text, which extends no file; problems call it `name`."""
+    return _completed(Source(*parse(text, name, Path())), sets, labels, os.environ if env is None else env)
+
+
+def _completed(source: Source, sets: Sequence[str], labels: Sequence[str], variables: Mapping[str, str]) -> Source:
+    """Return the source with `--set`, labels, variables and located files."""
     if source.tree is None:
         return source
     for text in sets:
@@ -109,6 +120,8 @@ def _read_file(path: Path) -> Source:
 
 def _instead_of(path: Path) -> str:
     """Return the advice for a file that does not exist."""
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", str(path)):
+        return f"the address of a server begins with http:// or https://: `harness run http://{path}`"
     if path.stem in shipped_names():
         return f"`{path.stem}` names the shipped scenario: `harness run {path.stem}`"
     near = get_close_matches(path.stem, shipped_names(), n=1, cutoff=0.8)
