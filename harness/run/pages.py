@@ -7,6 +7,7 @@ from functools import partial
 
 from engines.base import EngineSpec
 from engines.http.addresses import Address
+from harness.schedule.availability import answers_in_process
 from harness.schedule.cells import Cell
 from harness.telemetry.prometheus.names import SERVER
 from harness.telemetry.prometheus.page import PageOrder
@@ -15,7 +16,8 @@ from harness.telemetry.prometheus.scraper import ServerPages, Sink
 
 def pages_beside(cell: Cell, sink: Sink) -> ServerPages:
     """Return the reader of the metrics pages of a cell."""
-    return ServerPages(sink, partial(orders_for, cell), server_is_here=cell.scope == SERVER)
+    likely = not answers_in_process(cell.engine) if cell.pages is None else bool(cell.pages)
+    return ServerPages(sink, partial(orders_for, cell), server_is_here=cell.scope == SERVER, likely=likely)
 
 
 def orders_for(cell: Cell, own: Sequence[str]) -> list[PageOrder]:

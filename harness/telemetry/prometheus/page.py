@@ -54,6 +54,7 @@ class PageReader:
         self.kind: str | None = None
         self.source = ""
         self.dropped = False  # not read any more
+        self.ending = False  # the engine stops: a last reading may still succeed, its failure is none
         self.misses = 0  # failures in a row
         self.tally = Tally()
         self.begin_tally()
@@ -83,6 +84,8 @@ class PageReader:
         return page, before_ns, after_ns
 
     def _failed(self, failure: PageFailed) -> PageFailed:
+        if self.ending:
+            return failure
         self.misses += 1
         self.tally.failures += 1
         self.tally.reason = str(failure)
@@ -160,9 +163,14 @@ class Due:
             self._tick_ns += EVERY_NS
         return int(min(first, self._tick_ns))
 
-    def done(self, now_ns: int) -> None:
-        """Remove the moments that have passed."""
-        self._moments = [moment for moment in self._moments if moment > now_ns]
+    def owes(self, now_ns: int) -> bool:
+        """Return True if an extra moment has passed without a reading."""
+        return any(moment <= now_ns for moment in self._moments)
+
+    def done(self, now_ns: int, *, again: bool = False) -> None:
+        """Remove the moments that have passed; with `again` the extra ones stay, because their reading failed."""
+        if not again:
+            self._moments = [moment for moment in self._moments if moment > now_ns]
         if self._tick_ns <= now_ns:
             self._tick_ns += EVERY_NS
 

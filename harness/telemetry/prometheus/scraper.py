@@ -34,14 +34,16 @@ class ServerPages:
     """Pages of one cell, read while the engine is up, as the child's events report.
 
     All work runs on a thread of its own, so that the parent delays nothing. `hear` may be called from any thread.
-    `orders` returns the pages to read, from those of the engine.
+    `orders` returns the pages to read, from those of the engine. If a page is likely, libraries are loaded while the
+    engine starts: on a busy machine that takes longer than is left before the first request.
     """
 
-    def __init__(self, sink: Sink, orders: Orders, *, server_is_here: bool) -> None:
+    def __init__(self, sink: Sink, orders: Orders, *, server_is_here: bool, likely: bool = False) -> None:
+        self._likely = likely
         self._sink = sink
         self._orders = orders
         self._server_is_here = server_is_here
-        self._readers: dict[PageReader, Due] = {}
+        self._readers: dict[PageReader, tuple[Due, asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._own: tuple[str, ...] | None = None
         self._to_probe = 0
@@ -72,7 +74,7 @@ class ServerPages:
         self._post(self._begin_tallies, tallies)
 
     def forget(self) -> None:
-        """Stop reading, because the engine stops."""
+        """Stop reading, because the engine stops; a reading that was due before is still made."""
         self._post(self._forget)
 
     @contextlib.contextmanager
@@ -91,6 +93,8 @@ class ServerPages:
 
     def _run(self) -> None:
         self._loop.set_exception_handler(self._broken)
+        if self._likely:
+            _load_libraries()
         self._loop.run_forever()
         self._loop.run_until_complete(self._end_tasks())
         self._loop.close()
@@ -105,8 +109,12 @@ class ServerPages:
         self._loop.call_soon_threadsafe(action, *arguments)
 
     def _forget(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        now_ns = time.monotonic_ns()
+        for reader, (due, task) in self._readers.items():
+            if reader.source and due.owes(now_ns):
+                reader.ending = True
+            else:
+                task.cancel()
         self._readers, self._own = {}, None
 
     def _watch(self, own: tuple[str, ...]) -> None:
@@ -116,13 +124,14 @@ class ServerPages:
         self._own = own
         orders = self._orders(own)
         if orders and self._began is None:
-            import_module("aiohttp")  # before the first page needs them
-            import_module("prometheus_client.parser")
+            _load_libraries()
             self._began = _clocks()
         now_ns = time.monotonic_ns()
-        self._readers = {PageReader(order): Due(now_ns) for order in orders}
+        dues = {PageReader(order): Due(now_ns) for order in orders}
         self._to_probe, self._probed = len(orders), asyncio.Event()
-        self._tasks += [self._loop.create_task(self._follow(reader, due)) for reader, due in self._readers.items()]
+        tasks = [self._loop.create_task(self._follow(reader, due)) for reader, due in dues.items()]
+        self._readers = {reader: (due, task) for (reader, due), task in zip(dues.items(), tasks, strict=True)}
+        self._tasks += tasks
 
     def _begin_tallies(self, tallies: list[Tally]) -> None:
         for reader in self._readers:
@@ -131,17 +140,18 @@ class ServerPages:
         self._read_at(time.monotonic_ns())  # before T0
 
     def _read_at(self, *moments_ns: int) -> None:
-        for due in self._readers.values():
+        for due, _ in self._readers.values():
             due.at(*moments_ns)
 
     async def _follow(self, reader: PageReader, due: Due) -> None:
         try:
             async with session_for(reader.order) as (session, url):
                 await self._probe(reader, session, url)
-                while not reader.dropped:
+                while not (reader.dropped or reader.ending):
                     await due.wait()
-                    due.done(time.monotonic_ns())
-                    await self._scrape(reader, session, url)
+                    began_ns = time.monotonic_ns()
+                    read = await self._scrape(reader, session, url)
+                    due.done(began_ns, again=not read and reader.misses < PROBES)
         except PageFailed as failure:  # unusable TLS files
             reader.tally.reason = str(failure)
             self._report_failure(reader, failure)
@@ -180,15 +190,18 @@ class ServerPages:
                 one.source = one.tally.source = f"{SERVER}{number}"
             self._probed.set()
 
-    async def _scrape(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> None:
+    async def _scrape(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> bool:
+        """Read a page and keep its values. Return False if it could not be read."""
         try:
             page, before_ns, after_ns = await reader.fetch(session, url)
         except PageFailed as failure:
             reader.dropped = reader.kind is None and reader.misses >= PROBES and not reader.order.requested
-            self._report_failure(reader, failure)
-            return
+            if not reader.ending:
+                self._report_failure(reader, failure)
+            return False
         for source, name, value in self._readings(reader, page):
             self._sink(Sample((before_ns + after_ns) // 2, source, name, value, SERVER, after_ns - before_ns))
+        return True
 
     def _report_failure(self, reader: PageReader, failure: PageFailed) -> None:
         """Report a failure once per page that the scenario names; other failures are facts of a trial."""
@@ -215,6 +228,12 @@ class ServerPages:
             number = next(n for n in range(len(taken) + 1) if f"gpu{n}" not in taken)
             self._gpus[url, source] = f"gpu{number}" if source in taken else source
         return self._gpus[url, source]
+
+
+def _load_libraries() -> None:
+    """Import what reading a page needs; the processor time is none of the reading's."""
+    import_module("aiohttp")
+    import_module("prometheus_client.parser")
 
 
 def _clocks() -> tuple[int, int]:

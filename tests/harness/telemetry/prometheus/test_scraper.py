@@ -216,6 +216,42 @@ def test_a_stopping_engine_is_left_alone() -> None:
         assert (tally.url, tally.failures) == (second.url, 0)
 
 
+def test_a_reading_that_was_due_before_the_engine_stops_is_still_made() -> None:
+    """The page of a trial's end, which its books need; a page that is gone by then is no failure."""
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell(server.url))
+        with watched.reading():
+            watched.begin()
+            watched.next("server0", "running_requests")
+            server.held.clear()
+            asked = len(server.asked)
+            end_ns = time.monotonic_ns()
+            watched.ask()
+            until(lambda: len(server.asked) > asked)
+            watched.hear("stopping")
+            server.held.set()
+        found = [one.at_ns for one in watched.samples.queue if one.name == "running_requests"]
+        assert max(found) > end_ns
+    assert (watched.tallies[0].failures, watched.entry.unread) == (0, ["no GPU"])
+
+
+def test_a_page_that_is_late_at_the_end_of_a_window_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, a few times; a tick that failed waits for the next."""
+    monkeypatch.setattr(page_reader, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(page_reader, "EVERY_NS", 3600 * 1000 * MS)
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell())
+        with watched.reading():
+            tallies = watched.begin(server.url)
+            watched.next("server0", "running_requests")
+            server.held.clear()
+            end_ns = time.monotonic_ns()
+            watched.ask()
+            until(lambda: tallies[0].failures > 0)
+            server.held.set()
+            until(lambda: any(one.at_ns > end_ns for one in [*watched.samples.queue]))
+
+
 def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
     """The error is one sentence, other pages continue, and measurements are kept."""
 
@@ -385,6 +421,18 @@ def test_ticks_give_way_to_the_ends_of_a_window() -> None:
     end_ns = 4 * EVERY_NS + CLEAR_OF_AN_END_NS // 2
     due.at(3 * EVERY_NS + EVERY_NS // 2, end_ns)
     assert moments(due, 6 * EVERY_NS) == [3 * EVERY_NS, 3 * EVERY_NS + EVERY_NS // 2, end_ns, 5 * EVERY_NS]
+
+
+def test_an_end_whose_reading_failed_stays_due_and_a_tick_does_not() -> None:
+    """Until it is read, or given up."""
+    due = Due(0)
+    due.at(EVERY_NS // 4)
+    due.done(EVERY_NS // 4, again=True)
+    assert due.owes(EVERY_NS // 4)
+    assert due.next_ns(EVERY_NS // 3) == EVERY_NS // 4
+    due.done(EVERY_NS // 3)
+    assert not due.owes(EVERY_NS // 3)
+    assert due.next_ns(EVERY_NS // 3) == EVERY_NS
 
 
 def test_ticks_that_were_missed_are_not_made_up_for() -> None:
