@@ -175,7 +175,7 @@ def test_a_stalling_client_is_found_out() -> None:
     assert np.quantile(first - due, 0.99) > base + 40
     p99 = next(one for one in late.effects if (one.metric, one.statistic) == ("ttft_ms", "p99"))
     assert p99.value == pytest.approx(np.quantile(first - due, 0.99), rel=0.02)
-    assert p99.value - p99.low > 30
+    assert p99.low == pytest.approx(np.quantile(first - sent, 0.99), rel=0.02)
     assert np.quantile((first - sent)[in_stall], 0.5) < base + 10
     assert report.heartbeat_p99_ms is not None
     assert report.heartbeat_p99_ms > 20
