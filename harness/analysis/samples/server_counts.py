@@ -77,10 +77,17 @@ def _client(records: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def _prompts(sent: pd.DataFrame, whole: Flags, prompt: Floats) -> tuple[float, float]:
-    """Return the bounds of prompt tokens: servers may count cached ones, and a failed request is unknown."""
+    """Return the bounds of prompt tokens: servers may count cached ones, and a failed request is unknown.
+
+    An unknown prompt may exceed its planned tokens by as much as any known one: the plan may be an estimate, and it
+    lacks the tokens of a template.
+    """
     cached = np.minimum(np.nan_to_num(numbers(sent, "cached_tokens")), np.nan_to_num(prompt))
     least = np.where(whole, np.nan_to_num(prompt) - cached, 0.0)
-    most = np.where(np.isnan(prompt), numbers(sent, "requested_prompt_tokens"), prompt)
+    planned = numbers(sent, "requested_prompt_tokens")
+    counted = ~np.isnan(prompt) & (planned > 0)
+    factor = float((prompt[counted] / planned[counted]).max(initial=1.0))
+    most = np.where(np.isnan(prompt), planned * factor, prompt)
     known = not np.isnan(prompt[whole]).any()  # the schedule's count of a prompt lacks a template's tokens
     return (float(least.sum()), float(most.sum())) if known else (np.nan, np.nan)
 

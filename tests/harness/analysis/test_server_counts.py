@@ -73,6 +73,17 @@ def test_all_phases_count_and_what_was_given_up_counts_as_far_as_it_may_have_gon
     assert {entry["difference_share"] for entry in found.values()} == {0}
 
 
+def test_a_prompt_that_nobody_counted_may_exceed_its_plan_as_the_others_do() -> None:
+    """Without the model's tokenizer prompts have 4.4 times the planned tokens here, those of cut requests too."""
+    records = [changed(one, requested_prompt_tokens=20, prompt_tokens=88) for one in replies(98)]
+    records += [failed(98 + i, 50_000 + i, "unfinished", 1000) for i in range(2)]
+    for one in records[-2:]:
+        one.requested_prompt_tokens = 20
+    found, reasons = books(records, [*counters(-1, 0, 0), *counters(61, 980, 8800)])
+    assert (found["prompt tokens"]["client"], found["prompt tokens"]["client_most"]) == (8624, 8800)
+    assert not reasons
+
+
 def test_a_cached_prompt_may_be_counted_or_not() -> None:
     """llama.cpp's counter leaves out what came from its cache, vLLM's does not."""
     records = [changed(one, cached_tokens=15) for one in replies()]
