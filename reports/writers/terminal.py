@@ -75,7 +75,8 @@ def _results(console: Console, data: ReportData) -> list[Text]:
         return []
     where = {WIDE: " (all 95 % intervals: report.html)"}
     shown = (cell for column in fitted(found, console.width) if column.number for cell in column.cells)
-    foot = (Text(f" {sign} {text}{where.get(sign, '')}", style="dim") for sign, text in foot_of(found, shown))
+    marks = (Text(f" {sign} {text}{where.get(sign, '')}", style="dim") for sign, text in foot_of(found, shown))
+    foot = (line for mark in marks for line in mark.wrap(console, console.width))
     return [*grid(found, console.width), *foot, Text("")]
 
 

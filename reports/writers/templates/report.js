@@ -1,5 +1,6 @@
 "use strict";
-// Sorts and filters tables, copies the command, opens what is folded before it is printed. The page is whole without it.
+// Sorts and filters tables, fades the side where they go on, copies the command, opens what is folded before it is
+// printed. The page is whole without it.
 (() => {
   const LEAST_ROWS_TO_SORT = 2;
   const LEAST_ROWS_TO_FILTER = 8;
@@ -78,6 +79,14 @@
   }
   for (const list of document.querySelectorAll("[data-tools]:not(table)")) {
     makeFilterable(list, list.dataset.tools, [...list.querySelectorAll("dt")].map((name) => name.parentElement));
+  }
+
+  // A table that goes on to the right fades there.
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hidden = () => box.scrollWidth - box.clientWidth - box.scrollLeft; // in pixels; the padding of a cell is none
+    const look = () => box.classList.toggle("goes-on", hidden() > 8);
+    box.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(box);
   }
 
   for (const code of document.querySelectorAll("code[data-copy]")) {

@@ -116,6 +116,23 @@ def test_the_page_fits_and_every_picture_has_a_size(
         assert all(across > 200 and down > 80 for across, down in sizes)
 
 
+def test_a_table_that_goes_on_to_the_right_fades_there(page: Page, files: dict[str, Path]) -> None:
+    """Until it has been moved to its end; one that has room does not."""
+    page.show_as(390, "light")
+    page.visit(files["full"])
+    frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    page.value(frames)
+    fading = "getComputedStyle(document.querySelector('#results .scroll')).maskImage !== 'none'"
+    assert page.value(fading)
+    page.value("void (document.querySelector('#results .scroll').scrollLeft = 9999)")
+    page.value(frames)
+    assert not page.value(fading)
+    page.show_as(1600, "light")
+    page.visit(files["sweep"])
+    page.value(frames)
+    assert not page.value(fading)
+
+
 @pytest.mark.parametrize("width", [390, 1600])
 def test_no_text_of_a_picture_is_cut_off_or_too_small(page: Page, files: dict[str, Path], width: int) -> None:
     """Every letter lies within its picture, and has at least nine pixels, in this browser's font."""

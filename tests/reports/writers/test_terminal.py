@@ -54,6 +54,13 @@ def test_no_number_and_no_name_is_broken(sweep: ReportData, width: int) -> None:
         assert word in table.split() or word in table
 
 
+def test_a_narrow_terminal_cuts_no_word_of_the_legend(sweep: ReportData) -> None:
+    """The meaning of a mark goes on in the next line."""
+    text = screen(sweep, 50)
+    assert max(map(len, text.splitlines())) <= 50
+    assert "(all 95 % intervals:\nreport.html)" in text
+
+
 def test_more_room_shows_more(sweep: ReportData) -> None:
     """The columns of a table of 80 stand in one of 100, those in one of 200."""
     found = overview(sweep)
