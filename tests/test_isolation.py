@@ -47,7 +47,7 @@ def run(folder: Path, *blocks: dict[str, Any], environment: dict[str, str] = MIS
         folder,
         engines=[{"engine": "misbehaving", **block} for block in levels],
         load=[{"kind": "single_user", "requests": REQUESTS, "timeout": "120s"}],
-        patience=f"{PATIENCE_S}s",
+        stall_timeout=f"{PATIENCE_S}s",
     )
     arguments = ("run", str(path), "--out", "run", "--format", "md", "-q")
     ended = harness(*arguments, cwd=folder, env=environment, timeout_s=280)
@@ -104,7 +104,7 @@ def test_hangs_at_the_start_are_ended(broken: Ran, level: str) -> None:
 
 
 def test_hangs_in_mid_trial_are_ended(broken: Ran) -> None:
-    """An engine that blocks its process: ended after the patience that the scenario has, with the reason."""
+    """An engine that blocks its process: ended after the `stall_timeout` of the scenario, with the reason."""
     assert f"no sign of life for {PATIENCE_S} s: its process was ended" in reason(broken.cells["blocks"])
 
 

@@ -210,7 +210,7 @@ async def run_child(
         salt=salt_of(run.writer, cell, entry) if cell.stays_up else 0,
     )
     spec.save(folder / "child.json")
-    command = ChildCommand.of(cell, folder, run.scenario.patience_s)
+    command = ChildCommand.of(cell, folder, run.scenario.stall_timeout_s)
     events = Events(run.writer, entry, readers, run.stop, run.watcher.event)
     reason = await supervise(command, run.stop, events.child_is, events.receive)
     events.close(reason)

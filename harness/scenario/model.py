@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -107,6 +107,8 @@ class Budget(StrictModel):
 class Scenario(StrictModel):
     """Whole scenario after `extends`, `--set` and defaults."""
 
+    mistaken_keys: ClassVar[Mapping[str, str]] = {"patience": "unknown key; write `stall_timeout: {value}`"}
+
     version: Literal[1] = Field(default=1, description="Version of this grammar.")
     extends: str | None = Field(default=None, description="Path of the scenario to override.", examples=["base.yaml"])
     name: Annotated[str, AfterValidator(_checked_name)] = Field(
@@ -166,9 +168,9 @@ class Scenario(StrictModel):
         description="`interleaved`: all configurations once per repetition, in orders drawn from the seed, so that "
         "drift affects all alike. `blocks`: all repetitions of a configuration in a row.",
     )
-    patience_s: PositiveSeconds = Field(
+    stall_timeout_s: PositiveSeconds = Field(
         default=60.0,
-        alias="patience",
+        alias="stall_timeout",
         description="Kill a benchmark process that is silent for this long during a measurement.",
         examples=["2m"],
     )
