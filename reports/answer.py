@@ -116,9 +116,7 @@ def subject(data: ReportData) -> str:
     at = listed(url for url in urls if url)
     dialects = listed(str(info.options.get("dialect") or "") for info in infos.values() if info.options.get("url"))
     server = f"@ {at}" + (f" ({dialects})" if dialects else "") if at else ""
-    what = dotted(
-        (listed(_model(cell) for cell in cells), listed(cell.level or "" for cell in cells), listed(names))
-    )
+    what = dotted((listed(_model(cell) for cell in cells), listed(cell.level or "" for cell in cells), listed(names)))
     return " ".join(part for part in (what, server) if part)
 
 

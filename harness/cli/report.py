@@ -78,20 +78,26 @@ def write(
 
     Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written.
     """
-    from harness.results import derive
-    from harness.store.run import Run
     from harness.store.streams import storage_errors
     from reports import write as write_files
+
+    data, exit_code = read(run, columns)
+    folder = out or run
+    with storage_errors(folder):
+        files = write_files(data, folder, formats)
+    return Report(data, exit_code, tuple(files))
+
+
+def read(run: Path, columns: Sequence[str] | None = None) -> tuple[ReportData, ExitCode]:
+    """Derive a stored run's results; write nothing. Raises RunUnreadable if `run` is none."""
+    from harness.results import derive
+    from harness.store.run import Run
 
     stored = Run.open(run)
     if columns is not None:
         stored.manifest.scenario = {**stored.manifest.scenario, "columns": [*columns]}
     results = derive(stored.manifest, stored.trials(), run)
-    data = report_data(results)
-    folder = out or run
-    with storage_errors(folder):
-        files = write_files(data, folder, formats)
-    return Report(data, results.exit_code, tuple(files))
+    return report_data(results), results.exit_code
 
 
 def report_data(results: Results) -> ReportData:

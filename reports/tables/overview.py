@@ -72,7 +72,7 @@ def overview(data: ReportData) -> Overview:
     """Return the results of every trial that was tried; repetitions are pooled."""
     wanted = figures_of(data)
     used = [*(number for number in differing(data) if number < len(KEYS) - 1), len(KEYS) - 1]
-    found = list(_rows(data))
+    found = list(rows_of(data))
     origins = _origins(data)
     shown = [figure for figure in wanted if any(_has(rows.get(figure.key)) for _, _, _, rows in found)]
     if chosen_columns(data) is None:
@@ -151,8 +151,8 @@ def computed(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]], r
     return {(name, "value"): {"value": value, **bare} for name, value in values.items() if math.isfinite(value)}
 
 
-def _rows(data: ReportData) -> list[tuple[tuple[str, ...], str, Cell, Rows]]:
-    """Return keys, class, mark and rows of the summary of each line."""
+def rows_of(data: ReportData) -> list[tuple[tuple[str, ...], str, Cell, Rows]]:
+    """Return keys, class, mark and numbers of each line: the rows of the summary by (metric, statistic)."""
     known, found = by_class(data), []
     for keys, trials in groups(data).items():
         if all(trial.status in ("pending", "skipped") for _, trial in trials):

@@ -1,0 +1,8 @@
+"""Python API, for notebooks and scripts: measure, and read stored runs as data frames."""
+
+from __future__ import annotations
+
+from harness.api.measure import benchmark
+from harness.api.result import RunResult, load, runs
+
+__all__ = ["RunResult", "benchmark", "load", "runs"]
