@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from engines.base import EngineError
@@ -21,19 +21,27 @@ TLS_FILES = ("ca", "cert", "key")
 _LONGEST_SOCKET_PATH = 107  # bytes, limit of the kernel
 _PORTS = {"http": 80, "https": 443, UNIX_SCHEME: 0}
 _UNSENDABLE = re.compile(r"[\s\x00-\x1f\x7f]")
+_VERSION = re.compile(r"v\d+(\.\d+)?([a-z]+\d*)?")
+_OPERATIONS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings", "/rerank")
 _WRITE = "write http://host:port, https://host or http+unix:///path/to.sock"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Address of a server. The URL of a Unix socket is `http+unix:///path/to.sock`, then `:` and any base path."""
+    """Address of a server. The URL of a Unix socket is `http+unix:///path/to.sock`, then `:` and any base path.
+
+    A base path in front of the paths of the API, such as `/proxy`, is added to them. It replaces their `/v1` if
+    it has a version of its own (`/v3`, `/v1beta/openai`), ends in an operation (`/chat/completions`), or if the URL has
+    a query, which is part of every request.
+    """
 
     url: str
     secure: bool
     host: str
     port: int
-    base_path: str  # in front of the API's own paths, without a trailing slash
+    base_path: str  # without a trailing slash
     socket_path: str | None = None
+    query: str = ""
 
     @classmethod
     def of(cls, url: str) -> Address:
@@ -51,7 +59,8 @@ class Address:
             host = parts.hostname.encode("idna").decode()
         except UnicodeError:
             raise ValueError(f"{url!r} has no valid host name; {_WRITE}") from None
-        return cls(url, parts.scheme == "https", host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
+        secure, port = parts.scheme == "https", port or _PORTS[parts.scheme]
+        return cls(url, secure, host, port, parts.path.rstrip("/"), query=parts.query)
 
     @property
     def authority(self) -> str:
@@ -60,9 +69,48 @@ class Address:
         return host if self.socket_path or self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
     @property
+    def origin(self) -> str:
+        """Scheme and authority for an HTTP library, which connects to a Unix socket by itself."""
+        return f"{'https' if self.secure else 'http'}://{self.authority}"
+
+    @property
     def request_url(self) -> str:
-        """URL for an HTTP library, which connects to a Unix socket by itself."""
-        return f"{'https' if self.secure else 'http'}://{self.authority}{self.base_path}"
+        """URL of the base path for an HTTP library."""
+        return f"{self.origin}{self.base_path}"
+
+    def target(self, path: str) -> str:
+        """Return the target of a request for a path of the API, such as /v1/completions."""
+        base, versioned = self._api_base
+        own = (
+            f"{base}{path.removeprefix('/v1')}" if versioned and path.startswith("/v1/") else f"{self.base_path}{path}"
+        )
+        return f"{own}?{self.query}" if self.query else own
+
+    def page(self, path: str) -> str:
+        """Return the target of a page beside the API, such as /version, or of one of the API's own."""
+        base, _ = self._api_base
+        if path.startswith("/v1/"):
+            return self.target(path)
+        segments = base.split("/")
+        first = next((number for number, one in enumerate(segments) if _VERSION.fullmatch(one)), len(segments))
+        return f"{'/'.join(segments[:first])}{path}"
+
+    def full(self, target: str) -> str:
+        """Return the URL of a target."""
+        if self.socket_path is not None:
+            return f"{UNIX_SCHEME}://{quote(self.socket_path)}:{target}"
+        return f"{self.origin}{target}"
+
+    def page_url(self, path: str) -> str:
+        """Return the URL of a page."""
+        return self.full(self.page(path))
+
+    @property
+    def _api_base(self) -> tuple[str, bool]:
+        """Return the base path without an operation, and whether it takes the place of the API's /v1."""
+        operation = next((one for one in _OPERATIONS if self.base_path.endswith(one)), "")
+        base = self.base_path.removesuffix(operation)
+        return base, bool(operation or self.query or any(map(_VERSION.fullmatch, base.split("/"))))
 
     @property
     def at(self) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed, check_header
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
-from engines.http.addresses import UNIX_SCHEME, Address, check_proxy, is_loopback
+from engines.http.addresses import Address, check_proxy, is_loopback
 from engines.http.pages import Pages, open_pages
 from engines.options import read_options
 from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, ServerProcess
@@ -222,13 +222,13 @@ class HttpEngine:
             if found == "status 200":
                 return
             if loop.time() >= deadline:
-                raise StartFailed(f"{pages.url}{path} did not answer 200 within {limit_s:g} s: {found}")
+                raise StartFailed(f"{pages.at(path)} did not answer 200 within {limit_s:g} s: {found}")
             await asyncio.sleep(READY_POLL_S)
 
     async def _served_models(self, pages: Pages) -> dict[str, dict[str, Any]] | None:
         """Return the server's list of models, id -> entry; None if it has no such list."""
         path, listed, name = _MODEL_LISTS.get(self._options.dialect.partition("-")[0], ("", "", ""))
-        url = pages.url + path
+        url = pages.at(path)
         page = await pages.get(path)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_LIMIT_S
@@ -297,9 +297,7 @@ def _metrics_pages(urls: Sequence[str], dialect: str) -> tuple[str, ...]:
     """Return possible Prometheus pages of servers on this machine. The scenario must name those of others."""
     if dialect.startswith(_NO_PAGES) or not all(is_loopback(url) for url in urls):
         return ()
-    # A `:` separates a path from that of a Unix socket.
-    bare = [url.startswith(UNIX_SCHEME) and not Address.of(url).base_path for url in urls]
-    return tuple(f"{url}{':' if alone else ''}/metrics" for url, alone in zip(urls, bare, strict=True))
+    return tuple(Address.of(url).page_url("/metrics") for url in urls)
 
 
 def _stem(name: str) -> str:

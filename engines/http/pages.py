@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import aiohttp
+    from yarl import URL
 
 ANSWER_LIMIT_S = 10.0
 REPLY_LIMIT_S = 300.0
@@ -37,32 +38,36 @@ class Pages:
 
     def __init__(self, session: aiohttp.ClientSession, address: Address, proxy: Mapping[str, Any]) -> None:
         self.url = address.url  # for messages
-        self._base = address.request_url
-        self._host = address.host
+        self._address = address
         self._session = session
         self._proxy = proxy
 
+    def at(self, path: str) -> str:
+        """Return the URL of a page, for messages."""
+        return self._address.page_url(path)
+
     async def get(self, path: str) -> Page:
         """Return a page. Raises StartFailed, one sentence, if the server does not answer."""
-        response, body = await self._answer("GET", path)
+        response, body = await self._answer("GET", self._address.page(path))
         return Page(response.status, _is_html(response.content_type, body), _object(body))
 
     async def send(self, request: WireRequest) -> WireResponse:
         """Return the reply to a request, whose model may have to be loaded first. Raises as `get`."""
-        response, body = await self._answer(request.method, request.path, request, REPLY_LIMIT_S)
+        target = self._address.target(request.path)
+        response, body = await self._answer(request.method, target, request, REPLY_LIMIT_S)
         return WireResponse(response.status, {name.lower(): value for name, value in response.headers.items()}, [body])
 
     async def _answer(
-        self, method: str, path: str, sent: WireRequest | None = None, limit_s: float = ANSWER_LIMIT_S
+        self, method: str, target: str, sent: WireRequest | None = None, limit_s: float = ANSWER_LIMIT_S
     ) -> tuple[aiohttp.ClientResponse, bytes]:
         """Return the response to a request and its whole body."""
         import aiohttp
 
-        url, way = self.url + path, {"timeout": aiohttp.ClientTimeout(total=limit_s), **self._proxy}
+        url, way = self._address.full(target), {"timeout": aiohttp.ClientTimeout(total=limit_s), **self._proxy}
         if sent is not None:
             way |= {"data": sent.body, "headers": {**sent.headers, **way.get("headers", {})}}
         try:
-            async with self._session.request(method, self._base + path, allow_redirects=False, **way) as response:
+            async with self._session.request(method, self._url(target), allow_redirects=False, **way) as response:
                 body = await read_body(response, LARGEST_PAGE_BYTES)
                 if body is None:
                     raise StartFailed(f"{url} answers with more than {LARGEST_PAGE_BYTES >> 20} MiB; correct url")
@@ -85,10 +90,17 @@ class Pages:
         import aiohttp
 
         try:
-            async with self._session.post(self._base + path, allow_redirects=False, **self._proxy) as response:
+            url = self._url(self._address.page(path))
+            async with self._session.post(url, allow_redirects=False, **self._proxy) as response:
                 return response.status
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
+
+    def _url(self, target: str) -> URL:
+        """Return the URL for the HTTP library, which must not encode it again."""
+        from yarl import URL
+
+        return URL(self._address.origin + target, encoded=True)
 
     async def optional(self, path: str) -> dict[str, Any]:
         """Return the JSON object of an optional page; {} if there is none."""
@@ -101,7 +113,7 @@ class Pages:
     def _tls_failure(self, error: Exception) -> str:
         """Return OpenSSL's error, which aiohttp wraps."""
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-        return tls_failure(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
+        return tls_failure(inner, self._address.host) if isinstance(inner, ssl.SSLError) else str(error)
 
 
 async def read_body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes | None:

@@ -14,10 +14,19 @@ from engines.base import EngineError, check_header
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.http.addresses import NO_PROXY, UNIX_SCHEME, check_proxy
-from harness.scenario.base import AlsoAccepts, FreeText, Name, StrictModel, TextOrItems, items_by, listed, near
+from harness.scenario.base import (
+    AlsoAccepts,
+    FreeText,
+    Name,
+    StrictModel,
+    TextOrItems,
+    items_by,
+    listed,
+    looks_secret,
+    near,
+)
 from harness.scenario.loads import LoadItem
 from harness.scenario.metrics_urls import MetricsPages, check_distinct, checked_address
-from harness.scenario.source import looks_secret
 from harness.units import PositiveSeconds
 
 # Key in the context of a validation: another process has checked the engines, which may not be installed here.
@@ -63,13 +72,13 @@ def _known_dialect(value: str) -> str:
 def _checked_urls(value: Any) -> Any:
     """Return a checked address, or a list of different ones."""
     if isinstance(value, str):
-        return checked_address(value)
+        return checked_address(value, query=True)
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         raise ValueError("must be an address, or a list of addresses such as `[http://a:8000, http://b:8000]`")
     if not value:
         raise ValueError("contains no address; write `http://host:port`")
     check_distinct(value)
-    return [checked_address(url) for url in value]
+    return [checked_address(url, query=True) for url in value]
 
 
 def _checked_command(value: str) -> str:

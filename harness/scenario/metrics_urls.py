@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field
 
 from engines.http.addresses import UNIX_SCHEME, Address
-from harness.scenario.base import Name, StrictModel, TextOrItems, items_by
+from harness.scenario.base import Name, StrictModel, TextOrItems, items_by, looks_secret
 
 # Names of `page_names.GAUGES` and `COUNTERS`.
 ServerName = Literal[
@@ -28,8 +28,12 @@ ServerName = Literal[
 ]
 
 
-def checked_address(value: str) -> str:
-    """Return a server's address; raise ValueError for a wrong one or one with secrets."""
+def checked_address(value: str, *, query: bool = False) -> str:
+    """Return a server's address; raise ValueError for a wrong one or one with secrets.
+
+    Args:
+        query: It may have one, such as `?api-version=2024-10-21`.
+    """
     if value.startswith(UNIX_SCHEME + ":"):
         Address.of(value)
         return value
@@ -43,7 +47,10 @@ def checked_address(value: str) -> str:
         raise ValueError(f"{value!r} is not an address; write `{form}`")
     if parts.username or parts.password:
         raise ValueError("contains a user name or password; name their variable in `headers_env` or `api_key_env`")
-    if parts.query or parts.fragment:
+    secret = next((name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if looks_secret(name)), None)
+    if query and secret is not None:
+        raise ValueError(f"contains `{secret}`, which would be stored; name its variable in `headers_env`, as a header")
+    if parts.fragment or (parts.query and not query):
         raise ValueError("contains a `?` or `#`, which is not sent; name a key's variable in `api_key_env`")
     Address.of(value)
     return value

@@ -15,15 +15,13 @@ from pathlib import Path
 
 from engines.http.addresses import TLS_FILES
 from harness.errors import Problem
+from harness.scenario.base import looks_secret
 from harness.scenario.loads import LIST_VALUED
 from harness.scenario.templates import shipped_names
 from harness.scenario.yaml_tree import Node, Place, join, parse
 
 _VARIABLE = re.compile(
     r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|(?P<wrong>\$\{)"
-)
-_SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
 )
 _ENV_OF_ENGINE = re.compile(r"engines\.\d+\.env\..+")
 _SAFE_PLACES = "write its name under `api_key_env` or `headers_env`, or use it under the engine's `env`"
@@ -62,11 +60,6 @@ def _completed(source: Source, sets: Sequence[str], labels: Sequence[str], varia
     source.tree = _located(source.tree, source.problems)
     source.tree = _expanded(source.tree)
     return source
-
-
-def looks_secret(name: str) -> bool:
-    """Return True if an environment variable of this name is likely to contain a secret."""
-    return _SECRET_NAME.search(name) is not None
 
 
 def _read_with_parents(path: Path, env: Mapping[str, str], children: tuple[Path, ...]) -> Source:

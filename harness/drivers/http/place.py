@@ -31,15 +31,9 @@ class Place:
         """Host and port to connect to; meaningless for a Unix socket."""
         return (self.proxy.host, self.proxy.port) if self.proxy else (self.address.host, self.address.port)
 
-    def path(self, path: str) -> str:
-        """Return the full path. A version that ends the base and begins the path appears once."""
-        base_path = self.address.base_path
-        first = path[: path.find("/", 1)]
-        return base_path + (path.removeprefix(first) if first and base_path.endswith(first) else path)
-
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
         """Return the start of a request up to the length of its body."""
-        target = self.path(path)
+        target = self.address.target(path)
         lines = [f"host: {self.address.authority}", *(f"{name}: {value}" for name, value in headers.items())]
         if self.proxy is not None and self.tls is None:  # no tunnel
             target = f"http://{self.address.authority}{target}"
