@@ -204,6 +204,7 @@ class EngineInfo:
         slots: Requests generated at the same time. Further ones wait in the engine.
         imatrix: True if the weights were quantized with an importance matrix. None if unknown or not quantized.
         unused_instructions: Instruction sets of the processor that the build does not use.
+        notes: What the reader should know about the start, in sentences.
     """
 
     name: str
@@ -224,6 +225,7 @@ class EngineInfo:
     slots: int | None = None
     imatrix: bool | None = None
     unused_instructions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

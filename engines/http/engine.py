@@ -76,6 +76,15 @@ class _Server:
     context_tokens: int | None
     level: str | None = None
     reset_path: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class _ListRefused(StartFailed):
+    """List of models that a server does not give, or not in a form that can be read."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
 
 
 class HttpEngine:
@@ -124,6 +133,7 @@ class HttpEngine:
             pids=self._server.pids() if self._server is not None else (),
             options={**asdict(self._options), "url": self._urls[0] if len(self._urls) == 1 else list(self._urls)},
             metrics_urls=_metrics_pages(self._urls, self._options.dialect),
+            notes=tuple(note for server in servers for note in server.notes),
         )
 
     async def reset_cache(self) -> bool | None:
@@ -201,12 +211,15 @@ class HttpEngine:
         async with self._open_pages(url) as pages:
             if self._server is None and self._options.ready is not None:
                 await self._wait_until_ready(pages)
-            models = await self._served_models(pages)
+            models, doubt = await self._models_or_doubt(pages)
             model = self._choose_model(models, url)
+            if models and model not in models:
+                doubt = f"{url} lists {_listed(models)}"
+            notes = () if doubt is None else (f"served_model {model!r} is sent as written, though {doubt}",)
             entry = (models or {}).get(model or "") or {}
             context_tokens = await self._context_tokens(pages, entry)
             reset_path = _RESETS.get(str(entry.get("owned_by")).lower())
-            return _Server(model, await self._version(pages), context_tokens, _level(entry), reset_path)
+            return _Server(model, await self._version(pages), context_tokens, _level(entry), reset_path, notes)
 
     async def _wait_until_ready(self, pages: Pages) -> None:
         """Poll the page of `ready` until it answers 200."""
@@ -225,6 +238,15 @@ class HttpEngine:
                 raise StartFailed(f"{pages.at(path)} did not answer 200 within {limit_s:g} s: {found}")
             await asyncio.sleep(READY_POLL_S)
 
+    async def _models_or_doubt(self, pages: Pages) -> tuple[dict[str, dict[str, Any]] | None, str | None]:
+        """Return the server's list of models. A list that cannot be used is a doubt where `served_model` is given."""
+        try:
+            return await self._served_models(pages), None
+        except _ListRefused as refused:
+            if self._options.served_model is None:
+                raise
+            return None, refused.what
+
     async def _served_models(self, pages: Pages) -> dict[str, dict[str, Any]] | None:
         """Return the server's list of models, id -> entry; None if it has no such list."""
         path, listed, name = _MODEL_LISTS.get(self._options.dialect.partition("-")[0], ("", "", ""))
@@ -237,20 +259,18 @@ class HttpEngine:
             page = await pages.get(path)
         if page.status in (401, 403):
             refused = f"{url} refused the API key (status {page.status})"
-            raise StartFailed(f"{refused}; name the variable of a valid one in api_key_env")
+            raise _ListRefused(refused, "name the variable of a valid one in api_key_env")
         if not path or page.status == 404:
             return None
         advice = "set url to the base address of the API"
         if self._server is not None:
             advice = f"check the dialect of the server that command starts: it may not be {self._options.dialect!r}"
         if page.html:
-            raise StartFailed(f"{url} answered with an HTML page; {advice}")
+            raise _ListRefused(f"{url} answered with an HTML page", advice)
         entries = page.content.get(listed) if page.content is not None else None
         if page.status != 200 or not isinstance(entries, list):
-            if self._options.served_model is not None and page.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                return None
             advice = f"{advice}, or name its model in served_model if it has no list"
-            raise StartFailed(f"{url} did not list its models (status {page.status}); {advice}")
+            raise _ListRefused(f"{url} did not list its models (status {page.status})", advice)
         return {str(entry[name]): entry for entry in entries if isinstance(entry, dict) and name in entry}
 
     def _loading(self) -> bool:
@@ -258,17 +278,17 @@ class HttpEngine:
         return self._server is not None and self._options.ready is None and self._server.alive() is None
 
     def _choose_model(self, models: Mapping[str, Any] | None, url: str) -> str | None:
-        """Return the name to put in requests, checked against the server's list."""
+        """Return the name to put in requests: `served_model` as written, or that of a model in the server's list."""
         stated = self._options.served_model
         wanted = stated or (self._spec.model.name if self._spec.model else None)
-        if not models or wanted in models:
+        if stated is not None or not models or wanted in models:
             return wanted
         if wanted is None:
             if len(models) == 1:
                 return next(iter(models))
             raise StartFailed(f"the server at {url} serves {_listed(models)}; set served_model to one of them")
         same = [name for name in models if _stem(name) == _stem(wanted)]
-        if stated is None and len(same) == 1:
+        if len(same) == 1:
             return same[0]
         near = get_close_matches(wanted, models, n=3, cutoff=0.4) or list(models)[:10]
         what = f"the server at {url} does not serve {wanted!r}"

@@ -168,6 +168,8 @@ class ConsoleWatcher:
             load_s = event["start"]["load_s"]
             ready = "the server answers" if load_s is None else f"engine started in {load_s:.2f} s"
             self._show(ready, at_once=True)
+            for note in event["engine"].get("notes") or ():
+                self._say(f"{self._prefix}: {note}")
         elif kind == "trial_begun":
             self._trial_began_s, self._phase = time.monotonic(), ""
             self._course.begins()

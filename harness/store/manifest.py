@@ -133,6 +133,7 @@ class EngineEntry(Part):
     slots: int | None = key("Requests that it generates at the same time.", null=_UNKNOWN)
     imatrix: bool | None = key("Whether an importance matrix was used to quantize.", null="8 bits or more, or unknown")
     unused_instructions: list[str] = key("Instructions of the processor that its build does not use.", default=[])
+    notes: list[str] = key("What the reader should know about its start, in sentences.", default=[])
     in_process: bool = key("Whether it runs inside the load generator's process.", default=False)
 
 

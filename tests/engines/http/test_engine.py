@@ -85,12 +85,6 @@ def test_a_cache_is_dropped_where_there_is_a_route(
             {},
             "does not serve 'llama-3'; set served_model to one that it serves, such as 'lama-3'",
         ),
-        (
-            "served",
-            None,
-            {"served_model": "x"},
-            "does not serve 'x'; set served_model to one that it serves, such as 'served'",
-        ),
     ],
 )
 def test_a_wrong_model_is_refused(models: str, model: str | None, options: dict[str, Any], sentence: str) -> None:
@@ -256,3 +250,30 @@ def test_a_command_is_started_and_ended(tmp_path: Path) -> None:
             engine.endpoint()
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "doubt"),
+    [
+        ("--models other,another", "lists 'other', 'another'"),
+        ("--models x --key sesame", "/v1/models refused the API key (status 401)"),
+        ("--models x --html", "/v1/models answered with an HTML page"),
+        ("--no-list 500", "/v1/models did not list its models (status 500)"),
+        ("--no-list 200", "/v1/models did not list its models (status 200)"),
+    ],
+)
+def test_a_stated_model_is_believed_whatever_the_list_says(arguments: str, doubt: str) -> None:
+    """Routers have aliases and wildcards that they do not list, and some give no list to a key. A note says so."""
+    with running(arguments) as url:
+        info, _ = started(url=url, served_model="x")
+    assert info.model == "x"
+    (note,) = info.notes
+    assert note.startswith("served_model 'x' is sent as written, though http://127.0.0.1:")
+    assert note.endswith(doubt)
+
+
+@pytest.mark.parametrize("arguments", ["--models x,y", "--no-list 404"])
+def test_a_stated_model_that_is_listed_or_cannot_be_needs_no_note(arguments: str) -> None:
+    """Where there is no list, none is missed."""
+    with running(arguments) as url:
+        assert started(url=url, served_model="x")[0].notes == ()
