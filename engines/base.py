@@ -259,7 +259,8 @@ class Endpoint:
         others: Further servers of the same model. Requests are spread over all.
         tls: Files under `ca`, `cert`, `key`.
         proxy: Address, or "none". None follows the environment.
-        request: Extra fields for the body of each request.
+        request: Extra fields for the body of each request; null leaves one of the dialect's own out.
+        rename: Names of the body's fields, if the server's differ.
         unsaid: Fields for settings that the request leaves out.
         exact: Fields that request an exact length. {} uses those of the dialect.
     """
@@ -272,6 +273,7 @@ class Endpoint:
     tls: Mapping[str, str] = field(default_factory=dict)
     proxy: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
     unsaid: Mapping[str, Any] = field(default_factory=dict)
     exact: Mapping[str, Any] = field(default_factory=dict)
 

@@ -19,25 +19,34 @@ DIALECTS: dict[str, str] = {
 }
 
 
-def get(name: str, added: Mapping[str, Any] | None = None, **more: Mapping[str, Any]) -> Dialect:
+def get(
+    name: str,
+    added: Mapping[str, Any] | None = None,
+    renamed: Mapping[str, str] | None = None,
+    **more: Mapping[str, Any],
+) -> Dialect:
     """Return the dialect of this name.
 
     Args:
-        added: Extra fields for the body of each request.
+        added: Extra fields for the body of each request; null leaves one of the dialect's own out.
+        renamed: Names of the body's fields, if the server's differ.
         more: `unsaid` and `exact` of an `Endpoint`, for the OpenAI dialects.
 
     Raises:
         EngineError: If no dialect has this name.
-        ValueError: If `added` contains a field that the dialect sets.
+        ValueError: If `added` contains a field that the dialect sets, or `renamed` one that it does not send.
     """
     if name not in DIALECTS:
         raise EngineError(f"there is no dialect {name!r}; known are {', '.join(sorted(DIALECTS))}")
     module_name, _, class_name = DIALECTS[name].partition(":")
-    found: Dialect = getattr(import_module(module_name), class_name)(added or {}, **more)
-    return found
+    found = getattr(import_module(module_name), class_name)(added or {}, **more)
+    if renamed:
+        found.rename(renamed)
+    dialect: Dialect = found
+    return dialect
 
 
 def of(endpoint: Endpoint) -> Dialect:
     """Return the dialect of an endpoint, with the endpoint's request fields. Raises as `get`."""
-    more = {"unsaid": endpoint.unsaid, "exact": endpoint.exact}
-    return get(endpoint.dialect, endpoint.request, **{name: body for name, body in more.items() if body})
+    more = {name: body for name, body in (("unsaid", endpoint.unsaid), ("exact", endpoint.exact)) if body}
+    return get(endpoint.dialect, endpoint.request, endpoint.rename, **more)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from engines.base import Chunk, Request
+from engines.dialects.additions import Additions, Sends
 from engines.dialects.answers import NOTHING
 from engines.dialects.base import Pieces, WireRequest, WireResponse, cannot_carry
 from engines.dialects.events import EventDecoder
@@ -19,23 +21,31 @@ class EventDialect:
     """Base of the dialects.
 
     Attributes:
-        own: Fields that the dialect sets, dotted if nested. The scenario must not add them.
+        own: Fields that the dialect sets, dotted if nested. The scenario must not set them.
+        default: Fields that it sends unless the scenario sets them.
+        needed: Those of `own` that the scenario cannot leave out.
     """
 
     name: str
     own: frozenset[str]
+    default: frozenset[str] = frozenset()
+    needed: frozenset[str] = frozenset({"prompt", "messages", "stream"})
     sampling: tuple[str, ...] = SAMPLING
 
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
-        """Raise ValueError if `added` contains a field of `own`."""
-        for name in _names(added):
-            if name in self.own:
-                why = f"which {self.name} sets from the scenario; leave it out there"
-                raise ValueError(f"`request` must not set `{name}`, {why}")
-            if any(one.startswith(f"{name}.") for one in self.own):
-                raise ValueError(f"`{name}` in `request` must be a mapping for {self.name}, which adds fields to it")
-        self._added = added
+        """Raise ValueError if `added` sets a field of `own`, or leaves out one that is needed."""
+        self._added = Additions.of(added, Sends(self.own, self.default, self.needed), self.name)
         self._decoder = EventDecoder(self.chunks)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Send fields of the body by other names. Raises ValueError for a name that the dialect does not send."""
+        sent = {one.partition(".")[0] for one in self.own | self.default}
+        for name, other in names.items():
+            if name not in sent:
+                raise ValueError(f"`rename` names `{name}`, which {self.name} does not send; leave it out")
+            if other in sent | self._added.added.keys() or [*names.values()].count(other) > 1:
+                raise ValueError(f"`rename` gives `{name}` the name of another key, `{other}`; choose another")
+        self._added = replace(self._added, renamed=names)
 
     def decode(self, response: WireResponse) -> Pieces:
         return self._decoder.answer(response)
@@ -69,25 +79,7 @@ class EventDialect:
         return prompt
 
 
-def post(path: str, body: Mapping[str, Any], added: Mapping[str, Any], accept: str) -> WireRequest:
-    """Return a request with a JSON body, including the fields that the scenario adds."""
+def post(path: str, body: Mapping[str, Any], added: Additions, accept: str) -> WireRequest:
+    """Return a request with a JSON body, with the changes of the scenario."""
     headers = {"content-type": "application/json", "accept": accept}
-    return WireRequest("POST", path, headers, orjson.dumps(_merged(body, added) if added else body))
-
-
-def _names(added: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    """Yield the dotted names of all values that are not mappings."""
-    for name, value in added.items():
-        if isinstance(value, Mapping):
-            yield from _names(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}"
-
-
-def _merged(body: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two mappings recursively. Values of `body` take precedence."""
-    found = {**added, **body}
-    for name in added.keys() & body.keys():
-        if isinstance(added[name], Mapping) and isinstance(body[name], Mapping):
-            found[name] = _merged(body[name], added[name])
-    return found
+    return WireRequest("POST", path, headers, orjson.dumps(added.applied_to(body)))

@@ -19,7 +19,7 @@ from engines.dialects.body import SAMPLING, EventDialect, post
 from engines.dialects.events import ToChunks
 from engines.dialects.failures import ending, failure_in
 
-_OWN = frozenset({"model", "max_tokens", "stream", "stream_options", "ignore_eos", "min_tokens", "priority", *SAMPLING})
+_OWN = frozenset({"model", "max_tokens", "stream", "ignore_eos", "min_tokens", "priority", *SAMPLING})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 
@@ -30,6 +30,7 @@ class OpenAICompletions(EventDialect):
     path = "/v1/completions"
     takes_priority = True
     own = _OWN | {"prompt"}
+    default = frozenset({"stream_options"})
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class OpenAICompletions(EventDialect):
         exact: Mapping[str, Any] = NOTHING,
     ) -> None:
         super().__init__(added)
-        self._added = {**unsaid, **added}
+        self._added = replace(self._added, unsaid=unsaid)
         self._exact = exact
 
     def encode(self, request: Request, model: str | None) -> WireRequest:

@@ -39,7 +39,8 @@ class HttpOptions:
     headers: Mapping[str, Any] = field(default_factory=dict)  # extra ones, not secret
     tls: Mapping[str, Any] = field(default_factory=dict)  # files under `ca`, `cert`, `key`
     proxy: str | None = None  # address, or "none"; None follows the environment
-    request: Mapping[str, Any] = field(default_factory=dict)  # extra fields for the body of each request
+    request: Mapping[str, Any] = field(default_factory=dict)  # extra fields of each body; None leaves one out
+    rename: Mapping[str, str] = field(default_factory=dict)  # of the body's fields, if the server's names differ
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ class HttpOptions:
         if self.dialect not in DIALECTS:
             near = get_close_matches(self.dialect, DIALECTS, n=1) or sorted(DIALECTS)
             raise ValueError(f"there is no dialect {self.dialect!r}; did you mean {' or '.join(near)}?")
-        dialect_of(self.dialect, self.request)
+        dialect_of(self.dialect, self.request, self.rename)
         if self.ready is not None and not set(self.ready) <= {"path", "timeout_s"}:
             raise ValueError(f"ready is written {{path: /health, timeout: 5m}}, not {dict(self.ready)!r}")
         if self.url is not None and not self.urls:
@@ -168,6 +169,7 @@ class HttpEngine:
             tls=options.tls,
             proxy=options.proxy,
             request=options.request,
+            rename=options.rename,
         )
 
     def alive(self) -> str | None:

@@ -31,7 +31,14 @@ from harness.units import PositiveSeconds
 
 # Key in the context of a validation: another process has checked the engines, which may not be installed here.
 CHECKED = "checked"
-HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model", "headers", "tls", "proxy", "request")
+HTTP_KEYS = (
+    *("dialect", "url", "command", "ready", "stop", "served_model"),
+    *("headers", "tls", "proxy", "request", "rename"),
+)
+_SECRET_FIELD = re.compile(
+    r"(api_?key|access_?key|secret|passw|passphrase|credential|bearer|authorization)|^(token|key|auth|access_token)$",
+    re.IGNORECASE,
+)
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 
 
@@ -108,8 +115,10 @@ def _checked_header_names(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _checked_request(added: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in added:
-        if looks_secret(name):
+    for name, value in added.items():
+        if isinstance(value, Mapping):
+            _checked_request(value)
+        elif value is not None and _SECRET_FIELD.search(name):
             raise ValueError(f"the value of {name} would be stored; send secrets as headers, by `headers_env`")
     return added
 
@@ -135,12 +144,14 @@ def _wasted_keys(given: Mapping[str, Any]) -> list[str]:
 
 
 def _refused_request(given: Mapping[str, Any]) -> list[str]:
-    """Return the reason if the dialect beside `request` cannot carry its keys."""
-    added, dialect = given.get("request"), given.get("dialect")
-    if not isinstance(added, Mapping) or not isinstance(dialect, str) or dialect not in DIALECTS:
+    """Return the reason if the dialect beside `request` and `rename` cannot carry their keys."""
+    added, renamed, dialect = given.get("request", {}), given.get("rename", {}), given.get("dialect")
+    if not isinstance(dialect, str) or dialect not in DIALECTS:
         return []  # If the dialect is named elsewhere, the engine reports the mistake.
+    if not isinstance(added, Mapping) or not isinstance(renamed, Mapping):
+        return []
     try:
-        dialect_of(dialect, added)
+        dialect_of(dialect, added, renamed)
     except ValueError as error:
         return [str(error)]
     return []
@@ -250,8 +261,14 @@ class HttpKeys(StrictModel):
     )
     request: Annotated[dict[str, Any], AfterValidator(_checked_request)] | None = Field(
         default=None,
-        description="Additional keys of each request's body, beside those of the dialect. They are stored.",
-        examples=[{"backend": "vllm", "urgency": "high"}],
+        description="Additional keys of each request's body, beside those of the dialect. They are stored. `null` "
+        "leaves out a key of the dialect.",
+        examples=[{"backend": "vllm", "urgency": "high"}, {"stream_options": None}],
+    )
+    rename: dict[Name, Name] | None = Field(
+        default=None,
+        description="Names of keys in each request's body, if the server's differ from the dialect's.",
+        examples=[{"max_tokens": "max_completion_tokens"}],
     )
 
     def http_options(self) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str
         ),
         (
             "{engine: http, url: \"http://h/v1?api_key=sk-secret\"}",
-            "1:31: engines.0.url: contains a `?` or `#`, which is not sent; name a key's variable in `api_key_env`",
+            "1:31: engines.0.url: contains `api_key`, which would be stored; name its variable in `headers_env`, as a "
+            "header",
         ),
         ("{engine: simulated, devices: [0], env: 3}", "1:50: engines.0.env: must be a mapping of keys, found 3"),
         ("{engine: http, url: localhost}", "1:31: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
