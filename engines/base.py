@@ -257,7 +257,7 @@ class Endpoint:
         model: Name to put in requests.
         headers: Extra request headers. They may hold secrets and are never stored.
         others: Further servers of the same model. Requests are spread over all.
-        tls: Files under `ca`, `cert`, `key`.
+        tls: Files under `ca`, `cert`, `key`; `verify` False trusts any server.
         proxy: Address, or "none". None follows the environment.
         request: Extra fields for the body of each request; null leaves one of the dialect's own out.
         rename: Names of the body's fields, if the server's differ.
@@ -270,7 +270,7 @@ class Endpoint:
     model: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     others: Sequence[str] = ()
-    tls: Mapping[str, str] = field(default_factory=dict)
+    tls: Mapping[str, Any] = field(default_factory=dict)
     proxy: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)

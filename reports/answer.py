@@ -109,13 +109,14 @@ def how_it_ended(data: ReportData) -> str:
 def subject(data: ReportData) -> str:
     """Return models, quantizations, engines with versions, and servers."""
     cells = [cell for cell in data.manifest.cells if cell.status != "skipped"] or data.manifest.cells
-    infos = {cell.engine: cell.engine_info for cell in cells}
     told = list(dict.fromkeys(_engine(cell) for cell in cells))
     names = (name for name in told if not any(other.startswith(f"{name} ") for other in told))
     urls = (_url(cell) for cell in cells)
     at = listed(url for url in urls if url)
-    dialects = listed(str(info.options.get("dialect") or "") for info in infos.values() if info.options.get("url"))
-    server = f"@ {at}" + (f" ({dialects})" if dialects else "") if at else ""
+    served = [cell.engine_info.options for cell in cells if _url(cell)]
+    about = [listed(str(options.get("dialect") or "") for options in served)]
+    about += ["TLS not verified"] if any(_unverified(options.get("tls")) for options in served) else []
+    server = f"@ {at}" + (f" ({', '.join(filter(None, about))})" if any(about) else "") if at else ""
     what = dotted((listed(_model(cell) for cell in cells), listed(cell.level or "" for cell in cells), listed(names)))
     return " ".join(part for part in (what, server) if part)
 
@@ -131,6 +132,11 @@ def _engine(cell: CellEntry) -> str:
     if _url(cell):
         return version or ("" if _model(cell) else "server")
     return " ".join(part for part in (cell.engine, version) if part)
+
+
+def _unverified(tls: object) -> bool:
+    """Return whether the certificate of a server was not checked."""
+    return isinstance(tls, dict) and tls.get("verify") is False
 
 
 def _url(cell: CellEntry) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies_environment
 
@@ -216,13 +217,13 @@ def _proxy(url: str, source: str) -> Proxy:
     return Proxy(parts.hostname, port or 80, source, f"Basic {base64.b64encode(pair).decode()}", password)
 
 
-def tls_context(files: Mapping[str, str]) -> ssl.SSLContext:
-    """Return a context that trusts the CA of `files`, else the system's, with our certificate if given.
+def tls_context(tls: Mapping[str, Any]) -> ssl.SSLContext:
+    """Return a context that trusts the CA of `tls`, else the system's, with our certificate if given.
 
-    `files` has paths under `ca`, `cert`, `key`; the file of the certificate may hold the key. Raises EngineError if one
-    cannot be used; the message names it.
+    `tls` has paths under `ca`, `cert`, `key`; the file of the certificate may hold the key. `verify: False` trusts any
+    server. Raises EngineError if a file cannot be used; the message names it.
     """
-    ca, certificate, key = (files.get(name) for name in TLS_FILES)
+    ca, certificate, key = (tls.get(name) for name in TLS_FILES)
     for path in (ca, certificate, key):
         if path is not None and not Path(path).is_file():
             raise EngineError(f"tls names {path}, which is not a file; correct the path")
@@ -231,6 +232,8 @@ def tls_context(files: Mapping[str, str]) -> ssl.SSLContext:
     except (ssl.SSLError, OSError) as error:
         why = f"{ca} holds no certificate in PEM format ({_reason(error)})"
         raise EngineError(f"tls.ca: {why}; name the authority's file") from error
+    if tls.get("verify") is False:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if certificate is not None:
         try:
             context.load_cert_chain(certificate, key, _no_password)

@@ -37,7 +37,7 @@ class HttpOptions:
     stop: str | None = None  # command to run after `command` has ended
     served_model: str | None = None  # name to put in requests
     headers: Mapping[str, Any] = field(default_factory=dict)  # extra ones, not secret
-    tls: Mapping[str, Any] = field(default_factory=dict)  # files under `ca`, `cert`, `key`
+    tls: Mapping[str, Any] = field(default_factory=dict)  # files under `ca`, `cert`, `key`; `verify`
     proxy: str | None = None  # address, or "none"; None follows the environment
     request: Mapping[str, Any] = field(default_factory=dict)  # extra fields of each body; None leaves one out
     rename: Mapping[str, str] = field(default_factory=dict)  # of the body's fields, if the server's names differ

@@ -126,7 +126,7 @@ async def read_body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes 
     return bytes(body)
 
 
-def connector_to(address: Address, tls: Mapping[str, str], **options: Any) -> aiohttp.BaseConnector:
+def connector_to(address: Address, tls: Mapping[str, Any], **options: Any) -> aiohttp.BaseConnector:
     """Return a connector for the socket or port of a server. Raises EngineError if a TLS file cannot be used."""
     import aiohttp
 
@@ -137,7 +137,7 @@ def connector_to(address: Address, tls: Mapping[str, str], **options: Any) -> ai
 
 @asynccontextmanager
 async def open_pages(
-    url: str, *, headers: Mapping[str, str], tls: Mapping[str, str], proxy: str | None
+    url: str, *, headers: Mapping[str, str], tls: Mapping[str, Any], proxy: str | None
 ) -> AsyncIterator[Pages]:
     """Open the pages of a server.
 

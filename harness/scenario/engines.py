@@ -212,11 +212,17 @@ class Tls(StrictModel):
     )
     cert: Path | None = Field(default=None, description="Client certificate, for a server that requires one.")
     key: Path | None = Field(default=None, description="Key of `cert`, without a password, if it is in another file.")
+    verify: bool = Field(
+        default=True, description="Whether the server's certificate is checked. If not, every report says so."
+    )
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         alone = "key" in given and "cert" not in given
-        return [*super().check_keys(given), *(["`key` needs `cert`, the certificate that it belongs to"] * alone)]
+        problems = ["`key` needs `cert`, the certificate that it belongs to"] * alone
+        if given.get("verify") is False and "ca" in given:
+            problems.append("`ca` has no effect with `verify: false`; leave one of them out")
+        return [*super().check_keys(given), *problems]
 
 
 class HttpKeys(StrictModel):

@@ -51,6 +51,15 @@ def test_a_server_is_named_by_its_address(alone: ReportData) -> None:
     assert answer.subject(served) == "tiny · vLLM 0.9 @ http://127.0.0.1:8000 (openai-chat)"
 
 
+def test_a_server_whose_certificate_was_not_checked_is_named_so(alone: ReportData) -> None:
+    """In the first line of every report; the model is the one that the server names."""
+    options = {"url": "https://h", "dialect": "openai-chat", "tls": {"verify": False}}
+    info = {"version": None, "model": "served", "options": options}
+    cells = [again(cell, engine="http", level=None, model=None, engine_info=info) for cell in alone.manifest.cells]
+    served = replace(alone, manifest=again(alone.manifest, cells=cells))
+    assert answer.subject(served) == "served @ https://h (openai-chat, TLS not verified)"
+
+
 def test_totals_count_what_was_sent(alone: ReportData) -> None:
     """A request that was never sent is neither measured nor failed."""
     assert answer.totals(alone) == ["1 load", "600 requests", "0 failed"]

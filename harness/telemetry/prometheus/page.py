@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from engines.base import EngineError
@@ -43,7 +43,7 @@ class PageOrder:
     requested: bool = False  # the scenario names the page, so its absence is reported
     # Headers of the requests and TLS files, if the page is on the same server.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    tls: Mapping[str, str] = field(default_factory=dict)
+    tls: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PageReader:

@@ -7,6 +7,7 @@ import shutil
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,14 +38,14 @@ async def good(call: Call) -> None:
     await call.good()
 
 
-def over_tls(certificate: tuple[Path, Path]) -> list[Record]:
+def over_tls(certificate: tuple[Path, Path], **tls: Any) -> list[Record]:
     """Two requests to a server with this certificate."""
 
     async def main() -> list[Record]:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*certificate)
         async with serving(good, tls=context) as server:
-            target = Endpoint(f"https://localhost:{server.port}", "openai-completions")
+            target = Endpoint(f"https://localhost:{server.port}", "openai-completions", tls=tls)
             return (await measure(target, open_plan([0, 100])))[0]
 
     return asyncio.run(main())
@@ -62,6 +63,12 @@ def test_an_unknown_authority(certificate: tuple[Path, Path]) -> None:
     for record in over_tls(certificate):
         assert record.status == Status.CONNECTION_ERROR
         assert "cannot be trusted" in (record.error or "")
+
+
+def test_a_certificate_that_is_not_to_be_checked(certificate: tuple[Path, Path]) -> None:
+    """`verify: false` trusts anybody, also under another name than the certificate's."""
+    records = over_tls(certificate, verify=False)
+    assert [(record.status, record.text) for record in records] == [(Status.OK, " a b")] * 2
 
 
 def test_a_server_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
