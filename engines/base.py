@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -124,6 +124,7 @@ class Request:
         stream: Request the reply part by part.
         history: Earlier turns of the conversation, oldest first.
         priority: Priority relative to other requests, as the engine defines it. None sends none.
+        class_name: Class of traffic; "" for none.
     """
 
     prompt: str | tuple[int, ...]
@@ -133,6 +134,7 @@ class Request:
     stream: bool = True
     history: tuple[Turn, ...] = ()
     priority: int | None = None
+    class_name: str = ""
 
     @property
     def transcript(self) -> str | tuple[int, ...]:
@@ -263,6 +265,7 @@ class Endpoint:
         rename: Names of the body's fields, if the server's differ.
         unsaid: Fields for settings that the request leaves out.
         exact: Fields that request an exact length. {} uses those of the dialect.
+        classes: Differences by class of traffic: its `model`, further `headers` and fields of `request`.
     """
 
     url: str
@@ -276,6 +279,13 @@ class Endpoint:
     rename: Mapping[str, str] = field(default_factory=dict)
     unsaid: Mapping[str, Any] = field(default_factory=dict)
     exact: Mapping[str, Any] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of_class(self, name: str) -> Endpoint:
+        """Return the endpoint for the requests of a class."""
+        own = self.classes.get(name, {})
+        headers, request = {**self.headers, **own.get("headers", {})}, {**self.request, **own.get("request", {})}
+        return replace(self, model=own.get("model", self.model), headers=headers, request=request, classes={})
 
 
 class Engine(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -233,3 +234,53 @@ def test_a_slip_with_an_address_is_one_sentence(
     ended = harness("run", *arguments, cwd=tmp_path)
     assert (ended.code, sentence in ended.err, ended.out) == (code, True, ""), ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", ["inprocess", "locust"])
+def test_classes_may_go_to_adapters_of_their_own(driver: str, tmp_path: Path) -> None:
+    """Each with its model, headers and keys of the body; another class with those of the engine."""
+    adapter = {"served_model": "adapter", "headers": {"X-Tier": "own"}, "request": {"seed": None, "extra": {"b": 2}}}
+    path = scenario(
+        tmp_path,
+        engines=[{"engine": "http", "headers": {"X-Tier": "all"}, "request": {"extra": {"a": 1}, "user": "u"}}],
+        classes={"plain": {}, "tuned": adapter},
+        load=[{"kind": "mixed", "rate": 20, "requests": 24, "driver": driver, "timeout": "10s"}],
+    )
+    with running("--models m,adapter") as url:
+        options = ("--set", f"engines.0.url={url}", "--set", "engines.0.served_model=m")
+        ended = harness("run", str(path), *options, "--out", "run", "--format", "md", cwd=tmp_path)
+        with urllib.request.urlopen(f"{url}/asked") as page:
+            asked = json.load(page)
+    assert ended.code in (0, 4), ended.err
+    found = {
+        (one["body"]["model"], one["headers"]["x-tier"], json.dumps(one["body"]["extra"]), one["body"]["user"])
+        for one in asked
+    }
+    assert found == {("m", "all", '{"a": 1}', "u"), ("adapter", "own", '{"b": 2}', "u")}
+
+
+@pytest.mark.parametrize(
+    ("engine", "one", "sentence"),
+    [
+        ("{engine: simulated}", "{served_model: a}", "classes.c.served_model: simulated has no requests with a model"),
+        (
+            "{engine: http, url: 'http://h'}",
+            "{request: {max_tokens: 3}}",
+            "classes.c.request: `request` must not set `max_",
+        ),
+        ("{engine: http, url: 'http://h'}", "{request: {api_key: s}}", "classes.c.request: the value of api_key would"),
+        (
+            "{engine: http, url: 'http://h'}",
+            "{headers: {Authorization: s}}",
+            "the value of Authorization would be stored",
+        ),
+    ],
+)
+def test_what_a_class_cannot_add_is_refused(engine: str, one: str, sentence: str, tmp_path: Path) -> None:
+    """With its place."""
+    (tmp_path / "s.yaml").write_text(
+        f"engines: [{engine}]\nclasses: {{c: {one}}}\nload: [{{kind: mixed, rate: 1, duration: 5s}}]\n"
+    )
+    ended = harness("validate", "s.yaml", cwd=tmp_path)
+    assert (ended.code, sentence in ended.err) == (2, True), ended.err

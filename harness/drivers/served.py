@@ -6,11 +6,13 @@ import asyncio
 import functools
 import math
 from collections import deque
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from time import monotonic_ns
 
 from engines.base import Endpoint
 from engines.dialects import of as dialect_of
+from engines.dialects.base import Dialect
 from harness.drivers.canary import Canary
 from harness.drivers.conversations import Cancellations, cancel_reason
 from harness.drivers.due_queue import Prepared
@@ -40,6 +42,26 @@ _SHARE_OF_FREE_MEMORY = 0.5  # for replies in flight
 _TICKS_BETWEEN_SUMS = 25
 
 
+@dataclass(slots=True)
+class Way:
+    """How requests of a class are written.
+
+    Attributes:
+        headers: Names in lower case.
+        heads: Start of a request by place and path.
+    """
+
+    dialect: Dialect
+    model: str | None
+    headers: Mapping[str, str]
+    heads: dict[tuple[Place, str], bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Way:
+        headers = {name.lower(): value for name, value in endpoint.headers.items()}
+        return cls(dialect_of(endpoint), endpoint.model, headers)
+
+
 class ServedClient(Client):
     """Sends one trial to an endpoint.
 
@@ -52,8 +74,9 @@ class ServedClient(Client):
     ) -> None:
         self._poller = Poller(loop, self._idle, state.fail, self._begin_round)
         super().__init__(state, loop, self._poller)
-        self._endpoint = endpoint
         self._dialect = dialect_of(endpoint)
+        self._own = {name: Way.of(endpoint.of_class(name)) for name in endpoint.classes}
+        self._way = Way.of(endpoint)
         self._secrets = secrets_of(endpoint, places)
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()
@@ -62,7 +85,6 @@ class ServedClient(Client):
         self._followers_due = False
         self._ns_per_byte = _DECODING_NS_PER_BYTE
         self._decoded_ns = 0  # in this round of reads
-        self._heads: dict[tuple[Place, str], bytes] = {}
         self._stamps = StampClock()
         self.pools = [Pool(self._poller, place, self._stamps, self, state.report) for place in places]
         self._prepared = Prepared(self._encoded, self._queue, lambda made: len(made[0]), max(256, state.schedule.users))
@@ -153,12 +175,12 @@ class ServedClient(Client):
 
     def _encoded(self, request: int) -> tuple[bytes, bool]:
         wanted = self._conversations.request(request)
-        wire = self._dialect.encode(wanted, self._endpoint.model)
+        way = self._own.get(wanted.class_name, self._way)
+        wire = way.dialect.encode(wanted, way.model)
         place = self._pool(request).place
-        head = self._heads.get((place, wire.path))
+        head = way.heads.get((place, wire.path))
         if head is None:
-            headers = {**wire.headers, **{name.lower(): value for name, value in self._endpoint.headers.items()}}
-            head = self._heads[place, wire.path] = place.head(wire.method, wire.path, headers)
+            head = way.heads[place, wire.path] = place.head(wire.method, wire.path, {**wire.headers, **way.headers})
         return b"%b%d\r\n\r\n%b" % (head, len(wire.body), wire.body), wanted.stream
 
     def _dispatch(self) -> None:

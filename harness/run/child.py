@@ -27,7 +27,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engines.base import CachesPrompts, Endpoint, Engine, EngineError, LevelUnsupported, ServedEngine
+from engines.base import (
+    CachesPrompts,
+    Endpoint,
+    Engine,
+    EngineError,
+    InProcessEngine,
+    LevelUnsupported,
+    ServedEngine,
+)
 from harness.analysis.prompt_reuse import SentLines
 from harness.drivers import canary
 from harness.drivers.base import Control, DriveReport, DriveSettings
@@ -120,6 +128,11 @@ class Trial:
         return self.cell.trials[self.index]
 
     @property
+    def target(self) -> InProcessEngine | Endpoint:
+        """Where the load goes."""
+        return target_of(self.engine, self.plan.classes)
+
+    @property
     def settings(self) -> DriveSettings:
         """Settings of the driver."""
         recount = self.cell.engine != "simulated"  # its text is filler
@@ -207,7 +220,7 @@ async def send_from_here(trial: Trial, schedule: Schedule, count: WorkerCount) -
 
         store = partial(flush_or_end, writer, trial.control.abort)
         async with background(report_progress(progress, trial, count, store)):
-            report = await drive(schedule, target_of(trial.engine), trial.settings, keep, trial.control)
+            report = await drive(schedule, trial.target, trial.settings, keep, trial.control)
     return report, progress.silence()
 
 
@@ -232,7 +245,7 @@ async def send_by_workers(trial: Trial, schedule: Schedule, count: WorkerCount) 
 
 def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
     """Return the specification for processes that send the load, and the target."""
-    target = target_of(trial.engine)
+    target = trial.target
     assert isinstance(target, Endpoint)  # other engines were refused before
     cell, settings = trial.cell, trial.settings
     part = (trial.spec.scenario, cell.index, trial.index, schedule.plan_hash, settings, target, cell.salt, cell.refusal)

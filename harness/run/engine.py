@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,7 +35,7 @@ from harness.records import Record, Status
 from harness.scenario.lengths import FixedLength
 from harness.scenario.loads import Sustained
 from harness.scenario.model import Scenario
-from harness.scenario.workload import Workload
+from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.cells import Cell, TrialPlan
 from harness.schedule.devices import CPU, visible_gpus
 from harness.schedule.requests import build
@@ -254,6 +254,13 @@ def settings_of(plan: TrialPlan) -> DriveSettings:
     return DriveSettings(timeout_ns=round(timeout_s * 1e9), drain_ns=round(min(timeout_s, LONGEST_DRAIN_S) * 1e9))
 
 
-def target_of(engine: Engine) -> InProcessEngine | Endpoint:
-    """Return the target of the driver."""
-    return engine.endpoint() if isinstance(engine, ServedEngine) else engine  # type: ignore[return-value]
+def target_of(engine: Engine, classes: Mapping[str, TrafficClass] | None = None) -> InProcessEngine | Endpoint:
+    """Return the target of the driver.
+
+    Args:
+        classes: Those of the load, which may have their own model, headers and fields of the body.
+    """
+    if not isinstance(engine, ServedEngine):
+        return engine  # type: ignore[return-value]
+    own = {name: wire for name, one in (classes or {}).items() if (wire := one.on_the_wire)}
+    return replace(engine.endpoint(), classes=own)

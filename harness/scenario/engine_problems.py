@@ -11,18 +11,20 @@ from pathlib import Path
 
 from engines import engine_class
 from engines.base import EngineError, EngineSpec, ModelReference
+from engines.dialects import get as dialect_of
 from harness.errors import Problem
 from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock, Level, Variant
 from harness.scenario.model import Scenario
 from harness.scenario.quality import Reference
+from harness.scenario.workload import TrafficClass
 
 
 def engine_problems(scenario: Scenario) -> list[Problem]:
     """Return wrong options, adapters and references, each with its key."""
     model = ModelReference(scenario.model[0].name) if scenario.model else None
     options = [problem for number, block in enumerate(scenario.engines) for problem in _of_block(block, number, model)]
-    return [*options, *_adapter_problems(scenario), *_reference_problems(scenario)]
+    return [*options, *_adapter_problems(scenario), *_reference_problems(scenario), *_class_problems(scenario)]
 
 
 def level_problems(scenario: Scenario) -> Iterator[Problem]:
@@ -88,6 +90,34 @@ def _wrong_adapter(engine: str, name: str, path: Path) -> str | None:
         return None if may_be_hub_id else f"there is no adapter `{name}`; correct the path, it counts from {Path.cwd()}"
     if suffix is not None and path.suffix != suffix:
         return f"{engine} takes a `{suffix}` file, not `{name}`; convert it with llama.cpp's convert_lora_to_gguf.py"
+    return None
+
+
+def _class_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield what classes add to requests and an engine cannot carry."""
+    for name, one in scenario.classes.items():
+        for block in scenario.engines if one.on_the_wire else ():
+            if (why := _not_carried(block, one)) is not None:
+                key = next(key for key in ("request", "headers", "served_model") if getattr(one, key) is not None)
+                yield Problem(why, f"classes.{name}.{key}")
+                break
+
+
+def _not_carried(block: EngineBlock, one: TrafficClass) -> str | None:
+    try:
+        if hasattr(engine_class(block.engine), "generate"):
+            return f"{block.engine} has no requests with a model, headers and a body; leave it out"
+    except EngineError:
+        return None
+    from engines.http.engine import DEFAULT_DIALECT  # asyncio is heavy, and `harness list` does not need it
+
+    for options in [variant.merged_options() for variant in block.variants.values()] or [{}]:
+        given = {**block.http_options(), **options}
+        request = {**given.get("request", {}), **(one.request or {})}
+        try:
+            dialect_of(given.get("dialect", DEFAULT_DIALECT), request, given.get("rename"))
+        except (EngineError, ValueError) as error:
+            return str(error)
     return None
 
 

@@ -27,6 +27,7 @@ from harness.scenario.base import (
 )
 from harness.scenario.loads import LoadItem
 from harness.scenario.metrics_urls import MetricsPages, check_distinct, checked_address
+from harness.scenario.wire import Headers, RequestKeys
 from harness.units import PositiveSeconds
 
 # Key in the context of a validation: another process has checked the engines, which may not be installed here.
@@ -35,11 +36,6 @@ HTTP_KEYS = (
     *("dialect", "url", "command", "ready", "stop", "served_model"),
     *("headers", "tls", "proxy", "request", "rename"),
 )
-_SECRET_FIELD = re.compile(
-    r"(api_?key|access_?key|secret|passw|passphrase|credential|bearer|authorization)|^(token|key|auth|access_token)$",
-    re.IGNORECASE,
-)
-_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 
 
 def _env_name(value: str) -> str:
@@ -100,27 +96,10 @@ def _rooted(value: str) -> str:
     return value
 
 
-def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in headers.items():
-        check_header(name, value)
-        if looks_secret(name.replace("-", "_")) or name.lower() in _SECRET_HEADERS:
-            raise ValueError(f"the value of {name} would be stored; name its variable under `headers_env`")
-    return headers
-
-
 def _checked_header_names(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name in headers:
         check_header(name)
     return headers
-
-
-def _checked_request(added: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, value in added.items():
-        if isinstance(value, Mapping):
-            _checked_request(value)
-        elif value is not None and _SECRET_FIELD.search(name):
-            raise ValueError(f"the value of {name} would be stored; send secrets as headers, by `headers_env`")
-    return added
 
 
 def _checked_proxy(value: str) -> str:
@@ -255,7 +234,7 @@ class HttpKeys(StrictModel):
         examples=["docker rm -f harness-{port}"],
     )
     served_model: Name | None = Field(default=None, description="Model name in requests, if it differs from `model`.")
-    headers: Annotated[dict[str, FreeText], AfterValidator(_checked_headers)] | None = Field(
+    headers: Headers | None = Field(
         default=None, description="Additional request headers. They are stored: put secret ones into `headers_env`."
     )
     tls: Tls | None = Field(default=None, description="Certificates, if those of the system are not enough.")
@@ -265,7 +244,7 @@ class HttpKeys(StrictModel):
         "environment; servers on this machine are reached directly.",
         examples=["http://proxy:3128", NO_PROXY],
     )
-    request: Annotated[dict[str, Any], AfterValidator(_checked_request)] | None = Field(
+    request: RequestKeys | None = Field(
         default=None,
         description="Additional keys of each request's body, beside those of the dialect. They are stored. `null` "
         "leaves out a key of the dialect.",

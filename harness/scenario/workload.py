@@ -9,9 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
-from harness.scenario.base import AlsoAccepts, Count, Integer, NotNegative, Number, Positive, StrictModel, listed
+from harness.scenario.base import AlsoAccepts, Count, Integer, Name, NotNegative, Number, Positive, StrictModel, listed
 from harness.scenario.lengths import FixedLength, Length, ThinkTime, Turns
 from harness.scenario.limits import Slo
+from harness.scenario.wire import Headers, RequestKeys
 
 Share = Annotated[Number, Field(gt=0, le=1)]
 TextOrTexts = Annotated[tuple[str, ...], BeforeValidator(listed), AlsoAccepts({"type": "string"})]
@@ -164,8 +165,25 @@ class TrafficClass(StrictModel):
         "`--scheduling-policy priority` serves lower numbers first.",
         examples=[0],
     )
+    served_model: Name | None = Field(
+        default=None,
+        description="Model name in the requests of this class, such as that of an adapter that the server has loaded.",
+        examples=["adapter-a"],
+    )
+    headers: Headers | None = Field(default=None, description="Request headers of this class, beside the engine's.")
+    request: RequestKeys | None = Field(
+        default=None,
+        description="Keys of the body of this class, beside those of the engine's `request`.",
+        examples=[{"service_tier": "flex"}],
+    )
 
     @field_serializer("workload")
     def _only_given(self, workload: Workload | None) -> dict[str, Any] | None:
         # A default in the output would override the scenario's workload.
         return None if workload is None else workload.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    @property
+    def on_the_wire(self) -> dict[str, Any]:
+        """Model, headers and keys of the body that differ for this class; see `engines.base.Endpoint.classes`."""
+        given = {"model": self.served_model, "headers": self.headers, "request": self.request}
+        return {name: value for name, value in given.items() if value is not None}

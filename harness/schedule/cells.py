@@ -236,7 +236,11 @@ def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
         "load": _json(plan.load),
         "workload": _json(plan.workload),
         "classes": {
-            name: [one.weight, _json(one.workload), *([] if one.priority is None else [one.priority])]
+            name: [
+                *(one.weight, _json(one.workload)),
+                *([] if one.priority is None else [one.priority]),
+                *([one.on_the_wire] if one.on_the_wire else []),
+            ]
             for name, one in plan.classes.items()
         },
         "seed": plan.seed,

@@ -177,6 +177,7 @@ class Schedule:
             stream=stream.stream,
             history=history,
             priority=stream.priority,
+            class_name=stream.name,
         )
 
     @property

@@ -30,6 +30,7 @@ class Engine:
         self.health_checks = 0
         self.whole = 0
         self.resets: list[str] = []
+        self.asked: list[dict[str, Any]] = []
 
     def answer(self, request: HttpRequest, connection: Connection) -> Reply:
         """The reply to a request."""
@@ -39,6 +40,7 @@ class Engine:
             self.resets.append(request.path)
             return page(connection, 200 if request.path == self.options.reset else 404, "")
         wanted = json.loads(request.body)
+        self.asked.append({"body": wanted, "headers": dict(request.headers), "path": request.path})
         if self.options.kill_after is not None and self.whole >= self.options.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.options.own_temperature and "temperature" in wanted:
@@ -63,7 +65,7 @@ class Engine:
             names = self.options.models.split(",")
             owner = {"owned_by": self.options.owner} if self.options.owner else {}
             return 200, {"data": [{"id": name, "max_model_len": 2048, **owner} for name in names]}
-        known = {"/resets": {"resets": self.resets}, "/version": {"version": "9.9.9"}}
+        known = {"/resets": {"resets": self.resets}, "/asked": self.asked, "/version": {"version": "9.9.9"}}
         return (200, known[request.path]) if request.path in known else (404, {"error": "not found"})
 
     def completion(self, tokens: int, connection: Connection) -> Reply:
