@@ -3,6 +3,7 @@
 The master carries the conversation of `harness.drivers.workers.group` in Locust's own messages, with the prefix
 `harness_`. A worker also sends `hello` {host} and `ping` {at_ns}. The master also sends `part` {part, index, of},
 `pong` {at_ns, master_ns}, `over` {more} and `dismissed` {reason}. No header values are sent: each worker has its own.
+`words` has the shape of each message, `border` drops the others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from harness.drivers.base import DriveReport, Part
 from harness.drivers.drive import drive
 from harness.drivers.locust.options import Options
-from harness.drivers.locust.records import take
+from harness.drivers.locust.records import take, unpacked
 from harness.drivers.locust.session import LocustSession, quieten
 from harness.drivers.locust.users import Seats, fire_request_event
 from harness.drivers.workers.group import Worker, WorkerGroup
@@ -33,6 +34,7 @@ LEAD_NS = 1_000_000_000
 REPORT_EVERY_S = 5.0
 REPORT_PATIENCE_S = 20.0
 GOODBYE_S = 0.3
+LONGEST_REASON = 1000
 Hear = Callable[[str, Any], None]
 
 
@@ -71,7 +73,9 @@ async def lead(sender: Sender) -> DriveReport:
     """Wait for the workers, let them send the plan, collect their measurements."""
     quieten()
     options = Options(**sender.order.locust)
-    session = LocustSession(Seats(), sender.order.part.target.url)
+    session = LocustSession(
+        Seats(), sender.order.part.target.url, told=lambda why: sender.post("notice", _dropped(why))
+    )
     port = session.lead(options.bind_host, options.bind_port)
     master = Master(sender, session, options)
     try:
@@ -86,6 +90,10 @@ async def lead(sender: Sender) -> DriveReport:
         master.dismiss_all()
         await asyncio.sleep(GOODBYE_S)
         session.end()
+
+
+def _dropped(reason: str) -> dict[str, str]:
+    return {"text": f"a message at the workers' port was dropped: {reason}; further ones are only counted"}
 
 
 class Master:
@@ -164,6 +172,7 @@ class Master:
         group.close()
         sender.post("notice", {"text": f"{group.ready} of {group.of} load workers are ready"})
         self._session.on_stop(lambda: self._loop.call_soon_threadsafe(sender.control.stop))
+        self._session.forget_all_but([worker.name for worker in group])
         if group.ready and not sender.control.stopped:
             await self._session.spawn(sender.schedule.users or group.ready)
         for worker in group:
@@ -173,6 +182,8 @@ class Master:
 
     def report(self) -> DriveReport:
         """Merge the reports, and write the rows of lost and absent workers."""
+        if dropped := self._session.border.dropped:
+            self.group.notes.append(f"{dropped} messages at the workers' port came from no worker of this run")
         report = self.group.report(self._sender.schedule)
         self.group.add_lost(report, self._sender.schedule, self._records_of, self._sender.keep)
         return report
@@ -192,7 +203,10 @@ class Master:
         try:
             worker = self.group.get(name)
             if word == "records" and worker is not None and not worker.over:
-                take(data["ipc"], self._sender.writer, self._sender.progress)
+                if (batches := unpacked(data["ipc"])) is not None:
+                    take(batches, self._sender.writer, self._sender.progress)
+                else:
+                    self._session.border.drop("its records cannot be read")
             self.group.receive(name, word, data, time.monotonic_ns())
             if answer is not None:
                 answer(name, data)
@@ -212,5 +226,6 @@ class Master:
         self._session.send("harness_pong", {"at_ns": data["at_ns"], "master_ns": time.monotonic_ns()}, name)
 
     def _refused(self, name: str, data: Any) -> None:
-        self.group.refuse(name, data["reason"])
-        self._sender.post("notice", {"text": f"a load worker refused: {data['reason']}"})
+        reason = data["reason"][:LONGEST_REASON]
+        self.group.refuse(name, reason)
+        self._sender.post("notice", {"text": f"a load worker refused: {reason}"})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.drivers.locust.seals import check_exposed
 from harness.errors import UsageError
 from harness.scenario.loads import Load
 from harness.scenario.model import Scenario
@@ -29,7 +31,10 @@ class Options:
 def options(
     scenario: Scenario, *, expect_workers: int, web: bool, bind: tuple[str, int], workers_within_s: float
 ) -> dict[str, Any]:
-    """Return `Options` as JSON. Raises UsageError for options that no load of the run needs."""
+    """Return `Options` as JSON. Raises UsageError for options that no load of the run needs.
+
+    Raises it too if workers would connect from elsewhere without a shared secret.
+    """
     loads = [*scenario.load, *(load for block in scenario.engines for load in block.load or ())]
     if not any(load.driver == "locust" for load in loads):
         for given, option in ((expect_workers, "--expect-workers"), (web, "--web")):
@@ -37,6 +42,8 @@ def options(
                 raise UsageError(f"{option} is for loads that Locust sends; add --driver locust")
     if bind != LOOPBACK_BIND and not expect_workers:
         raise UsageError("--master-bind-host and --master-bind-port are where workers connect; add --expect-workers N")
+    if expect_workers:
+        check_exposed(bind[0], "--master-bind-host", os.environ)
     return asdict(Options(expect_workers, *bind, patience_s=workers_within_s, page=web))
 
 

@@ -14,6 +14,7 @@ from harness.store.streams import StreamWriter, batch_of
 
 BATCH_ROWS = 256
 BATCH_S = 0.5
+MOST_BYTES = 1 << 25
 _COUNTED = (
     *("status", "done_ns", "first_token_ns", "last_token_ns", "due_ns", "sent_ns", "output_tokens", "http_status"),
     "error",
@@ -43,12 +44,21 @@ class Outgoing:
     def flush(self) -> None:
         if self._rows:
             rows, self._rows = self._rows, []
-            self._send(packed(rows))
+            self._send_all(rows)
+
+    def _send_all(self, rows: list[Record]) -> None:
+        """Send rows in messages that the master's border lets in."""
+        data, half = packed(rows), len(rows) // 2
+        if len(data) <= MOST_BYTES or not half:
+            self._send(data)
+        else:
+            self._send_all(rows[:half])
+            self._send_all(rows[half:])
 
 
-def take(ipc: bytes, writer: StreamWriter[Record], progress: Progress) -> None:
+def take(batches: list[pa.RecordBatch], writer: StreamWriter[Record], progress: Progress) -> None:
     """Store a received batch, and count it in the progress."""
-    for batch in unpacked(ipc):
+    for batch in batches:
         writer.add_batch(batch)
         for row in batch.select(_COUNTED).to_pylist():
             progress.add(Record(request=0, **row))
@@ -63,6 +73,13 @@ def packed(records: list[Record]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def unpacked(ipc: bytes) -> list[pa.RecordBatch]:
-    """Return the batches of an Arrow stream of records. Raises pyarrow.ArrowInvalid for other data."""
-    return list(pa.ipc.open_stream(ipc))
+def unpacked(ipc: bytes) -> list[pa.RecordBatch] | None:
+    """Return the batches of an Arrow stream of records, None for other data."""
+    try:
+        stream = pa.ipc.open_stream(ipc)
+        batches = list(stream)
+        for batch in batches:
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError):
+        return None
+    return batches if stream.schema.equals(record_schema()) else None

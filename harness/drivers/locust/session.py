@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import gevent
@@ -17,6 +18,8 @@ from locust.exception import RPCError
 from locust.rpc.protocol import Message
 from locust.stats import stats_history
 
+from harness.drivers.locust.border import Border, Refused, as_master, as_worker
+from harness.drivers.locust.seals import VARIABLE, shared_secret
 from harness.drivers.locust.users import Seats, user_class
 from harness.errors import TrialFailed
 
@@ -28,9 +31,15 @@ Heard = Callable[[str, Any], None]
 
 
 class LocustSession:
-    """Locust's side of one trial, from the start of its runner to its end; `host` is shown on the web page."""
+    """Locust's side of one trial, from the start of its runner to its end.
 
-    def __init__(self, seats: Seats, host: str) -> None:
+    Args:
+        host: Address that the web page shows.
+        told: Called with the reason for which the first message of another process was dropped.
+    """
+
+    def __init__(self, seats: Seats, host: str, told: Callable[[str], object] = lambda _: None) -> None:
+        self.border = Border(told)
         self.environment = Environment(user_classes=[user_class(seats)], host=host)
         self._greenlets: list[Any] = []
         self._stopped: Callable[[], object] | None = None
@@ -51,14 +60,20 @@ class LocustSession:
                 f"{host}:{port}: cannot listen for workers: {error.strerror or error}; "
                 "choose another address with --master-bind-host and --master-bind-port"
             ) from error
-        self.environment.create_master_runner(host, port)
+        as_master(self.border, shared_secret(os.environ))
+        self.border.guard(self.environment.create_master_runner(host, port))
         return port
 
     def follow(self, host: str, port: int, patience_s: float) -> None:
         """Run the users here, under a master at this address. Blocks until it answers, else raises TrialFailed."""
         runners.CONNECT_RETRY_COUNT = max(1, round(patience_s / runners.CONNECT_TIMEOUT))
+        as_worker(self.border, shared_secret(os.environ))
         try:
             self.environment.create_worker_runner(host, port)
+        except Refused as error:
+            raise TrialFailed(
+                f"the master at {host}:{port} refuses this worker's {VARIABLE}; set the same value on both machines"
+            ) from error
         except (ConnectionError, OSError, RPCError) as error:
             raise TrialFailed(
                 f"no master answers at {host}:{port}; start `harness run SCENARIO --driver locust --expect-workers N` "
@@ -80,6 +95,11 @@ class LocustSession:
                 return address
             gevent.sleep(LOOK_EVERY_S)
         raise TrialFailed(f"Locust's page at {address} does not answer; run it again, or leave --web out")
+
+    def forget_all_but(self, workers: Collection[str]) -> None:
+        """Let Locust's master spawn users in these workers only."""
+        for name in set(self.runner.clients) - set(workers):
+            del self.runner.clients[name]
 
     async def spawn(self, users: int) -> None:
         """Spawn the users and wait for them; the plan continues without users that are late."""

@@ -1,8 +1,8 @@
 """Locust's process on a machine that sends a share of the load (see `harness.drivers.locust.master`).
 
-`harness worker` starts it as `python -P -m harness.drivers.locust.worker HOST PORT PATIENCE_S` for each trial. It
-prints one line of JSON: {"more": whether another trial follows} or {"failed": sentence, "code": exit code}. It exits
-when its standard input ends.
+`harness worker` starts it as `python -P -m harness.drivers.locust.worker HOST PORT PATIENCE_S [NAME...]` for each
+trial. The names are those of the environment variables that the scenario may have. It prints one line of JSON: {"more":
+whether another trial follows} or {"failed": sentence, "code": exit code}. It exits when its standard input ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ from harness.drivers.workers.worker import Share
 from harness.errors import HarnessError, TrialFailed
 from harness.processes import background, event_stream
 from harness.records import Record
+from harness.scenario.reader import as_checked
+from harness.schedule.cells import combinations
 from harness.schedule.requests import Schedule, Shard
 from harness.telemetry.cgroup import raise_file_limit
 
@@ -38,8 +40,8 @@ LOOK_EVERY_S = 0.25
 GOODBYE_S = 0.3
 
 
-async def follow(host: str, port: int, patience_s: float, sender: canary.Sender) -> bool:
-    """Take part in one trial; return True if another follows.
+async def follow(host: str, port: int, patience_s: float, allowed: Collection[str], sender: canary.Sender) -> bool:
+    """Take part in one trial; return True if another follows. allowed: names of variables that the scenario may have.
 
     Raises TrialFailed if there is no master, if it vanishes, or if this process cannot send its share.
     """
@@ -50,7 +52,7 @@ async def follow(host: str, port: int, patience_s: float, sender: canary.Sender)
     seats = Seats()
     session = LocustSession(seats, "")
     session.follow(host, port, patience_s)
-    worker = LocustWorker(session, seats, f"{host}:{port}", sender)
+    worker = LocustWorker(session, seats, f"{host}:{port}", allowed, sender)
     try:
         return await worker.carry_out()
     finally:
@@ -61,8 +63,10 @@ async def follow(host: str, port: int, patience_s: float, sender: canary.Sender)
 class LocustWorker:
     """Worker of one trial. Messages arrive in Locust's greenlets."""
 
-    def __init__(self, session: Any, seats: Any, address: str, sender: canary.Sender) -> None:
+    def __init__(self, session: Any, seats: Any, address: str, allowed: Collection[str], sender: canary.Sender) -> None:
         self._session, self._seats, self._address, self._sender = session, seats, address, sender
+        self._allowed = allowed
+        self._env = {name: os.environ[name] for name in allowed if name in os.environ}
         self._control = Control()
         self._loop = asyncio.get_running_loop()
         self._words: dict[str, asyncio.Queue[dict[str, Any]]] = {}
@@ -80,8 +84,11 @@ class LocustWorker:
         message = await self._word("part")
         part = TypeAdapter(PartSpec).validate_python(message["part"])
         try:
-            part.own_headers(os.environ)  # raises if a variable is missing
-            schedule = await off_the_loop(lambda: rebuild(part))  # so that the master keeps receiving heartbeats
+            check_allowed(part, self._allowed)
+            part.own_headers(self._env)  # raises if a variable is missing
+            schedule = await off_the_loop(
+                lambda: rebuild(part, self._env)
+            )  # so that the master keeps receiving heartbeats
         except HarnessError as error:
             self._post("refused", {"reason": str(error)})
             raise
@@ -118,7 +125,7 @@ class LocustWorker:
             fire_request_event(self._session.environment, record, began_utc_s)
 
         share = Share(shard, self._control, self._post, begun, clock)
-        endpoint = part.endpoint(part.own_headers(os.environ))
+        endpoint = part.endpoint(part.own_headers(self._env))
         settings = replace(part.settings, canary_port=self._sender.port)
         async with background(self._watch(outgoing)):
             report = await share.send(schedule, endpoint, settings, keep, self._seats.hand_over)
@@ -149,6 +156,10 @@ class LocustWorker:
                 master, dismissed = f"the master at {self._address}", self._words["dismissed"]
             if not dismissed.empty():
                 raise TrialFailed(f"{master} dismissed this worker: {dismissed.get_nowait()['reason']}")
+            if self._session.runner.client.garbled:
+                raise TrialFailed(
+                    f"{master} sent a message that cannot be read; install the same version of harness there"
+                )
             if self._master_silent_s() > options.MASTER_SILENT_S:
                 raise TrialFailed(f"{master} has been silent for {options.MASTER_SILENT_S:.0f} s; this worker exits")
 
@@ -162,6 +173,16 @@ class LocustWorker:
 
     def _obey(self, order: str, *_: Any) -> None:
         self._loop.call_soon_threadsafe(self._control.obey, order)
+
+
+def check_allowed(part: PartSpec, allowed: Collection[str]) -> None:
+    """Raise TrialFailed if the part's engine needs environment variables that this worker does not give."""
+    every = combinations(as_checked(part.scenario))
+    needed = every[part.cell].block.variables() if 0 <= part.cell < len(every) else ()
+    asked = dict.fromkeys(name for name in needed if name not in allowed)
+    if asked:
+        names, options = ", ".join(asked), " ".join(f"--allow-env {name}" for name in asked)
+        raise TrialFailed(f"the scenario asks for {names} of this worker's environment; to allow it, add {options}")
 
 
 def end_with_standard_input() -> None:
@@ -179,7 +200,7 @@ def end_with_standard_input() -> None:
 
 def main() -> None:
     """Run one trial for `harness worker`."""
-    host, port, patience_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    host, port, patience_s, allowed = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
     emit = event_stream()
     raise_file_limit()
     from harness.drivers.locust.loop import run_in_greenlet
@@ -187,7 +208,7 @@ def main() -> None:
     end_with_standard_input()
     try:
         with canary.sender(True) as sender:
-            emit({"more": run_in_greenlet(follow(host, port, patience_s, sender))})
+            emit({"more": run_in_greenlet(follow(host, port, patience_s, allowed, sender))})
     except HarnessError as error:
         emit({"failed": str(error), "code": int(error.exit_code)})
 
