@@ -14,19 +14,18 @@ from harness.analysis.latencies import of_each
 from harness.analysis.reading import read
 from harness.store.run import Run
 from reports.data import ALL, KEYS, keys_of
+from reports.labels import DATA
 from reports.tables.overview import figures_of, rows_of
 
 if TYPE_CHECKING:
     from harness.store.manifest import CellEntry, TrialEntry
     from reports.data import ReportData
 
-RATINGS = {"valid": "good", "warn": "usable", "invalid": "poor", "": ""}
-
 
 def wide(data: ReportData) -> pd.DataFrame:
     """Return one row for each configuration and load (see `RunResult.summary`)."""
     rows = [
-        {**_named(keys), "data": RATINGS[data.verdict_of(keys)], **_numbers(data, numbers)}
+        {**_named(keys), "data": DATA.get(data.verdict_of(keys), ""), **_numbers(data, numbers)}
         for keys, class_name, _, numbers in rows_of(data)
         if class_name == ALL
     ]
@@ -73,7 +72,7 @@ def _caveats(data: ReportData) -> Iterator[dict[str, Any]]:
         where = {**_named(keys_of(cell, trial.load)), "repetition": cell.repetition}
         for one in (data.validity_of(cell.id, trial.id) or {}).get("reasons", ()):
             what = {"code": one["code"], "finding": one["sentence"], "advice": one["advice"]}
-            yield {**where, "level": RATINGS[one["level"]], **what}
+            yield {**where, "level": DATA[one["level"]], **what}
 
 
 def requests(run: Path) -> pd.DataFrame:

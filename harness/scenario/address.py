@@ -74,10 +74,10 @@ def _loads(wanted: Wanted) -> Iterator[str]:
     """Yield one load for the rates and one for the users; each takes warm-up and duration."""
     rates = None if wanted.rate is None else _numbers("--rate", wanted.rate)
     users = None if wanted.users is None else _numbers("--users", wanted.users, whole=True)
+    usual_s = DURATION_S
     if rates is None and users is None:
-        users = [*LADDER]
-    ladder = wanted.rate is None and wanted.users is None
-    measured_s = (LADDER_S if ladder else DURATION_S) if wanted.duration is None else _seconds(wanted.duration)
+        users, usual_s = [*LADDER], LADDER_S
+    measured_s = usual_s if wanted.duration is None else _seconds(wanted.duration)
     warmup_s = min(LONGEST_WARMUP_S, WARMUP_SHARE * measured_s)
     for name, values in (("rate", rates), ("users", users)):
         if values is not None:
