@@ -112,6 +112,14 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """Message that a file states. `role` is "system", "user" or "assistant"."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Generation request.
 
@@ -122,7 +130,8 @@ class Request:
         sampling: temperature, top_p, top_k, seed, stop. An absent setting is 0 (greedy) or off in the engines that we
             start, whatever their defaults are. An external server keeps its own default.
         stream: Request the reply part by part.
-        history: Earlier turns of the conversation, oldest first.
+        before: Messages before the conversation, as a file states them: a system message, recorded turns.
+        history: Earlier turns of the conversation, oldest first, after `before`.
         priority: Priority relative to other requests, as the engine defines it. None sends none.
         class_name: Class of traffic; "" for none.
     """
@@ -132,6 +141,7 @@ class Request:
     exact: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = True
+    before: tuple[Message, ...] = ()
     history: tuple[Turn, ...] = ()
     priority: int | None = None
     class_name: str = ""
@@ -141,15 +151,17 @@ class Request:
         """Conversation and prompt as one text, for engines that take one text.
 
         Each reply follows its prompt directly, as the engine generated it, so that a prefix cache matches. An empty
-        line separates it from the next prompt.
+        line separates it from the next prompt, and the messages of `before` from what follows.
 
         Raises ValueError if there is a history and the prompt is token ids.
         """
-        if not self.history:
+        if not self.history and not self.before:
             return self.prompt
         if not isinstance(self.prompt, str):
             raise ValueError("a conversation cannot continue with token ids: write its prompts as text")
-        return "".join([f"{turn.prompt}{turn.reply}\n\n" for turn in self.history]) + self.prompt
+        parts = [f"{message.text}\n\n" for message in self.before]
+        parts += [f"{turn.prompt}{turn.reply}\n\n" for turn in self.history]
+        return "".join(parts) + self.prompt
 
 
 @dataclass(frozen=True, slots=True)

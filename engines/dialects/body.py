@@ -60,7 +60,7 @@ class EventDialect:
 
     def messages_of(self, request: Request) -> list[dict[str, str]]:
         """Return the conversation and prompt as messages. Raises ValueError for token ids."""
-        messages = []
+        messages = [{"role": message.role, "content": message.text} for message in request.before]
         for turn in request.history:
             messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
         return [*messages, {"role": "user", "content": self._text(request.prompt)}]

@@ -9,6 +9,7 @@ from typing import Any
 from harness import __version__
 from harness.drivers.calibration import store
 from harness.records import FORMAT_VERSION, Loop, Phase
+from harness.scenario.file_notes import file_notes
 from harness.scenario.loads import OpenOrClosed
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip, TrialPlan, file_hashes, identity, text_hash
@@ -46,7 +47,7 @@ def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: 
         scenario=scenario.resolved(),
         provenance=session.provenance,
         sessions=[session],
-        notes=[],
+        notes=file_notes(scenario),
         quality_text=text_hash(scenario.quality),
         only_quality=not any(cell.trials for cell in planned if isinstance(cell, Cell)),
         cells=[cell_entry(entry) for entry in sorted(planned, key=lambda one: one.index)],

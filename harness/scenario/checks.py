@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -278,13 +279,14 @@ def _load_problems(loads: Mapping[str, Load], workload: Workload) -> Iterator[Pr
 
 
 def _prompt_problems(workload: Workload) -> Iterator[Problem]:
-    if workload.prompts is None or not workload.prompts.is_file():
+    prompts = workload.prompts
+    if prompts is None or (isinstance(prompts, Path) and not prompts.is_file()):
         return
-    from harness.scenario.prompt_files import FilePrompts  # numpy is heavy, and `harness list` does not need it
+    from harness.scenario.prompt_files import summary  # numpy is heavy, and `harness list` does not need it
 
-    if not FilePrompts(workload.prompts, None).all_text:
+    if not summary(prompts).all_text:
         why = "contains prompts as token ids, to which no reply can be appended; write texts for conversations"
-        yield Problem(why, key="workload.prompts", file=str(workload.prompts))
+        yield Problem(why, key="workload.prompts", file=str(prompts) if isinstance(prompts, Path) else None)
 
 
 def name_problems(scenario: Scenario) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from harness.records import Loop
 from harness.scenario.base import NOT_BUILT, AlsoAccepts, Count, Number, Positive
-from harness.scenario.lengths import NO_THINK_TIME, Length, ThinkTime, Turns
+from harness.scenario.lengths import NO_THINK_TIME, EmpiricalLength, Length, ThinkTime, Turns
 from harness.scenario.load_base import ONE_TURN, BaseLoad, CommonLoad
 from harness.scenario.rates import (
     ARRIVALS,
@@ -29,7 +29,7 @@ from harness.scenario.rates import (
     Spike,
     Step,
 )
-from harness.scenario.workload import Workload
+from harness.scenario.workload import PromptSource, Workload
 from harness.units import NOTHING, PositiveSeconds, Range
 
 if TYPE_CHECKING:
@@ -286,9 +286,10 @@ class Trace(CommonLoad):
 
     kind: Literal["trace"]
     file: Path = Field(
-        description="CSV or JSON Lines with `TIMESTAMP, ContextTokens, GeneratedTokens` (clock times, as the public "
-        "Azure trace), `timestamp, input_length, output_length` (milliseconds, as the public Mooncake trace), or "
-        "`due_s, prompt_tokens, output_tokens` (seconds from the start).",
+        description="CSV, JSON Lines or JSON with `due_s, prompt_tokens, output_tokens` (seconds from the start), "
+        "`TIMESTAMP, ContextTokens, GeneratedTokens` (clock times, as the public Azure trace), `Timestamp, Request "
+        "tokens, Response tokens` (seconds, as BurstGPT), or `timestamp, input_length, output_length` (milliseconds, "
+        "as the public Mooncake trace). docs/load.md has all columns.",
         examples=["trace.csv"],
     )
     time_scale: Positive = Field(
@@ -299,6 +300,7 @@ class Trace(CommonLoad):
         description="Share of the requests that is sent. Each is drawn independently, so that bursts remain bursts.",
         examples=[0.1],
     )
+    block_tokens: Count = Field(default=512, description="Tokens of a block that `hash_ids` name.", examples=[64])
     exact: bool = Field(
         default=True,
         strict=True,
@@ -306,17 +308,18 @@ class Trace(CommonLoad):
     )
 
     def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
-        return Range.exactly(self.sample * len(self._rows().due_ns))
+        return Range.exactly(self.sample * len(self._rows().prompt_tokens))
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
         return NOTHING
 
     def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
-        return self._until_answered(self.time_scale * int(self._rows().due_ns[-1]) / 1e9)
+        rows = self._rows()
+        until = self._until_answered(self.time_scale * int(rows.due_ns[-1]) / 1e9)
+        return until if rows.turns is None else Range(until.low, None)
 
     def recorded_tokens(self) -> float:
-        rows = self._rows()
-        return self.sample * (int(rows.prompt_tokens.sum()) + int(rows.output_tokens.sum()))
+        return self.sample * self._rows().total_tokens()
 
     def _rows(self) -> Rows:
         from harness.scenario.traces import read_trace  # numpy is heavy, and `harness list` does not need it
@@ -347,7 +350,8 @@ class Sessions(CommonLoad):
     )
     turns: Turns | None = Field(
         default=None,
-        description="Turns of a conversation: a number, or a distribution of lengths. Default: the workload's `turns`.",
+        description="Turns of a conversation: a number, or a distribution of lengths. Default: the workload's `turns`, "
+        "or as many as each conversation of the prompt file has. With such a file, at most that many.",
         examples=[4],
     )
     think_time: ThinkTime | None = Field(
@@ -380,7 +384,7 @@ class Sessions(CommonLoad):
         return f"-rate-{self.rate:g}{_uneven(self.cv)}"
 
     def turns_of(self, workload: Workload) -> Length | None:
-        return self.turns or workload.turns
+        return self.turns or workload.turns or _turns_in(workload.prompts)
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
         return self.think_time or workload.think_time, None
@@ -402,6 +406,19 @@ class Sessions(CommonLoad):
         # Replies of a given number of conversations may take any time.
         think_s = (self._mean_turns(workload) - 1) * self.mean_think_s(workload)
         return Range(self.warmup_s + (self.sessions - 1) / self.rate + think_s, None)
+
+
+def _turns_in(prompts: PromptSource | None) -> Length | None:
+    """Return the distribution of the turns of the conversations in a file; None if it has none."""
+    if prompts is None or (isinstance(prompts, Path) and not prompts.is_file()):
+        return None
+    from harness.scenario.prompt_files import summary  # numpy is heavy, and `harness list` does not need it
+
+    counts = sorted(summary(prompts).turns.items())
+    if not counts:
+        return None
+    values, weights = tuple(turns for turns, _ in counts), tuple(float(lines) for _, lines in counts)
+    return EmpiricalLength(dist="empirical", values=values, weights=weights)
 
 
 def _built_kind(value: Any) -> Any:

@@ -22,6 +22,7 @@ from harness.scenario.checks import (
 )
 from harness.scenario.engine_problems import engine_problems
 from harness.scenario.engines import CHECKED
+from harness.scenario.hub import HubPrompts
 from harness.scenario.limit_checks import limit_problems
 from harness.scenario.loads import Trace
 from harness.scenario.model import Scenario
@@ -76,11 +77,11 @@ def _scenario_of(source: Source, path: Path) -> Scenario:
 
 def _content_problems(scenario: Scenario) -> list[Problem]:
     """Return the mistakes in prompt files, traces and limits, and between loads and conversations."""
-    from harness.scenario.prompt_files import FilePrompts  # numpy is heavy, and `harness list` does not need it
+    from harness.scenario.prompt_files import summary  # numpy is heavy, and `harness list` does not need it
     from harness.scenario.traces import read_trace
 
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
-    if problems := list(_wrong_files(FilePrompts, [one.prompts for one in workloads])):
+    if problems := list(_wrong_files(summary, [one.prompts for one in workloads])):
         return problems
     problems = [*conversation_problems(scenario), *name_problems(scenario), *limit_problems(scenario)]
     traces = [load.file for load in loads_by_key(scenario).values() if isinstance(load, Trace)]
@@ -90,9 +91,10 @@ def _content_problems(scenario: Scenario) -> list[Problem]:
     return [*problems, *_wrong_files(read_trace, traces)]
 
 
-def _wrong_files(read_file: Callable[[Path], object], paths: Sequence[Path | None]) -> Iterator[Problem]:
-    for path in dict.fromkeys(paths):
-        if path is not None and path.is_file():
+def _wrong_files(read_file: Callable[[Any], object], paths: Sequence[Path | HubPrompts | None]) -> Iterator[Problem]:
+    distinct = [path for place, path in enumerate(paths) if path not in paths[:place]]
+    for path in distinct:
+        if isinstance(path, HubPrompts) or (path is not None and path.is_file()):
             try:
                 read_file(path)
             except ScenarioError as error:

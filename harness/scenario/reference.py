@@ -17,7 +17,7 @@ from harness.units import DURATION_PATTERN, SHARE_PATTERN, format_duration
 
 Schema: TypeAlias = Mapping[str, Any]
 _NOUNS = {"EngineBlock": "engine", "ModelEntry": "model", "TrafficClass": "class", "Variant": "options"}
-_NOUNS |= {"MetricsPage": "page"} | {load.__name__: "load" for load in KINDS.values()}
+_NOUNS |= {"MetricsPage": "page", "HubPrompts": "data set"} | {load.__name__: "load" for load in KINDS.values()}
 _TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "path": "path"}
 _INTRODUCTION = """\
 # The scenario file

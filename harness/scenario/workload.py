@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_serializer, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_serializer, model_validator
 
 from harness.scenario.base import AlsoAccepts, Count, Integer, Name, NotNegative, Number, Positive, StrictModel, listed
+from harness.scenario.hub import HubPrompts
 from harness.scenario.lengths import FixedLength, Length, ThinkTime, Turns
 from harness.scenario.limits import Slo
 from harness.scenario.wire import Headers, RequestKeys
@@ -26,6 +27,12 @@ def _checked_temperature(value: Any) -> Any:
 
 
 Temperature = Annotated[Literal["server"] | NotNegative, BeforeValidator(_checked_temperature)]
+
+
+PromptSource = Annotated[
+    Annotated[Path, Tag("path")] | Annotated[HubPrompts, Tag("dataset")],
+    Discriminator(lambda value: "dataset" if isinstance(value, Mapping | HubPrompts) else "path"),
+]
 
 
 class Sampling(StrictModel):
@@ -95,9 +102,10 @@ class Workload(StrictModel):
 
     prompt_tokens: Length = Field(default=FixedLength(value=128), description="Length of the prompt.", examples=[128])
     output_tokens: Length = Field(default=FixedLength(value=128), description="Length of the reply.", examples=[64])
-    prompts: Path | None = Field(
+    prompts: PromptSource | None = Field(
         default=None,
-        description='JSON Lines file of prompts, one `{"prompt": "..."}` a line, instead of generated prompts.',
+        description='Instead of generated prompts: a JSON Lines, JSON or CSV file of them, such as `{"prompt": "..."}` '
+        "a line, `messages` or ShareGPT's `conversations` (docs/load.md has all layouts), or a data set of the hub.",
         examples=["prompts.jsonl"],
     )
     prefix: Prefix | None = Field(
@@ -110,7 +118,7 @@ class Workload(StrictModel):
         default=None,
         description="Turns of a conversation: a number, or a distribution of lengths. Each turn is a request with all "
         "earlier prompts and the actual replies; `prompt_tokens` is the new prompt alone. For `users`, `single_user` "
-        "and `sessions`.",
+        "and `sessions`. With conversations from a file: at most that many of each.",
         examples=[3],
     )
     think_time: ThinkTime | None = Field(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from engines.base import EngineSpec, ModelReference
 from harness.errors import UsageError
+from harness.scenario.entries import fingerprint
+from harness.scenario.hub import HubPrompts, fetched
 from harness.scenario.limits import Slo
 from harness.scenario.loads import Load, Trace
 from harness.scenario.metrics_urls import MetricsPage
@@ -255,7 +257,8 @@ def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
 
 def file_hashes(plan: TrialPlan) -> dict[str, str | None]:
     """Return the SHA-256 of the prompt and trace files; None for a missing file."""
-    paths = [one.prompts for one in (plan.workload, *plan.workloads) if one.prompts is not None]
+    sources = [one.prompts for one in (plan.workload, *plan.workloads) if one.prompts is not None]
+    paths = [file for one in sources for file in (fetched(one) if isinstance(one, HubPrompts) else [one])]
     paths += [plan.load.file] if isinstance(plan.load, Trace) else []
     return {str(path): _file_hash(path) for path in dict.fromkeys(paths)}
 
@@ -266,7 +269,7 @@ def text_hash(quality: Quality | None) -> str | None:
 
 
 def _file_hash(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return fingerprint(path) if path.is_file() else None
 
 
 def _json(model: Any) -> Any:

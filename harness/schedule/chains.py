@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.scenario.prompt_files import FilePrompts
 from harness.schedule.prompts import draw_lengths
 from harness.seeding import generator
 
@@ -45,7 +46,7 @@ class Chains:
     Attributes:
         count: Number of rows; None without end.
         starts: First rows of the chains, in rising order.
-        turns: Distribution of the turns of a conversation; None without conversations.
+        turns: Distribution of the turns of a conversation; None without conversations, and for recorded ones.
     """
 
     def __init__(self, count: int | None, starts: Sequence[int] | Int64 | None = None, turns: Any = None) -> None:
@@ -90,6 +91,39 @@ class TurnCounts:
         return self._blocks[block]
 
 
+class FileTurns:
+    """Numbers of turns of conversations from a file: as many as its line has, at most as many as are drawn.
+
+    Attributes:
+        turns: Distribution of the turns, or of the most turns if `drawn` is given.
+    """
+
+    def __init__(self, prompts: FilePrompts, turns: Any, drawn: TurnCounts | None) -> None:
+        self.turns, self._prompts, self._drawn = turns, prompts, drawn
+
+    def of(self, session: int) -> int:
+        """Return the number of turns of a conversation."""
+        turns = self._prompts.turns(session)
+        return turns if self._drawn is None else min(turns, self._drawn.of(session))
+
+    def first(self, count: int) -> Int32:
+        """Return the numbers of turns of the first `count` conversations."""
+        return np.fromiter(map(self.of, range(count)), dtype=np.int32, count=count)
+
+
+class RecordedTurns:
+    """Numbers of turns of the sessions of a trace, which its file determines."""
+
+    turns = None
+
+    def __init__(self, counts: Int32) -> None:
+        self._counts = counts
+
+    def first(self, count: int) -> Int32:
+        """Return the numbers of turns of the first `count` sessions."""
+        return self._counts[:count]
+
+
 class Users(Chains):
     """Rows of a closed loop: row i belongs to user i % users and follows row i - users.
 
@@ -97,7 +131,7 @@ class Users(Chains):
     c * users + u.
     """
 
-    def __init__(self, users: int, count: int | None, turns: TurnCounts | None = None) -> None:
+    def __init__(self, users: int, count: int | None, turns: TurnCounts | FileTurns | None = None) -> None:
         first = range(users if count is None else min(users, count))
         super().__init__(count, first, None if turns is None else turns.turns)
         self._users, self._turns = users, turns
@@ -134,7 +168,7 @@ class Users(Chains):
 class Sessions(Chains):
     """Rows of conversations that begin at scheduled times, numbered one conversation after the other."""
 
-    def __init__(self, sessions: int, turns: TurnCounts) -> None:
+    def __init__(self, sessions: int, turns: TurnCounts | FileTurns | RecordedTurns) -> None:
         counts = turns.first(sessions)
         starts = np.cumsum(counts, dtype=np.int64) - counts
         super().__init__(int(counts.sum()), starts, turns.turns)

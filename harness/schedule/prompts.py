@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
@@ -117,6 +118,27 @@ class WordPrompts:
         """Return a prompt that begins with `opening`, which counts among its tokens."""
         before, spent = opening
         return self._finished(*self._compose(index, self._budget(tokens) - spent, before), tokens)
+
+    def in_blocks(self, ids: Sequence[int], block_tokens: int, index: int, tokens: int) -> str:
+        """Return a prompt of `tokens` tokens that consists of blocks, by their ids from 0.
+
+        The last block may be cut. If the blocks end before the prompt, the rest is that of prompt `index`.
+        """
+        text, left = "", tokens
+        for number in ids:
+            size = min(block_tokens, left)
+            if size < 1:
+                break
+            text, missing = self._compose(self._codes - 1 - number, self._budget(size), text)
+            left -= size
+            if left > 0:  # complete, whatever follows
+                text += self._fill(missing)
+        if left > 0:
+            text, missing = self._compose(index, self._budget(left), text)
+        return self._finished(text, missing, tokens)
+
+    def _fill(self, missing: int) -> str:
+        return self._filler * missing if self._filler is not None and missing > 0 else ""
 
     def _budget(self, tokens: int) -> int:
         return tokens if self._tokenizer else tokens * CHARACTERS_PER_TOKEN

@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Request, Turn
+from engines.base import Message, Request, Turn
 from harness.errors import Problem, ScenarioError
 from harness.records import Loop, Phase
+from harness.scenario.lengths import Length
 from harness.scenario.loads import Load
 from harness.scenario.loads import Trace as Recorded
 from harness.scenario.prompt_files import FilePrompts, Tokenizer
 from harness.scenario.traces import Trace, read_trace
 from harness.scenario.workload import TrafficClass, Workload
-from harness.schedule.chains import Chains, Sessions, TurnCounts, Users
+from harness.schedule.chains import Chains, FileTurns, RecordedTurns, Sessions, TurnCounts, Users
 from harness.schedule.prompts import PrefixedPrompts, Prompts, WordPrompts
+from harness.schedule.recorded import RecordedPrompts, counted
 from harness.schedule.timing import PHASES, Timing, plan_timing, trace_timing
-from harness.schedule.traffic import NEVER, Stream, Traffic
+from harness.schedule.traffic import NEVER, Content, Stream, Traffic
 
 GENERATOR_VERSION = 1
 LEAST_SHARE = 1e-4
@@ -103,6 +105,8 @@ class Schedule:
         self.count, self.starts = chains.count, chains.starts
         self._chains = chains
         self._traffic = traffic.materialised(chains.count)
+        prompts = traffic.streams[0].prompts
+        self._talks = prompts if isinstance(prompts, FilePrompts) and prompts.in_sessions else None
         self.plan_hash = _plan_hash(timing, self._traffic, chains)
 
     @property
@@ -119,7 +123,7 @@ class Schedule:
     def row(self, i: int) -> Row:
         """Return the row of request i; raise IndexError outside the schedule."""
         self._check(i)
-        content, place = self._traffic.content(i), self._chains.place(i)
+        content, place = self._content(i), self._chains.place(i)
         waits = place.after is not None
         due_ns, phase = (None, None) if waits else self._beginning(place.chain)
         return Row(
@@ -163,22 +167,43 @@ class Schedule:
     def request(self, i: int, history: tuple[Turn, ...] = ()) -> Request:
         """Return request i for the engine, with the history of its conversation; raise IndexError as `row`."""
         self._check(i)
-        content = self._traffic.content(i)
+        content = self._content(i)
         stream = self._traffic.streams[content.stream]
-        prompts = stream.prompts
-        if stream.later_prompts is not None and self.is_later_turn(i):
-            prompts = stream.later_prompts
-        number = self._traffic.number_in_class(content.origin) if isinstance(prompts, FilePrompts) else content.origin
+        before, prompt = self._text(i, content, stream)
         return Request(
-            prompt=prompts.prompt(number, content.prompt_tokens),
+            prompt=prompt,
             max_tokens=content.output_tokens,
             exact=stream.exact,
             sampling=stream.sampling,
             stream=stream.stream,
+            before=before,
             history=history,
             priority=stream.priority,
             class_name=stream.name,
         )
+
+    def _text(self, i: int, content: Content, stream: Stream) -> tuple[tuple[Message, ...], str | tuple[int, ...]]:
+        """Return the messages before the conversation of request i, and its prompt."""
+        prompts = stream.prompts
+        if self._talks is not None:
+            place = self._chains.place(i)
+            assert place.session is not None
+            return self._talks.turn(place.session, place.turn)
+        if isinstance(prompts, FilePrompts):
+            number = self._traffic.number_in_class(content.origin)
+            return prompts.before(number), prompts.prompt(number, content.prompt_tokens)
+        if stream.later_prompts is not None and self.is_later_turn(i):
+            prompts = stream.later_prompts
+        return (), prompts.prompt(content.origin, content.prompt_tokens)
+
+    def _content(self, i: int) -> Content:
+        """Return the content of row i; a line of a file may state the length of the replies in its conversation."""
+        content = self._traffic.content(i)
+        if self._talks is None:
+            return content
+        session = self._chains.place(i).session
+        stated = int(self._talks.output_tokens[self._talks.lines(np.array([session]))[0]])
+        return content._replace(output_tokens=stated) if stated else content
 
     @property
     def prompt_sources(self) -> dict[str, str]:
@@ -201,15 +226,26 @@ class Schedule:
         """
         for place, stream in enumerate(self._traffic.streams):
             if isinstance(stream.prompts, FilePrompts):
-                numbers = np.arange(self._traffic.rows_of_class(place, requests))
+                rows = self._traffic.rows_of_class(place, requests)
+                numbers = np.arange(rows if self._talks is None else self._conversations_in(rows))
                 yield stream.name, stream.prompts.fingerprint, stream.prompts.lines(numbers)
+
+    def _conversations_in(self, rows: int) -> int:
+        """Return the number of conversations that the first rows belong to, approximately in a closed loop."""
+        sessions = [self._chains.place(i).session for i in range(max(0, rows - max(1, self.users)), rows)]
+        return max((session + 1 for session in sessions if session is not None), default=0)
 
     @property
     def shares_prompts(self) -> bool:
         """True if prompts may begin alike: in conversations, repeats, common prefixes and files."""
         streams = self._traffic.streams
-        return self._chains.turns is not None or any(
-            stream.repeat or isinstance(stream.prompts, FilePrompts | PrefixedPrompts) for stream in streams
+        return (
+            self._chains.turns is not None
+            or self.loop is Loop.PARTLY_OPEN
+            or any(
+                stream.repeat or isinstance(stream.prompts, FilePrompts | PrefixedPrompts | RecordedPrompts)
+                for stream in streams
+            )
         )
 
     @property
@@ -257,28 +293,53 @@ def build(
     _check_shares(parts)
     own = {name: workload.overridden_by(one.workload) for name, one in parts.items()}
     words = WordPrompts(seed, tokenizer, salt) if any(one.prompts is None for one in own.values()) else None
+    turns = load.turns_of(workload)
     streams = tuple(
-        _stream(name, one, own[name], _prompts(own[name], words, seed, tokenizer)) for name, one in parts.items()
+        _stream(name, one, own[name], _prompts(own[name], words, seed, tokenizer, sessions=turns is not None))
+        for name, one in parts.items()
     )
     count = None if tokenizer is None else tokenizer.count
     if isinstance(load, Recorded):
-        trace = _selected(load, seed)
-        traffic = Traffic(tuple(replace(stream, exact=load.exact) for stream in streams), seed, None, trace)
-        return Schedule(trace_timing(load.warmup_s, trace.due_ns), traffic, Chains(len(trace.due_ns)), count)
+        return _recorded(load, streams, seed, tokenizer)
     timing = plan_timing(load, seed, timeout_s)
-    turns = load.turns_of(workload)
     if turns is None and load.loop is Loop.PARTLY_OPEN:
         raise ScenarioError([Problem("`kind: sessions` needs `turns`, such as `turns: 3`", key="load.turns")])
-    chains = _chains(timing, None if turns is None else TurnCounts(turns, seed))
+    chains = _chains(timing, None if turns is None else _turn_counts(load, workload, turns, streams[0].prompts, seed))
     think_time, between_turns = load.think_times(workload)
     return Schedule(timing, Traffic(streams, seed, think_time, None, between_turns), chains, count)
 
 
-def _chains(timing: Timing, turns: TurnCounts | None) -> Chains:
+def _turn_counts(load: Load, workload: Workload, turns: Length, prompts: Prompts, seed: int) -> TurnCounts | FileTurns:
+    drawn = TurnCounts(turns, seed)
+    if not isinstance(prompts, FilePrompts) or not prompts.in_sessions:
+        return drawn
+    given = getattr(load, "turns", None) or workload.turns
+    return FileTurns(prompts, turns, None if given is None else drawn)
+
+
+def _chains(timing: Timing, turns: TurnCounts | FileTurns | None) -> Chains:
     if timing.loop is Loop.CLOSED:
         return Users(timing.users, timing.count, turns)
     assert timing.count is not None
     return Chains(timing.count) if turns is None else Sessions(timing.count, turns)
+
+
+def _recorded(load: Recorded, streams: tuple[Stream, ...], seed: int, tokenizer: Tokenizer | None) -> Schedule:
+    """Return the schedule of a trace; recorded sessions are conversations."""
+    trace = _selected(load, seed)
+    if trace.texts is not None or trace.blocks is not None:
+        (only,) = streams
+        if not isinstance(only.prompts, WordPrompts):
+            why = "cannot be combined with a trace that has texts or `hash_ids`; leave it out"
+            raise ScenarioError([Problem(why, key="workload.prefix")])
+        streams = (replace(only, prompts=RecordedPrompts(only.prompts, trace, load.block_tokens)),)
+        if trace.texts is not None:
+            trace = replace(trace, prompt_tokens=counted(trace, tokenizer))
+    traffic = Traffic(tuple(replace(stream, exact=load.exact) for stream in streams), seed, None, trace)
+    count = len(trace.due_ns)
+    chains = Chains(count) if trace.turns is None else Sessions(count, RecordedTurns(trace.turns))
+    timing = trace_timing(load.warmup_s, trace.due_ns, sessions=trace.turns is not None)
+    return Schedule(timing, traffic, chains, None if tokenizer is None else tokenizer.count)
 
 
 def _selected(load: Recorded, seed: int) -> Trace:
@@ -300,9 +361,11 @@ def _check_shares(classes: Mapping[str, TrafficClass]) -> None:
         raise ScenarioError([Problem(why, key=f"classes.{name}.weight") for name in rare])
 
 
-def _prompts(workload: Workload, words: WordPrompts | None, seed: int, tokenizer: Tokenizer | None) -> Prompts:
+def _prompts(
+    workload: Workload, words: WordPrompts | None, seed: int, tokenizer: Tokenizer | None, *, sessions: bool
+) -> Prompts:
     if workload.prompts is not None:
-        return FilePrompts(workload.prompts, tokenizer, seed)
+        return FilePrompts(workload.prompts, tokenizer, seed, sessions=sessions)
     assert words is not None
     prefix = workload.prefix
     if prefix is None:

@@ -74,11 +74,12 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     return Timing(load.loop, len(due_ns), 0, window, window.end_ns is not None, number, due_ns, phases)
 
 
-def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
-    """Return the timing of recorded requests; requests due before `warmup_s` are not measured."""
+def trace_timing(warmup_s: float, due_ns: Int64, *, sessions: bool = False) -> Timing:
+    """Return the timing of recorded requests or `sessions`; requests due before `warmup_s` are not measured."""
     window = Window(_ns(warmup_s), None)
     phases = np.where(due_ns < window.start_ns, _WARMUP, _MEASURE).astype(np.int8)
-    return Timing(Loop.OPEN, len(due_ns), 0, window, False, None, due_ns, phases)
+    loop = Loop.PARTLY_OPEN if sessions else Loop.OPEN
+    return Timing(loop, len(due_ns), 0, window, False, None, due_ns, phases)
 
 
 def _warmup(load: Any, seed: int, start_ns: int) -> Int64:

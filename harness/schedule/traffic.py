@@ -266,6 +266,8 @@ class Traffic:
         think = self._think_time
         think = None if think is not None and think.dist == "fixed" and think.value_s == 0 else think
         think_ns, turn_ns = self._times(think, _THINK, block), self._times(self._turn_think_time, _TURN_THINK, block)
+        if self._trace is not None and self._trace.think_ns is not None:
+            turn_ns = self._trace.think_ns[self._recorded(block)]
         cancel_ns = self._cancel_times(block, of_row)
         return Columns(of_row, prompt_tokens, output_tokens, think_ns, origin, turn_ns, cancel_ns)
 
@@ -274,15 +276,29 @@ class Traffic:
 
     def _lengths(self, block: int, index: int, stream: Stream) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         if self._trace is not None:
-            row = np.arange(block * self._block, (block + 1) * self._block).clip(max=len(self._trace.due_ns) - 1)
-            return self._trace.prompt_tokens[row], self._trace.output_tokens[row]
+            row = self._recorded(block)
+            stated = self._trace.output_tokens[row]
+            if stated.all():
+                return self._trace.prompt_tokens[row], stated
+            outputs = draw_lengths(
+                stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block
+            )
+            return self._trace.prompt_tokens[row], np.where(stated > 0, stated, outputs)
         outputs = draw_lengths(stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block)
         if isinstance(stream.prompts, FilePrompts):
+            if stream.prompts.in_sessions:
+                return np.zeros(self._block, dtype=np.int32), outputs
             line = stream.prompts.lines(self._numbers(block, index))
             stated = stream.prompts.output_tokens[line]
             return stream.prompts.prompt_tokens[line], np.where(stated > 0, stated, outputs)
         prompts = draw_lengths(stream.prompt_tokens, generator(self._seed, _PROMPT_TOKENS, index, block), self._block)
         return prompts, outputs
+
+    def _recorded(self, block: int) -> NDArray[np.int64]:
+        """Return the rows of the trace for the rows of a block."""
+        assert self._trace is not None
+        rows = np.arange(block * self._block, (block + 1) * self._block, dtype=np.int64)
+        return rows.clip(max=len(self._trace.prompt_tokens) - 1)
 
     def _numbers(self, block: int, index: int) -> NDArray[np.int64]:
         """Return for each row of a block the number of earlier rows of a class."""

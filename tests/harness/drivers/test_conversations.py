@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from engines.base import Endpoint, EngineSpec, Request
+from engines.base import Request
 from engines.dialects import get
-from engines.simulated import SimulatedEngine
-from harness.drivers.base import Control, DriveSettings
-from harness.drivers.drive import drive
+from harness.drivers.base import Control
 from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk, event
-from harness.records import Loop, Phase, Record, Status
+from harness.records import Loop, Status
 from harness.schedule.requests import Schedule, build
-from tests import virtual_time
+from tests.conversing import in_virtual_time, served
 from tests.plans import load_of, workload_of
-from tests.scripted_server import MS, SECOND, Call, ending, piece, serving
+from tests.scripted_server import MS, SECOND, Call, ending, piece
 
 pytestmark = pytest.mark.slow
 
@@ -29,53 +27,6 @@ TALKS = {"kind": "sessions", "rate": 20, "sessions": 4, "turns": 3, "think_time"
 def plan_of(workload: dict[str, Any] | None = None, **load: Any) -> Schedule:
     """A plan of conversations."""
     return build(load_of(**(load or TALKS)), workload_of(prompt_tokens=12, **(workload or {})), 5)
-
-
-class Remembering(SimulatedEngine):
-    """Keeps what it was asked."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(EngineSpec("simulated", options=options))
-        self.asked: list[Request] = []
-
-    async def generate(self, request: Request) -> Any:
-        """Like the simulated engine."""
-        self.asked.append(request)
-        async for one in super().generate(request):
-            yield one
-
-
-def counted(records: list[Record]) -> list[Record]:
-    """Return the counting records in the order of their numbers, without cooldown."""
-    return sorted((one for one in records if one.phase != Phase.COOLDOWN), key=lambda record: record.request)
-
-
-def in_virtual_time(plan: Schedule, **options: Any) -> tuple[list[Record], list[Request]]:
-    """Records in the order of their numbers, without the cooldown, and what the engine was asked."""
-    records: list[Record] = []
-    engine = Remembering(**options)
-
-    async def body() -> None:
-        await engine.start()
-        await drive(plan, engine, DriveSettings(60 * SECOND, keep_text=True), records.append)
-        await engine.stop()
-
-    virtual_time.run(body())
-    return counted(records), engine.asked
-
-
-async def served(
-    plan: Schedule, script: Any, dialect: str = "openai-completions", control: Control | None = None
-) -> tuple[list[Record], list[dict[str, Any]], int]:
-    """Records in the order of their numbers, without the cooldown, the bodies that the server got, and its number of
-    connections.
-    """
-    records: list[Record] = []
-    async with serving(script) as server:
-        endpoint = Endpoint(server.endpoint.url, dialect, "stub")
-        await drive(plan, endpoint, DriveSettings(60 * SECOND, keep_text=True), records.append, control)
-        bodies = [json.loads(call.body) for call in server.calls]
-        return counted(records), bodies, server.connections
 
 
 def test_turns_carry_the_replies_that_came_in_process() -> None:

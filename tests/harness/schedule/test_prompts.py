@@ -216,7 +216,7 @@ def test_every_malformed_line_is_named(tmp_path: Path) -> None:
         FilePrompts(path)
     problems = caught.value.problems
     assert [problem.line for problem in problems] == [2, 3, 4, 5, 6, 7]
-    assert str(problems[0]).startswith(f"{path}:2: workload.prompts: not JSON (")
+    assert str(problems[0]).startswith(f"{path}:2: workload.prompts: is not JSON (")
     assert problems[3].message == "unknown key 'promt'; did you mean 'prompt'?"
     assert problems[4].message == "'output_tokens' must be a whole number of at least 1, found 0"
     assert "not UTF-8" in problems[5].message
