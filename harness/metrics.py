@@ -277,6 +277,17 @@ _LATENCIES = (
         "reported_total_ms", "ms", "Duration of a successful request as the server reports it, not measured here."
     ),
     distribution(
+        "reported_prompt_ms",
+        "ms",
+        "Time for the prompt of a successful request as the server reports it, not measured here. What the server took "
+        "from a cache costs no time.",
+    ),
+    distribution(
+        "reported_generation_ms",
+        "ms",
+        "Time for the output tokens of a successful request as the server reports it, not measured here.",
+    ),
+    distribution(
         "reported_memory_peak_bytes",
         "bytes",
         "Peak memory of the server as it reports it with each successful request, not measured here.",

@@ -6,7 +6,7 @@ trial's T0 on the monotonic clock. Null: it did not happen, or it is unknown.
 Format history (`FORMAT_VERSION` is written into every manifest; a change of a column raises it):
 0  was never frozen; a column that such a run lacks is read as null
 1  frozen: docs/run-format.md describes it, tests/data/runs/v1 holds runs of it
-2  planned_cancel_ns, accepting_ns, resends, finish_ns
+2  planned_cancel_ns, accepting_ns, resends, finish_ns, reported_prompt_ms, reported_generation_ms
 """
 
 from __future__ import annotations
@@ -209,6 +209,12 @@ class Record:
     worker: int = column("Number of the load process that sent it, from 0.", bits=32, default=0)
     backend: str | None = column("Which of several servers answered, in its own word or by address.", null=_SILENT)
     reported_total_ms: float | None = column("Duration as the server reports it, not measured here.", "ms", _SILENT)
+    reported_prompt_ms: float | None = column(
+        "Time for the prompt as the server reports it, not measured here.", "ms", _SILENT
+    )
+    reported_generation_ms: float | None = column(
+        "Time for the output tokens as the server reports it, not measured here.", "ms", _SILENT
+    )
     reported_memory_peak_bytes: float | None = column("Peak memory as the server reports it.", "bytes", _SILENT)
     text: str | None = field(default=None, repr=False)
 

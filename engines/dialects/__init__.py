@@ -10,12 +10,18 @@ from engines.base import Endpoint, EngineError
 from engines.dialects.base import Dialect
 
 DIALECTS: dict[str, str] = {
+    "anthropic-messages": "engines.dialects.anthropic:AnthropicMessages",
     "generate-backend": "engines.dialects.generate:GenerateBackend",
     "generate-stats": "engines.dialects.generate:GenerateStats",
+    "llamacpp-completion": "engines.dialects.llamacpp:LlamaCppCompletion",
     "ollama-chat": "engines.dialects.ollama:OllamaChat",
     "ollama-generate": "engines.dialects.ollama:OllamaGenerate",
     "openai-chat": "engines.dialects.openai:OpenAIChat",
     "openai-completions": "engines.dialects.openai:OpenAICompletions",
+    "openai-embeddings": "engines.dialects.vectors:OpenAIEmbeddings",
+    "openai-responses": "engines.dialects.responses:OpenAIResponses",
+    "rerank": "engines.dialects.vectors:Rerank",
+    "tgi": "engines.dialects.tgi:Tgi",
 }
 
 

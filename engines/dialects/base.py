@@ -88,9 +88,19 @@ class Pieces(Sequence[ReadChunk]):
 
 
 class Dialect(Protocol):
-    """Wire format. A complete reply ends with a FINISH chunk, so that a truncated reply can be recognised."""
+    """Wire format. A complete reply ends with a FINISH chunk, so that a truncated reply can be recognised.
+
+    Attributes:
+        headers: Headers of every request, those for pages such as the list of models included.
+        generates: False if replies hold a result without tokens, such as an embedding.
+    """
 
     name: str
+    headers: Mapping[str, str]
+    generates: bool
+
+    def key_headers(self, key: str) -> Mapping[str, str]:
+        """Return the headers that carry an API key."""
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request for a server. `model` is its name on the server, None leaves it out."""

@@ -24,13 +24,16 @@ class EventDialect:
         own: Fields that the dialect sets, dotted if nested. The scenario must not set them.
         default: Fields that it sends unless the scenario sets them.
         needed: Those of `own` that the scenario cannot leave out.
+        headers, generates: See `Dialect`.
     """
 
     name: str
     own: frozenset[str]
     default: frozenset[str] = frozenset()
-    needed: frozenset[str] = frozenset({"prompt", "messages", "stream"})
+    needed: frozenset[str] = frozenset({"prompt", "messages", "input", "inputs", "query", "documents", "stream"})
     sampling: tuple[str, ...] = SAMPLING
+    headers: Mapping[str, str] = NOTHING
+    generates = True
 
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
         """Raise ValueError if `added` sets a field of `own`, or leaves out one that is needed."""
@@ -49,6 +52,9 @@ class EventDialect:
 
     def decode(self, response: WireResponse) -> Pieces:
         return self._decoder.answer(response)
+
+    def key_headers(self, key: str) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {key}"}
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
         """Return the chunks of one event, or of a whole reply that was not streamed."""

@@ -1,8 +1,8 @@
 """Ollama's own API: `/api/generate` and `/api/chat`, in JSON lines.
 
 Sampling goes into `options`, the length as `num_predict`; there are no exact lengths. The line with `done: true` holds
-the counts (`prompt_eval_count`, `eval_count`) and times in nanoseconds, of which `total_duration` is kept. Other
-settings come from the scenario's `request`: `{keep_alive: 10m, think: false, options: {num_ctx: 4096}}`.
+the counts (`prompt_eval_count`, `eval_count`) and times in nanoseconds: `total_duration`, `prompt_eval_duration`,
+`eval_duration`. Other settings come from the scenario's `request`: `{keep_alive: 10m, options: {num_ctx: 4096}}`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ def _chunks(event: Mapping[str, Any], texts: object, answer: str) -> list[Chunk]
         found += tool_pieces(texts["tool_calls"])
     if event.get("done") is True:
         counts, note = usage_of(event.get("prompt_eval_count"), event.get("eval_count"))
-        reported = reported_of(total_ms=amount_at(event, "total_duration", _MS_PER_NS))
+        reported = reported_of(
+            total_ms=amount_at(event, "total_duration", _MS_PER_NS),
+            prompt_ms=amount_at(event, "prompt_eval_duration", _MS_PER_NS),
+            generation_ms=amount_at(event, "eval_duration", _MS_PER_NS),
+        )
         found.append(Chunk(ChunkKind.USAGE, note, usage=counts, reported=reported))
         found += ending(event.get("done_reason")) or [Chunk(ChunkKind.FINISH)]
     return found or [Chunk(ChunkKind.EMPTY)] if answer in texts else found

@@ -23,7 +23,11 @@ from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, S
 DEFAULT_DIALECT = "openai-completions"
 _NO_PAGES = ("ollama",)  # dialects of servers without Prometheus pages
 _RESETS = {"vllm": "/reset_prefix_cache", "sglang": "/flush_cache"}
-_MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", "models", "name")}
+_V1_MODELS = ("/v1/models", "data", "id")
+_MODEL_LISTS = {
+    **dict.fromkeys(("anthropic", "llamacpp", "openai", "rerank", "tgi"), _V1_MODELS),
+    "ollama": ("/api/tags", "models", "name"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,8 @@ class HttpEngine:
         """Return the headers of every request. Raises EngineError for an invalid value, naming the header."""
         key = self._spec.api_key
         plain = {name: str(value) for name, value in self._options.headers.items()}
-        headers = {**plain, **self._spec.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+        keyed = dialect_of(self._options.dialect).key_headers(key) if key else {}
+        headers = {**plain, **self._spec.headers, **keyed}
         for name, value in headers.items():
             try:
                 check_header(name, value)
@@ -206,7 +211,8 @@ class HttpEngine:
         return headers
 
     def _open_pages(self, url: str) -> AbstractAsyncContextManager[Pages]:
-        return open_pages(url, headers=self._headers(), tls=self._options.tls, proxy=self._options.proxy)
+        headers = {**dialect_of(self._options.dialect).headers, **self._headers()}
+        return open_pages(url, headers=headers, tls=self._options.tls, proxy=self._options.proxy)
 
     async def _inspect(self, url: str) -> _Server:
         """Wait for a server as the scenario states, and request its models."""

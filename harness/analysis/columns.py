@@ -30,9 +30,9 @@ _TIMES = (
     *("finish", "done"),
 )
 _NO_EVENTS = ("due", "accepting", "think")
-_CUT = ("length", "max_tokens")
+_CUT = ("length", "limit", "max_output_tokens", "max_tokens")
 _COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "reasoning_tokens", "cached_tokens")
-REPORTED = ("reported_total_ms", "reported_memory_peak_bytes")
+REPORTED = ("reported_total_ms", "reported_prompt_ms", "reported_generation_ms", "reported_memory_peak_bytes")
 
 
 @dataclass(frozen=True)

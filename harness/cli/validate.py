@@ -59,12 +59,14 @@ def _plan_problems(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterat
 
 
 def _remarks(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterator[str]:
-    """Yield what was not read of files, and what may change until the run: short loads, servers, variables."""
+    """Yield what files and keys do not mean, and what may change until the run: loads, servers, variables."""
+    from harness.scenario.engine_problems import without_effect
     from harness.scenario.file_notes import file_notes
     from harness.schedule.reachable import silent_servers
     from harness.verdict.forecast import foretold_of
 
     yield from file_notes(scenario)
+    yield from without_effect(scenario)
     yield from foretold_of(scenario)
     yield from dict.fromkeys(silent_servers(planned).values())
     for name in scenario.variables_not_set():

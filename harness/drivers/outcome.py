@@ -58,7 +58,9 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
         return Outcome(Status.TRUNCATED, f"the reply was cut off: {reply.too_long}", status, chunks, streamed, *odd)
     if server_error is None and cut is None and _UNREADABLE in kinds:
         server_error = unreadable_end(chunks)
-    verdict, error = stream_verdict(kinds, server_error, cut.reason if cut else None, streamed=streamed)
+    verdict, error = stream_verdict(
+        kinds, server_error, cut.reason if cut else None, streamed=streamed, generates=dialect.generates
+    )
     return Outcome(verdict, error, status, chunks, streamed, *odd)
 
 
@@ -79,9 +81,11 @@ def _odd(chunks: Pieces, kinds: set[ChunkKind]) -> tuple[int, int]:
 
 
 def stream_verdict(
-    kinds: Set[ChunkKind], server_error: str | None, cut_off: str | None, *, streamed: bool
+    kinds: Set[ChunkKind], server_error: str | None, cut_off: str | None, *, streamed: bool, generates: bool = True
 ) -> tuple[Status, str | None]:
     """Return the status and the error of a reply from the kinds of its pieces.
+
+    A reply of a dialect that does not generate is complete if it holds its result.
 
     The error that the server reported takes precedence over `cut_off`, the reason of an early end.
     """
@@ -92,6 +96,8 @@ def stream_verdict(
         return Status.TRUNCATED, f"the reply was cut off: {cut_off}"
     if streamed and kinds and not finished:
         return Status.TRUNCATED, "the reply ended without a finish reason"
+    if not generates:
+        return (Status.OK, None) if finished else (Status.EMPTY, "the reply contains no result")
     if TOKEN_BEARING.isdisjoint(kinds):
         return Status.EMPTY, "the reply contains no token"
     return Status.OK, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
 from typing import TypeVar
@@ -358,10 +358,16 @@ def _add_extras(record: Record, chunks: Sequence[Chunk]) -> Usage | None:
         if chunk.backend is not None:
             record.backend = chunk.backend
         if chunk.reported is not None:
-            record.reported_total_ms = chunk.reported.get("total_ms", record.reported_total_ms)
-            memory_bytes = chunk.reported.get("memory_peak_bytes", record.reported_memory_peak_bytes)
-            record.reported_memory_peak_bytes = memory_bytes
+            _add_reported(record, chunk.reported)
     return usage
+
+
+def _add_reported(record: Record, reported: Mapping[str, float]) -> None:
+    """Store the server's own figures."""
+    record.reported_total_ms = reported.get("total_ms", record.reported_total_ms)
+    record.reported_prompt_ms = reported.get("prompt_ms", record.reported_prompt_ms)
+    record.reported_generation_ms = reported.get("generation_ms", record.reported_generation_ms)
+    record.reported_memory_peak_bytes = reported.get("memory_peak_bytes", record.reported_memory_peak_bytes)
 
 
 def _both(before: Usage, usage: Usage) -> Usage:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engines import engine_class
 from engines.base import EngineError, EngineSpec, ModelReference
+from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from harness.errors import Problem
 from harness.scenario.base import near
@@ -33,6 +34,15 @@ def level_problems(scenario: Scenario) -> Iterator[Problem]:
         for place, level in enumerate(block.quantization):
             if (why := lacking_level(block, level)) is not None:
                 yield Problem(why, f"engines.{number}.quantization.{place}")
+
+
+def without_effect(scenario: Scenario) -> Iterator[str]:
+    """Yield a sentence for each engine whose dialect generates no tokens: some keys of the workload mean nothing."""
+    for number, block in enumerate(scenario.engines):
+        dialect = block.http_options().get("dialect")
+        if dialect in DIALECTS and not dialect_of(dialect).generates:
+            what = f"engines.{number}: {dialect} generates no tokens"
+            yield f"{what}, so `output_tokens`, `sampling` and `stream` have no effect"
 
 
 def lacking_level(block: EngineBlock, level: Level) -> str | None:

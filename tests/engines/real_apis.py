@@ -4,7 +4,8 @@ python real_apis.py PORT
 
 Each API is below a path of its own: `/stats`, `/backend` and `/ollama`. POST to its `/manners` forgets what it keeps,
 and sets `pause`, the seconds after each piece of a reply, `break_after`, the pieces after which every reply breaks,
-and `tell`: streams say who answered. GET of its `/health` tells how many `pieces` it has generated.
+`cut_after`, those after which its connection closes, and `tell`: streams say who answered. GET of its `/health` tells
+how many `pieces` it has generated.
 
 stats: a cache of whole results by exact prompt, a batch window, and the peak memory that was really read.
 backend: two levels of one model are its backends, chosen by name, by urgency, or by which has less to do.
@@ -58,6 +59,10 @@ class Backend:
         self.engine = made
         self.pids = [psutil.Process(pid) for pid in (await made.start()).pids] + [psutil.Process()]
 
+    async def stop(self) -> None:
+        """Unload it."""
+        await self.engine.stop()
+
     async def generate(
         self, prompt: str, max_tokens: int, sampling: Mapping[str, Any]
     ) -> AsyncIterator[dict[str, Any]]:
@@ -109,6 +114,7 @@ class Api:
         """Begin anew, with these manners."""
         self.pause_s: float = manners.get("pause", 0.0)
         self.break_after: int | None = manners.get("break_after")
+        self.cut_after: int | None = manners.get("cut_after")
         self.tell: bool = manners.get("tell", False)
         for backend in self.backends.values():
             backend.pieces = 0
@@ -139,7 +145,7 @@ class Api:
             await backend.start()
         yield
         for backend in self.backends.values():
-            await backend.engine.stop()
+            await backend.stop()
 
     async def pieces(
         self, backend: Backend, said: Said, prompt: str, length: int, sampling: Mapping[str, Any]
@@ -390,19 +396,19 @@ def _counts(said: Said) -> dict[str, Any]:
     }
 
 
-APIS = {"stats": StatsApi, "backend": BackendApi, "ollama": OllamaApi}
+APIS: dict[str, Callable[[], Api]] = {"stats": StatsApi, "backend": BackendApi, "ollama": OllamaApi}
 
 
-def main() -> None:
+def serve(apis: Mapping[str, Callable[[], Api]]) -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     given = parser.parse_args()
     app = web.Application()
-    for name, api in APIS.items():
+    for name, api in apis.items():
         app.add_subapp(f"/{name}", api().app())
     web.run_app(app, host="127.0.0.1", port=given.port, handler_cancellation=True, print=None)
 
 
 if __name__ == "__main__":
-    main()
+    serve(APIS)

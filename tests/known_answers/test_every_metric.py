@@ -14,7 +14,9 @@ from tests.known_answers.page import NOT_MEASURED, named, on_the_page, table
 RunOnce = Callable[[Run], Measured]
 OF_REQUESTS = ("Distributions", "Rates and shares")
 NOT_OVER_A_SOCKET = {
-    "reported_total_ms",  # said by the dialect `generate` alone
+    "reported_total_ms",  # said by other dialects alone
+    "reported_prompt_ms",
+    "reported_generation_ms",
     "reported_memory_peak_bytes",
 }
 

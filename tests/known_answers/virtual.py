@@ -23,11 +23,12 @@ def spoken(first_ms: float, gap_ms: float, tokens: int) -> list[Step]:
     return [*texts, (texts[-1][0], "finish", {"finish_reason": "length"}), (texts[-1][0], "usage", usage(50, tokens))]
 
 
+REPORTED = {"total_ms": 1150.0, "prompt_ms": 190.0, "generation_ms": 955.0, "memory_peak_bytes": 5e8}
 FOURS: list[Step] = [  # a role, ten chunks of reasoning, fifteen of the answer, each of four tokens; then the counts
     (150, "role", {}),
     *((200 + 40 * i, "reasoning" if i < 10 else "content", {"tokens": 4}) for i in range(25)),
     (1160, "finish", {"finish_reason": "length"}),
-    (1180, "usage", usage(120, 100, 30) | {"reported": {"total_ms": 1150.0, "memory_peak_bytes": 5e8}}),
+    (1180, "usage", usage(120, 100, 30) | {"reported": REPORTED}),
 ]
 UNEVEN: list[Step] = [  # gaps of 10, 10, 10 and 70 ms
     *((at_ms, "content", {}) for at_ms in (100, 110, 120, 130, 200)),
@@ -92,6 +93,8 @@ CASES = (
     Case("client_turnaround_ms", "fours", "each is sent when the reply before it ends", 0, "max"),
     Case("output_tokens_per_s_per_user", "fours", "1000 · 99 / 960", 103.125, "mean"),
     Case("reported_total_ms", "fours", "so it says", 1150, "p50"),
+    Case("reported_prompt_ms", "fours", "so it says", 190, "p50"),
+    Case("reported_generation_ms", "fours", "so it says", 955, "p50"),
     Case("reported_memory_peak_bytes", "fours", "so it says", 5e8, "max"),
     Case("cached_share", "fours", "30 / 120", 0.25),
     Case("first_request_ms", "fours", "the first of all: 300 + 50", 350),
