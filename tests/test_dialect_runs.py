@@ -90,6 +90,13 @@ def test_replies_are_measured(apis: str, tmp_path: Path, dialect: str, stream: b
     assert all((len(row["chunk_ns"]) > 1) if stream else row["chunk_ns"] is None for row in found)
 
 
+def test_tgi_says_what_it_is(apis: str, tmp_path: Path) -> None:
+    """Its version and its context are read from `/info`."""
+    run(apis, tmp_path, "tgi")
+    info = manifest(tmp_path / "run")["cells"][0]["engine_info"]
+    assert (info["version"], info["context_tokens"]) == ("3.3.5", 4096)
+
+
 def test_a_cached_prompt_counts_whole(apis: str, tmp_path: Path) -> None:
     """Anthropic leaves cached tokens out of `input_tokens`; the prompt has the same length with and without them."""
     run(apis, tmp_path, "anthropic-messages", workload={"repeat": 0.5})

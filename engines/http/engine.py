@@ -23,6 +23,8 @@ from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, S
 DEFAULT_DIALECT = "openai-completions"
 _NO_PAGES = ("ollama",)  # dialects of servers without Prometheus pages
 _RESETS = {"vllm": "/reset_prefix_cache", "sglang": "/flush_cache"}
+_USUAL_VERSIONS = (("/version", "version"), ("/props", "build_info"))
+_VERSIONS = {"ollama": (("/api/version", "version"),), "tgi": (("/info", "version"),)}
 _V1_MODELS = ("/v1/models", "data", "id")
 _MODEL_LISTS = {
     **dict.fromkeys(("anthropic", "llamacpp", "openai", "rerank", "tgi"), _V1_MODELS),
@@ -303,19 +305,19 @@ class HttpEngine:
         raise StartFailed(f"{what}; set served_model to one that it serves, such as {_listed(near)}")
 
     async def _version(self, pages: Pages) -> str | None:
-        """Return the server's version: vLLM on /version, llama.cpp in /props, Ollama on /api/version."""
-        ollama = self._options.dialect.startswith("ollama")
-        sources = (("/api/version", "version"),) if ollama else (("/version", "version"), ("/props", "build_info"))
-        for path, key in sources:
+        """Return the server's version: vLLM on /version, llama.cpp in /props, Ollama on /api/version, TGI in /info."""
+        for path, key in _VERSIONS.get(self._options.dialect.partition("-")[0], _USUAL_VERSIONS):
             content = await pages.optional(path)
             if isinstance(content.get(key), str):
                 return str(content[key])
         return None
 
     async def _context_tokens(self, pages: Pages, entry: Mapping[str, Any]) -> int | None:
-        """Return the context in use: vLLM's max_model_len, llama.cpp's n_ctx per slot."""
+        """Return the context in use: vLLM's max_model_len, TGI's max_total_tokens, llama.cpp's n_ctx per slot."""
         length = entry.get("max_model_len")
-        if not isinstance(length, int):
+        if not isinstance(length, int) and self._options.dialect == "tgi":
+            length = (await pages.optional("/info")).get("max_total_tokens")
+        elif not isinstance(length, int):
             settings = (await pages.optional("/props")).get("default_generation_settings")
             length = settings.get("n_ctx") if isinstance(settings, dict) else None
         return length if isinstance(length, int) else None

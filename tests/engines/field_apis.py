@@ -2,7 +2,7 @@
 
 python field_apis.py PORT
 
-tgi: `/generate_stream`, `/generate` and `/v1/models`, as Text Generation Inference writes them.
+tgi: `/generate_stream`, `/generate`, `/info` and `/v1/models`, as Text Generation Inference writes them.
 native: what llama.cpp itself answers to `/v1/messages`, `/v1/responses` and `/completion`, event by event.
 vectors: `/v1/embeddings` and `/v1/rerank` of two llama.cpp servers for them.
 """
@@ -33,6 +33,7 @@ class TgiApi(Api):
         """Return the routes."""
         return [
             web.get("/v1/models", self.models),
+            web.get("/info", self.info),
             web.post("/generate", self.generate),
             web.post("/generate_stream", self.stream),
         ]
@@ -40,6 +41,10 @@ class TgiApi(Api):
     async def models(self, request: web.Request) -> web.StreamResponse:
         """What is served."""
         return web.json_response({"data": [{"id": "tiny", "object": "model"}]})
+
+    async def info(self, request: web.Request) -> web.StreamResponse:
+        """What it is."""
+        return web.json_response({"model_id": "tiny", "version": "3.3.5", "max_total_tokens": 4096})
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """A whole reply, with the prompt's length and the time in its head."""

@@ -19,12 +19,27 @@ from engines.http.detection import Detected, detect
 LIST = {"data": [{"id": "one"}]}
 CHAT = {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "length"}]}
 COMPLETION = {"choices": [{"text": "Hi", "finish_reason": "length"}]}
+ANTHROPIC = {"type": "message", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "max_tokens"}
+RESPONSE = {
+    "object": "response",
+    "status": "completed",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}],
+}
+TGI = {"token": {"text": "Hi"}, "generated_text": "Hi", "details": {"finish_reason": "length"}}
+NATIVE = {"content": "Hi", "stop": True}
+VECTORS = {"object": "list", "data": [{"embedding": [0.1]}], "usage": {"prompt_tokens": 1}}
+RANKS = {"results": [{"index": 0, "relevance_score": 0.5}]}
 EMPTY = {"choices": [{"text": "", "delta": {"content": ""}, "finish_reason": "length"}]}
 
 
 @contextmanager
-def serving(pages: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, list[str]]]:
-    """A server with these pages, JSON by path, behind a key; its address, and the paths that got a POST."""
+def serving(
+    pages: Mapping[str, Any], key: str = "", headers: list[dict[str, str]] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """A server with these pages, JSON by path, behind a key; its address, and the paths that got a POST.
+
+    `headers` collects those of each POST.
+    """
     posted: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,6 +59,8 @@ def serving(pages: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, list
 
         def do_POST(self) -> None:
             posted.append(self.path)
+            if headers is not None:
+                headers.append(dict(self.headers))
             self.rfile.read(int(self.headers["Content-Length"]))
             self.answer()
 
@@ -74,6 +91,32 @@ def test_chat_is_preferred_where_it_answers_with_text(pages: dict[str, Any], dia
     """A model without a template for chat, or a route that answers in another format, is measured by completions."""
     with serving({"/v1/models": LIST, **pages}) as (url, _):
         assert asyncio.run(detect(f"{url}/v1/")) == Detected(dialect, "one")
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "dialect"),
+    [
+        ("/v1/messages", ANTHROPIC, "anthropic-messages"),
+        ("/v1/responses", RESPONSE, "openai-responses"),
+        ("/generate_stream", TGI, "tgi"),
+        ("/completion", NATIVE, "llamacpp-completion"),
+        ("/v1/embeddings", VECTORS, "openai-embeddings"),
+        ("/v1/rerank", RANKS, "rerank"),
+    ],
+)
+def test_a_server_of_one_format_is_measured_in_it(path: str, reply: dict[str, Any], dialect: str) -> None:
+    """Servers of the field that have no route of OpenAI's; an embedding is proof enough without text."""
+    with serving({"/v1/models": LIST, path: reply}) as (url, _):
+        assert asyncio.run(detect(url)) == Detected(dialect, "one")
+
+
+def test_each_format_gets_the_key_in_its_own_header() -> None:
+    """Anthropic refuses a request with an ordinary key as a bearer token, even beside the right header."""
+    headers: list[dict[str, str]] = []
+    with serving({"/v1/models": LIST, "/v1/messages": ANTHROPIC}, headers=headers) as (url, posted):
+        asyncio.run(detect(url, api_key="sesame"))
+    sent = dict(zip(posted, headers, strict=True))["/v1/messages"]
+    assert (sent.get("x-api-key"), sent.get("Authorization")) == ("sesame", None)
 
 
 def test_what_is_given_is_believed_and_costs_no_token() -> None:
