@@ -132,6 +132,7 @@ class Request:
         stream: Request the reply part by part.
         before: Messages before the conversation, as a file states them: a system message, recorded turns.
         history: Earlier turns of the conversation, oldest first, after `before`.
+        images: PNG images in base64, before the text of the user's first message.
         priority: Priority relative to other requests, as the engine defines it. None sends none.
         class_name: Class of traffic; "" for none.
     """
@@ -143,6 +144,7 @@ class Request:
     stream: bool = True
     before: tuple[Message, ...] = ()
     history: tuple[Turn, ...] = ()
+    images: tuple[str, ...] = ()
     priority: int | None = None
     class_name: str = ""
 

@@ -8,7 +8,7 @@ tokens, `message_delta` the output tokens and the stop reason, `message_stop` en
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ class AnthropicMessages(EventDialect):
     """
 
     name = "anthropic-messages"
+    takes_images = True
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
     sampling = ("temperature", "top_p", "top_k", "stop")
     own = frozenset({"model", "messages", "max_tokens", "stream", *(_SENT_AS.get(name, name) for name in sampling)})
@@ -40,12 +41,21 @@ class AnthropicMessages(EventDialect):
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request. Raises ValueError for token ids and a seed."""
-        body = {"messages": self.messages_of(request), "max_tokens": request.max_tokens, "stream": request.stream}
+        messages = self.messages_of(request)
+        body: dict[str, Any] = {"messages": [one for one in messages if one["role"] != "system"]}
+        body |= {"max_tokens": request.max_tokens, "stream": request.stream}
+        if system := [one["content"] for one in messages if one["role"] == "system"]:
+            body["system"] = "\n\n".join(system)
         body |= {_SENT_AS.get(name, name): value for name, value in self.sampling_of(request).items()}
         body |= {} if model is None else {"model": model}
         accept = "text/event-stream" if request.stream else "application/json"
         wire = post("/v1/messages", body, self._added, accept)
         return replace(wire, headers={**wire.headers, **self.headers})
+
+    def illustrated(self, text: str, images: Sequence[str]) -> dict[str, Any]:
+        sources = [{"type": "base64", "media_type": "image/png", "data": one} for one in images]
+        parts = [{"type": "image", "source": source} for source in sources]
+        return {"content": [*parts, {"type": "text", "text": text}]}
 
     def decode(self, response: WireResponse) -> Pieces:
         found = super().decode(response)

@@ -93,11 +93,13 @@ class Dialect(Protocol):
     Attributes:
         headers: Headers of every request, those for pages such as the list of models included.
         generates: False if replies hold a result without tokens, such as an embedding.
+        takes_images: True if prompts may have images.
     """
 
     name: str
     headers: Mapping[str, str]
     generates: bool
+    takes_images: bool
 
     def key_headers(self, key: str) -> Mapping[str, str]:
         """Return the headers that carry an API key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ class EventDialect:
         own: Fields that the dialect sets, dotted if nested. The scenario must not set them.
         default: Fields that it sends unless the scenario sets them.
         needed: Those of `own` that the scenario cannot leave out.
-        headers, generates: See `Dialect`.
+        headers, generates, takes_images: See `Dialect`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class EventDialect:
     sampling: tuple[str, ...] = SAMPLING
     headers: Mapping[str, str] = NOTHING
     generates = True
+    takes_images = False
 
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
         """Raise ValueError if `added` sets a field of `own`, or leaves out one that is needed."""
@@ -64,12 +65,20 @@ class EventDialect:
         """Return the conversation and prompt as one text. Raises ValueError for token ids."""
         return self._text(request.transcript)
 
-    def messages_of(self, request: Request) -> list[dict[str, str]]:
+    def messages_of(self, request: Request) -> list[dict[str, Any]]:
         """Return the conversation and prompt as messages. Raises ValueError for token ids."""
-        messages = [{"role": message.role, "content": message.text} for message in request.before]
+        messages: list[dict[str, Any]] = [{"role": message.role, "content": message.text} for message in request.before]
         for turn in request.history:
             messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
-        return [*messages, {"role": "user", "content": self._text(request.prompt)}]
+        messages.append({"role": "user", "content": self._text(request.prompt)})
+        if request.images:
+            first = next(message for message in messages if message["role"] == "user")
+            first |= self.illustrated(first["content"], request.images)
+        return messages
+
+    def illustrated(self, text: str, images: Sequence[str]) -> dict[str, Any]:
+        """Return the content of a message with images. Raises ValueError if the format has none."""
+        raise ValueError(f"{self.name} carries no images")
 
     def sampling_of(self, request: Request) -> dict[str, Any]:
         """Return the sampling settings of a request. Raises ValueError for one that the dialect lacks."""
@@ -83,6 +92,11 @@ class EventDialect:
         if not isinstance(prompt, str):
             raise ValueError(f"{self.name} cannot carry token ids: use text prompts or the dialect openai-completions")
         return prompt
+
+
+def as_data_url(image: str) -> str:
+    """Return a PNG image in base64 as a URL (RFC 2397)."""
+    return f"data:image/png;base64,{image}"
 
 
 def post(path: str, body: Mapping[str, Any], added: Additions, accept: str) -> WireRequest:

@@ -7,7 +7,7 @@ the counts (`prompt_eval_count`, `eval_count`) and times in nanoseconds: `total_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request
@@ -26,10 +26,13 @@ class OllamaGenerate(EventDialect):
 
     name = "ollama-generate"
     own = _OWN | {"prompt", "raw"}
+    takes_images = True
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request. Raises ValueError for token ids."""
-        return self._post("/api/generate", {"prompt": self.text_of(request), "raw": True}, request, model)
+        body = {"prompt": self.text_of(request), "raw": True}
+        body |= {"images": list(request.images)} if request.images else {}
+        return self._post("/api/generate", body, request, model)
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
         return _chunks(event, event, "response")
@@ -49,6 +52,9 @@ class OllamaChat(OllamaGenerate):
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request. Raises ValueError for token ids."""
         return self._post("/api/chat", {"messages": self.messages_of(request)}, request, model)
+
+    def illustrated(self, text: str, images: Sequence[str]) -> dict[str, Any]:
+        return {"images": list(images)}
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
         return _chunks(event, event.get("message"), "content")

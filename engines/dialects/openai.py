@@ -7,7 +7,7 @@ SGLang obey both, llama.cpp the first. A server that refuses unknown keys answer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from engines.base import Chunk, ChunkKind, Request
 from engines.dialects import answers
 from engines.dialects.answers import NOTHING, mapping_at, piece, pieces_of, tool_pieces
 from engines.dialects.base import WireRequest
-from engines.dialects.body import SAMPLING, EventDialect, post
+from engines.dialects.body import SAMPLING, EventDialect, as_data_url, post
 from engines.dialects.events import ToChunks
 from engines.dialects.failures import ending, failure_in
 
@@ -73,9 +73,14 @@ class OpenAIChat(OpenAICompletions):
     name = "openai-chat"
     path = "/v1/chat/completions"
     own = _OWN | {"messages"}
+    takes_images = True
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
         return _chunks(event, _chat_pieces)
+
+    def illustrated(self, text: str, images: Sequence[str]) -> dict[str, Any]:
+        parts = [{"type": "image_url", "image_url": {"url": as_data_url(one)}} for one in images]
+        return {"content": [*parts, {"type": "text", "text": text}]}
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         return {"messages": self.messages_of(request)}

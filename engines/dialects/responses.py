@@ -7,7 +7,7 @@ holds the counts. A text that comes only with it, as from a cache, came in one p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines.base import TOKEN_BEARING, Chunk, ChunkKind, Request
@@ -21,7 +21,7 @@ from engines.dialects.answers import (
     usage_of,
 )  # fmt: skip
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.body import EventDialect, post
+from engines.dialects.body import EventDialect, as_data_url, post
 from engines.dialects.events import EventDecoder
 from engines.dialects.failures import ending
 
@@ -36,6 +36,7 @@ class OpenAIResponses(EventDialect):
 
     name = "openai-responses"
     sampling = ("temperature", "top_p")
+    takes_images = True
     own = frozenset({"model", "input", "max_output_tokens", "stream", *sampling})
 
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
@@ -49,6 +50,10 @@ class OpenAIResponses(EventDialect):
         body |= {} if model is None else {"model": model}
         accept = "text/event-stream" if request.stream else "application/json"
         return post("/v1/responses", body, self._added, accept)
+
+    def illustrated(self, text: str, images: Sequence[str]) -> dict[str, Any]:
+        parts = [{"type": "input_image", "image_url": as_data_url(one)} for one in images]
+        return {"content": [*parts, {"type": "input_text", "text": text}]}
 
     def decode(self, response: WireResponse) -> Pieces:
         found = super().decode(response)

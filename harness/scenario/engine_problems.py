@@ -25,7 +25,8 @@ def engine_problems(scenario: Scenario) -> list[Problem]:
     """Return wrong options, adapters and references, each with its key."""
     model = ModelReference(scenario.model[0].name) if scenario.model else None
     options = [problem for number, block in enumerate(scenario.engines) for problem in _of_block(block, number, model)]
-    return [*options, *_adapter_problems(scenario), *_reference_problems(scenario), *_class_problems(scenario)]
+    added = [*_class_problems(scenario), *_image_problems(scenario)]
+    return [*options, *_adapter_problems(scenario), *_reference_problems(scenario), *added]
 
 
 def level_problems(scenario: Scenario) -> Iterator[Problem]:
@@ -129,6 +130,38 @@ def _not_carried(block: EngineBlock, one: TrafficClass) -> str | None:
         except (EngineError, ValueError) as error:
             return str(error)
     return None
+
+
+def _image_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield the images that an engine cannot be sent."""
+    parts = {"workload": scenario.workload}
+    parts |= {f"classes.{name}.workload": one.workload for name, one in scenario.classes.items() if one.workload}
+    without = next(filter(None, map(_imageless, scenario.engines)), None)
+    for key, workload in parts.items() if without is not None else ():
+        if workload.images is not None:
+            yield Problem(
+                f"{without}; leave it out, or write `engine: http` with `dialect: openai-chat`", f"{key}.images"
+            )
+
+
+def _imageless(block: EngineBlock) -> str | None:
+    """Return a sentence for an engine that takes no images, else None."""
+    if block.engine != "http":
+        try:
+            return (
+                None
+                if getattr(engine_class(block.engine), "takes_images", False)
+                else f"{block.engine} takes no images"
+            )
+        except EngineError:
+            return None
+    from engines.http.engine import DEFAULT_DIALECT  # asyncio is heavy, and `harness list` does not need it
+
+    given = block.http_options()
+    options = [variant.merged_options() for variant in block.variants.values()] or [{}]
+    named = [{**given, **one}.get("dialect", DEFAULT_DIALECT) for one in options]
+    without = [name for name in named if name in DIALECTS and not dialect_of(name).takes_images]
+    return f"the dialect {without[0]} carries no images" if without else None
 
 
 def _reference_problems(scenario: Scenario) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_serialize
 
 from harness.scenario.base import AlsoAccepts, Count, Integer, Name, NotNegative, Number, Positive, StrictModel, listed
 from harness.scenario.hub import HubPrompts
+from harness.scenario.images import Images
 from harness.scenario.lengths import FixedLength, Length, ThinkTime, Turns
 from harness.scenario.limits import Slo
 from harness.scenario.wire import Headers, RequestKeys
@@ -110,6 +111,9 @@ class Workload(StrictModel):
     )
     prefix: Prefix | None = Field(
         default=None, description="Common beginning of many prompts, for prefix caches. Default: no two begin alike."
+    )
+    images: Images | None = Field(
+        default=None, description="Generated images in each prompt, for dialects of chat. Default: text alone."
     )
     repeat: Share | None = Field(
         default=None, description="Share of requests that repeat an earlier one, for result caches.", examples=[0.3]

@@ -25,6 +25,7 @@ from harness.scenario.prompt_files import FilePrompts, Tokenizer
 from harness.scenario.traces import Trace, read_trace
 from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.chains import Chains, FileTurns, RecordedTurns, Sessions, TurnCounts, Users
+from harness.schedule.images import GeneratedImages
 from harness.schedule.prompts import PrefixedPrompts, Prompts, WordPrompts
 from harness.schedule.recorded import RecordedPrompts, counted
 from harness.schedule.timing import PHASES, Timing, plan_timing, trace_timing
@@ -57,7 +58,7 @@ class Row:
         after: Request that it waits for; None if it does not wait.
         think_ns: Wait after the end of `after`.
         due_ns: Offset from T0; None if it waits. In a closed loop, 0 for a user's first request.
-        prompt_tokens: Tokens of the new prompt alone; None for a file's prompt that cannot be counted.
+        prompt_tokens: Tokens of the new prompt alone; None for a file's prompt that cannot be counted, and with images.
         output_tokens: Upper bound, or exact number.
         cancel_ns: Time from sending to cancelling; None: not cancelled.
         repeats: Earlier request with the same text; None if the text is its own.
@@ -136,7 +137,7 @@ class Schedule:
             after=place.after,
             think_ns=0 if not waits else content.turn_think_ns if place.turn else content.think_ns,
             due_ns=due_ns,
-            prompt_tokens=content.prompt_tokens or None,
+            prompt_tokens=self._prompt_tokens(content),
             output_tokens=content.output_tokens,
             cancel_ns=None if content.cancel_ns == NEVER else content.cancel_ns,
             repeats=None if content.origin == i else content.origin,
@@ -170,6 +171,7 @@ class Schedule:
         content = self._content(i)
         stream = self._traffic.streams[content.stream]
         before, prompt = self._text(i, content, stream)
+        images = stream.images
         return Request(
             prompt=prompt,
             max_tokens=content.output_tokens,
@@ -178,9 +180,19 @@ class Schedule:
             stream=stream.stream,
             before=before,
             history=history,
+            images=() if images is None else images.of(self._prompt_number(i, content)),
             priority=stream.priority,
             class_name=stream.name,
         )
+
+    def _prompt_tokens(self, content: Content) -> int | None:
+        """Return the length of a prompt; None if it is unknown, as of one with images."""
+        return None if self._traffic.streams[content.stream].images is not None else content.prompt_tokens or None
+
+    def _prompt_number(self, i: int, content: Content) -> int:
+        """Return a number that requests with the same images share: repeats, and turns of a conversation."""
+        session = self._chains.place(i).session
+        return content.origin if session is None else session
 
     def _text(self, i: int, content: Content, stream: Stream) -> tuple[tuple[Message, ...], str | tuple[int, ...]]:
         """Return the messages before the conversation of request i, and its prompt."""
@@ -295,7 +307,13 @@ def build(
     words = WordPrompts(seed, tokenizer, salt) if any(one.prompts is None for one in own.values()) else None
     turns = load.turns_of(workload)
     streams = tuple(
-        _stream(name, one, own[name], _prompts(own[name], words, seed, tokenizer, sessions=turns is not None))
+        _stream(
+            name,
+            one,
+            own[name],
+            _prompts(own[name], words, seed, tokenizer, sessions=turns is not None),
+            _images(own[name], seed, salt),
+        )
         for name, one in parts.items()
     )
     count = None if tokenizer is None else tokenizer.count
@@ -373,7 +391,13 @@ def _prompts(
     return PrefixedPrompts(words, seed, share=prefix.share, tokens=prefix.tokens, groups=prefix.groups)
 
 
-def _stream(name: str, one: TrafficClass, workload: Workload, prompts: Prompts) -> Stream:
+def _images(workload: Workload, seed: int, salt: int) -> GeneratedImages | None:
+    return None if workload.images is None else GeneratedImages(workload.images, seed, salt)
+
+
+def _stream(
+    name: str, one: TrafficClass, workload: Workload, prompts: Prompts, images: GeneratedImages | None
+) -> Stream:
     return Stream(
         name=name,
         weight=float(one.weight),
@@ -387,6 +411,7 @@ def _stream(name: str, one: TrafficClass, workload: Workload, prompts: Prompts) 
         later_prompts=prompts.words if isinstance(prompts, PrefixedPrompts) else None,
         cancel=workload.cancel,
         priority=one.priority,
+        images=images,
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from harness.scenario.prompt_files import FilePrompts
 from harness.scenario.traces import Trace
+from harness.schedule.images import GeneratedImages
 from harness.schedule.prompts import Prompts, draw_lengths, draw_seconds
 from harness.seeding import generator
 
@@ -113,6 +114,7 @@ class Stream:
     later_prompts: Prompts | None = None
     cancel: Any = None
     priority: int | None = None
+    images: GeneratedImages | None = None
 
 
 class Content(NamedTuple):
@@ -243,6 +245,7 @@ class Traffic:
             facts |= {name: _plain(getattr(stream, name)) for name in ("prompt_tokens", "output_tokens")}
             facts |= {"prompts": stream.prompts.fingerprint, "sampling": dict(stream.sampling)}
             optional = {"repeat": stream.repeat or None, "cancel": _plain(stream.cancel), "priority": stream.priority}
+            optional["images"] = None if stream.images is None else stream.images.fingerprint
             streams.append(facts | {name: value for name, value in optional.items() if value is not None})
         found = {"seed": self._seed, "think_time": _plain(self._think_time), "streams": streams}
         found |= {} if self._trace is None else {"trace": self._trace.fingerprint}

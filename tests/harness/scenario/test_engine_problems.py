@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ScenarioError
-from harness.scenario.engine_problems import level_problems
+from harness.scenario.engine_problems import level_problems, without_effect
 from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 
@@ -144,3 +144,14 @@ def test_every_level_that_an_engine_lacks_has_its_place() -> None:
             "each level its own `model`",
         ),
     ]
+
+
+def test_keys_that_mean_nothing_to_an_embedding_are_told(tmp_path: Path) -> None:
+    """`harness validate` shows the sentence; a dialect with tokens has none."""
+    path = tmp_path / "s.yaml"
+    server = "engines: [{engine: http, url: 'http://127.0.0.1:9', dialect: DIALECT}]\n"
+    path.write_text(server.replace("DIALECT", "openai-embeddings") + "load: [{kind: single_user, requests: 2}]\n")
+    sentence = "openai-embeddings generates no tokens, so `output_tokens`, `sampling` and `stream` have no effect"
+    assert [*without_effect(load(path))] == [f"engines.0: {sentence}"]
+    path.write_text(server.replace("DIALECT", "openai-chat") + "load: [{kind: single_user, requests: 2}]\n")
+    assert not [*without_effect(load(path))]
