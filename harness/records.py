@@ -6,7 +6,7 @@ trial's T0 on the monotonic clock. Null: it did not happen, or it is unknown.
 Format history (`FORMAT_VERSION` is written into every manifest; a change of a column raises it):
 0  was never frozen; a column that such a run lacks is read as null
 1  frozen: docs/run-format.md describes it, tests/data/runs/v1 holds runs of it
-2  planned_cancel_ns, accepting_ns, resends, finish_ns, reported_prompt_ms, reported_generation_ms
+2  planned_cancel_ns, held_ns, accepting_ns, resends, retries, finish_ns, reported_prompt_ms, reported_generation_ms
 """
 
 from __future__ import annotations
@@ -151,6 +151,9 @@ class Record:
     repeats: int | None = column("The earlier request whose words it repeats by plan.", null="words of its own")
     planned_cancel_ns: int | None = column("Planned time from sent until the client cancels it.", "ns", "not planned")
     due_ns: int | None = column("When it had to be sent.", _NS, "its turn never came")
+    held_ns: int | None = column(
+        "Time from due until one of the places of `max_concurrency` was free; 0 if one was.", "ns", "no such cap"
+    )
     dispatched_ns: int | None = column("When the load generator took it up.", _NS, _NEVER)
     connected_ns: int | None = column("When its new connection was ready.", _NS, "an open connection was used, or none")
     sent_ns: int | None = column("When its last byte was handed to the system.", _NS, _NEVER)
@@ -160,6 +163,7 @@ class Record:
     resends: int = column(
         "How often it was sent again because its connection had closed before the request was read.", bits=32, default=0
     )
+    retries: int = column("How often it was sent again after a failure, as `retries` asks.", bits=32, default=0)
     headers_ns: int | None = column("Arrival of the first byte of the response's head.", _NS, _NEVER)
     first_byte_ns: int | None = column("Arrival of the first byte of the body.", _NS, _NEVER)
     first_token_ns: int | None = column("Arrival of the first chunk with tokens.", _NS, _NO_TOKEN)

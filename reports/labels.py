@@ -71,6 +71,7 @@ RESULTS = (
     Figure("users", "", "users", "users", show="count", rank=2, estimated=False),
     Figure("rate", "rate", "asked", "asked_rps", unit="req/s", rank=2, estimated=False),
     Figure("rate", "rate", "done", "completed_rps", unit="req/s", rank=2),
+    Figure("rate", "in flight", "cap", "max_concurrency", show="count", rank=2, estimated=False),
     Figure("ttft", "TTFT", "p50", "ttft_ms", "p50", "time", rank=3, spread=21),
     Figure("ttft", "TTFT", "p90", "ttft_ms", "p90", "time", rank=40),
     Figure("ttft", "TTFT", "p95", "ttft_ms", "p95", "time", rank=1, spread=20),

@@ -9,7 +9,7 @@ from reports.data import KEYS, ReportData, keys_of, place
 from reports.format import dotted, joined
 
 MOST_NAMES = 4
-_OF_A_SWEEP = re.compile(r"(sustained|mixed)-(?P<what>rate|users)-(?P<number>[0-9.]+)")
+_OF_A_SWEEP = re.compile(r"(sustained|mixed)-(?P<what>rate|users)-(?P<number>[0-9.]+)(-cap-(?P<cap>\d+))?")
 
 
 def differing(data: ReportData) -> list[int]:
@@ -19,7 +19,7 @@ def differing(data: ReportData) -> list[int]:
 
 
 def load_names(data: ReportData) -> dict[str, str]:
-    """Return a short name of each load: "4/s" and "8 users" for those named after their rate or users."""
+    """Return a short name of each load named after its rate or users: "4/s", "4/s, cap 16", "8 users"."""
     names = list(dict.fromkeys(trial.load for _, trial in data.trials()))
     short = {name: _short(name) for name in names}
     return short if len(set(short.values())) == len(names) else dict(zip(names, names, strict=True))
@@ -30,7 +30,9 @@ def _short(name: str) -> str:
     if found is None:
         return name
     number = found["number"]
-    return f"{number}/s" if found["what"] == "rate" else f"{number} user{'s' * (number != '1')}"
+    if found["what"] == "users":
+        return f"{number} user{'s' * (number != '1')}"
+    return f"{number}/s" + (f", cap {found['cap']}" if found["cap"] else "")
 
 
 def namer(data: ReportData) -> Callable[[Sequence[str]], str]:

@@ -29,11 +29,11 @@ def simulated(**options: Any) -> SimulatedEngine:
 
 
 def driven_on(
-    engine: InProcessEngine, schedule: Schedule, timeout_s: int = 1000, busy_s: float = 0.0
+    engine: InProcessEngine, schedule: Schedule, timeout_s: int = 1000, busy_s: float = 0.0, cap: int | None = None
 ) -> tuple[list[Record], DriveReport]:
     """All records of a schedule on an engine that waits with its loop's timers, and the client's report.
 
-    busy_s: how long the client is busy with each record before it does anything else.
+    busy_s: how long the client is busy with each record before it does anything else. cap: on the requests in flight.
     """
     records: list[Record] = []
 
@@ -45,7 +45,8 @@ def driven_on(
 
     async def body() -> DriveReport:
         await engine.start()
-        report = await drive(schedule, engine, DriveSettings(timeout_ns=timeout_s * SECOND), sink)
+        settings = DriveSettings(timeout_ns=timeout_s * SECOND, most_in_flight=cap)
+        report = await drive(schedule, engine, settings, sink)
         await engine.stop()
         return report
 

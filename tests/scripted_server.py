@@ -170,13 +170,13 @@ class ScriptedServer:
         return Endpoint(f"http://127.0.0.1:{self.port}", "openai-completions", "stub")
 
     async def start(
-        self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", path: str | None = None
+        self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", port: int = 0, path: str | None = None
     ) -> None:
-        """Listen on a free port, or on a Unix socket."""
+        """Listen on a port, a free one by default, or on a Unix socket."""
         if path is not None:
             self._server = await asyncio.start_unix_server(self._serve, path)
             return
-        self._server = await asyncio.start_server(self._serve, host, 0, ssl=tls)
+        self._server = await asyncio.start_server(self._serve, host, port, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def kill(self) -> None:

@@ -26,10 +26,10 @@ ALL = "all"
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
 _TIMES = (
-    *("think", "due", "sent", "accepting", "first_byte", "first_token", "first_answer", "last_token"),
+    *("think", "due", "held", "sent", "accepting", "first_byte", "first_token", "first_answer", "last_token"),
     *("finish", "done"),
 )
-_NO_EVENTS = ("due", "accepting", "think")
+_NO_EVENTS = ("due", "held", "accepting", "think")
 _CUT = ("length", "limit", "max_output_tokens", "max_tokens")
 _COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "reasoning_tokens", "cached_tokens")
 REPORTED = ("reported_total_ms", "reported_prompt_ms", "reported_generation_ms", "reported_memory_peak_bytes")
@@ -48,7 +48,7 @@ class Columns:
     """The columns that metrics are made of, shape (n,) each; statuses, phases and names are texts."""
 
     request: Ints  # number in the plan
-    times: dict[str, Floats]  # `_ns` columns by their stem; `accepting` and `think` are lengths of time
+    times: dict[str, Floats]  # `_ns` columns by their stem; `held`, `accepting` and `think` are lengths of time
     counts: dict[str, Floats]  # token counts, NaN unknown
     status: pd.Categorical
     phase: pd.Categorical
@@ -64,6 +64,7 @@ class Columns:
     reported: dict[str, Floats]  # values that the server reports with each reply, by column, NaN where absent
     backend: pd.Categorical  # server that replied
     out_of_memory: Flags  # the error says so
+    retries: Ints  # how often it was sent again as the load asks
     counted: Counted | None = None  # results of the pass over chunks that were too many
 
     def __len__(self) -> int:
@@ -96,6 +97,7 @@ class Columns:
             reported={name: numbers(records, name)[order] for name in REPORTED},
             backend=_texts(records["backend"])[order],
             out_of_memory=_out_of_memory(records["error"])[order],
+            retries=np.nan_to_num(numbers(records, "retries")).astype(np.int64)[order],
         )
 
     def where(self, rows: Flags, counted: Counted | None = None) -> Columns:
@@ -106,6 +108,7 @@ class Columns:
             self,
             request=self.request[rows],
             out_of_memory=self.out_of_memory[rows],
+            retries=self.retries[rows],
             times={stem: column[rows] for stem, column in self.times.items()},
             counts={name: column[rows] for name, column in self.counts.items()},
             each=self.each.where(rows),
@@ -140,10 +143,11 @@ class Columns:
         """When the latency of each request begins: due by the plan, or sent where it followed a reply.
 
         A reply is followed when the load generator gets round to it: that time is `client_turnaround_ms`, and no part
-        of a latency. A request that was never sent begins at due; one that timed out before still counts.
+        of a latency. The wait for a place under a cap is a part of it. A request that was never sent begins at due; one
+        that timed out before still counts.
         """
         due, sent = self.times["due"], self.times["sent"]
-        return np.where(self.closed & np.isfinite(sent), sent, due)
+        return np.where(self.closed & np.isfinite(sent), sent - np.nan_to_num(self.times["held"]), due)
 
     @cached_property
     def shown_tokens(self) -> Floats:

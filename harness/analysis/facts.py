@@ -14,6 +14,7 @@ from harness.analysis.latencies import good, origin
 from harness.analysis.queue import changes_by_plan
 from harness.analysis.rates import peak_in_flight
 from harness.analysis.reading import Reading
+from harness.analysis.retries import retries_of
 from harness.analysis.sample_size import sizes_of
 from harness.analysis.samples import machine
 from harness.analysis.samples.energy import energy_facts, missing_energy
@@ -48,7 +49,7 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
     energy = energy_facts(cell, trial, window, samples)
     telemetry = machine.telemetry_facts(cell, trial, window, samples)
     rows, in_measure = columns.measured, columns.in_phase(Phase.MEASURE)
-    several = servers_of(rows)
+    some = {"servers": servers_of(rows), "retries": retries_of(trial, reading)}
     served_ns = float(np.nanmax(rows.ended)) - float(np.nanmin(rows.times["due"])) if len(rows) else 0.0
     return {
         "cell": cell.id,
@@ -84,7 +85,7 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
         | why_missing(server)
         | missing_energy(energy, trial.slo, no_gpu_because(cell))
         | machine.missing_telemetry(telemetry),
-        **({"servers": several} if several else {}),
+        **{name: found for name, found in some.items() if found},
     }
 
 
@@ -174,7 +175,8 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
     else:
         without = {Need.CHUNK_TIMES: rows.each.sizes, Need.CHUNK_TOKENS: rows.each.known}
         unmet = [Need.TWO_TOKENS, *(need for need, chunks in without.items() if not chunks.any())]
-    unmet += [need for need, lacks in ((Need.PLAN, rows.closed), (Need.REPLY_BEFORE, ~rows.closed)) if lacks.all()]
+    lacking = {Need.PLAN: rows.closed, Need.REPLY_BEFORE: ~rows.closed, Need.CAP: np.isnan(rows.times["held"])}
+    unmet += [need for need, lacks in lacking.items() if lacks.all()]
     return found | {name: need.value for need in unmet for name, metric in METRICS.items() if need in metric.needs}
 
 

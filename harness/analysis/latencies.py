@@ -17,6 +17,7 @@ import numpy as np
 from harness.analysis.chunks import ChunkLists, PerRequest
 from harness.analysis.columns import NS_PER_MS, REPORTED, Columns
 from harness.analysis.distributions import Distribution, Observations
+from harness.analysis.lateness import lag_ns
 from harness.analysis.stats import Flags, Floats, Ints
 from harness.records import FAILED
 
@@ -29,7 +30,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
     start, sent = columns.start, columns.times["sent"]
     end, lists = _end_of_reply(columns), columns.lists
     tpot = _tpot(columns, columns.shown_tokens - 1)
-    own_ms = (sent - columns.times["due"] - np.nan_to_num(columns.times["accepting"])) / NS_PER_MS
+    own_ms = lag_ns(columns) / NS_PER_MS
     return {
         "ttft_ms": _until(columns, "first_token", start),
         "ttft_service_ms": _until(columns, "first_token", sent),
@@ -45,6 +46,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "norm_latency_ms": _normalised(columns, end),
         "send_lag_ms": _plain(own_ms, ~columns.closed),
         "client_turnaround_ms": _plain(own_ms, columns.closed),
+        "held_ms": _plain(columns.times["held"] / NS_PER_MS, np.ones(len(columns), dtype=np.bool_)),
         "output_tokens_per_s_per_user": _speeds(tpot),
         **{name: _plain(columns.reported[name], columns.ok) for name in REPORTED},
     } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})

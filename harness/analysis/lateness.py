@@ -99,20 +99,34 @@ def corrected_tpot(rows: Columns, reads: FirstReads, tpot: Floats, tpot_ms: floa
 def turnaround(rows: Columns) -> tuple[float, float]:
     """Return the mean turnaround in ms, and as a share of the mean cycle of a user or conversation; NaN without any.
 
-    A cycle is a request's time in flight, the planned pause, and the turnaround.
+    A cycle is a request's wait for a place, its time in flight, the planned pause, and the turnaround.
     """
     closed = rows.closed & np.isfinite(rows.times["sent"]) & np.isfinite(rows.ended)
     if not closed.any():
         return float("nan"), float("nan")
     own = float(lag_ns(rows)[closed].mean())
-    in_flight = (rows.ended - rows.times["sent"])[closed].mean()
+    in_flight = (rows.ended - rows.times["sent"] + np.nan_to_num(rows.times["held"]))[closed].mean()
     cycle = float(in_flight + np.nan_to_num(rows.times["think"])[closed].mean()) + own
     return own / NS_PER_MS, own / cycle if cycle > 0 else float("nan")
 
 
+def place_turnaround(rows: Columns) -> tuple[float, float]:
+    """Return the mean lag in ms of requests that had waited for a place, and the share of time it left places empty.
+
+    NaN without any. The share is that of a place's cycle, and of the requests that waited.
+    """
+    waited = (rows.times["held"] > 0) & np.isfinite(rows.times["sent"]) & np.isfinite(rows.ended)
+    if not waited.any():
+        return float("nan"), float("nan")
+    own = float(lag_ns(rows)[waited].mean())
+    cycle = own + float((rows.ended - rows.times["sent"])[waited].mean())
+    return own / NS_PER_MS, own / cycle * float(waited.mean()) if cycle > 0 else float("nan")
+
+
 def lag_ns(rows: Columns) -> Floats:
-    """Return sent - due of each request, without the time that the server took to accept it."""
-    lag: Floats = rows.times["sent"] - rows.times["due"] - np.nan_to_num(rows.times["accepting"])
+    """Return sent - due of each request, without its wait for a place and the time of the server to accept it."""
+    not_ours = np.nan_to_num(rows.times["held"]) + np.nan_to_num(rows.times["accepting"])
+    lag: Floats = rows.times["sent"] - rows.times["due"] - not_ours
     return lag
 
 
@@ -125,9 +139,10 @@ def late_start_ns(rows: Columns) -> Floats:
 def moved_share(rows: Columns, part_s: float, least: int) -> float:
     """Return the largest share of the open requests due in one part of the plan that were sent after it.
 
-    Parts with fewer than `least` such requests count as kept.
+    Parts with fewer than `least` such requests count as kept. The wait for a place under a cap does not count.
     """
-    due, sent = (rows.times[name][~rows.closed] / NS_PER_S for name in ("due", "sent"))
+    plain = rows.times | {"sent": rows.times["sent"] - np.nan_to_num(rows.times["held"])}
+    due, sent = (plain[name][~rows.closed] / NS_PER_S for name in ("due", "sent"))
     known = np.isfinite(due) & np.isfinite(sent)
     if not known.any():
         return 0.0

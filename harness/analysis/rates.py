@@ -145,6 +145,14 @@ def peak_in_flight(columns: Columns, window: Window) -> int:
 
 def busy_seconds(columns: Columns, window: Window) -> float:
     """Return the seconds that requests were in flight within the window, summed over the requests."""
-    sent = columns.times["sent"]
-    inside = np.minimum(columns.ended, window.end_ns) - np.maximum(sent, window.start_ns)
+    return _seconds_within(columns.times["sent"], columns.ended, window)
+
+
+def seconds_since_due(columns: Columns, window: Window) -> float:
+    """Return the same from due: with the time that requests waited to be sent."""
+    return _seconds_within(np.where(columns.sent, columns.times["due"], np.nan), columns.ended, window)
+
+
+def _seconds_within(begun: Floats, ended: Floats, window: Window) -> float:
+    inside = np.minimum(ended, window.end_ns) - np.maximum(begun, window.start_ns)
     return float(np.nansum(np.maximum(inside, 0.0))) / NS_PER_S

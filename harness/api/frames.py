@@ -82,7 +82,10 @@ def requests(run: Path) -> pd.DataFrame:
 
 
 def _requests(cell: CellEntry, trial: TrialEntry, columns: Columns) -> pd.DataFrame:
-    """Return the requests of a trial in due order; lag_ms: from due, or from the end of the reply before, to sent."""
+    """Return the requests of a trial in due order.
+
+    lag_ms: from due, or from the end of the reply before, to sent, without held_ms: the wait for a place under a cap.
+    """
     times, counts = columns.times, columns.counts
     return pd.DataFrame(
         {
@@ -96,7 +99,8 @@ def _requests(cell: CellEntry, trial: TrialEntry, columns: Columns) -> pd.DataFr
             "status": columns.status,
             "due_s": times["due"] / NS_PER_S,
             **of_each(columns),
-            "lag_ms": (times["sent"] - times["due"]) / NS_PER_MS,
+            "lag_ms": (times["sent"] - times["due"] - np.nan_to_num(times["held"])) / NS_PER_MS,
+            "held_ms": times["held"] / NS_PER_MS,
             "prompt_tokens": counts["prompt_tokens"],
             "output_tokens": counts["output_tokens"],
         }

@@ -17,7 +17,7 @@ from reports.format import sampling
 if TYPE_CHECKING:
     from harness.scenario.model import Scenario
     from harness.schedule.availability import Support
-    from harness.schedule.cells import Cell, Skip
+    from harness.schedule.cells import Cell, Skip, TrialPlan
     from harness.schedule.estimate import Estimate
 
 BYTES_PER_RECORD = 500
@@ -79,13 +79,23 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
             lines.append(f"  {cell.id}  skipped: {cell.reason}")
             continue
         lines.append(f"  {cell.id}")
-        lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}" for plan in cell.trials]
+        lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}{_beside(plan)}" for plan in cell.trials]
         ways += [sampling(one.sampling.as_options()) for plan in cell.trials for one in plan.workloads]
     lines += [f"sampling        {way}" for way in dict.fromkeys(ways)]
     lines += _totals(estimate(planned), run_time_s(scenario, planned), folder)
     if scenario.quality is not None:
         lines.append(f"quality         up to {scenario.quality.tokens:,} tokens for each configuration")
     return "\n".join(lines)
+
+
+def _beside(plan: TrialPlan) -> str:
+    """Return what a load has beside its rate, as the end of a line."""
+    load, beside = plan.load, ""
+    if load.cap is not None:
+        beside += f", at most {load.cap} in flight"
+    if load.retries is not None and load.retries.times:
+        beside += f", {load.retries.times} retr{'y' if load.retries.times == 1 else 'ies'}"
+    return beside
 
 
 def _totals(wanted: Estimate, time_s: float, folder: Path) -> list[str]:

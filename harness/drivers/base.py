@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.drivers.retry_policy import RetryPolicy
 from harness.records import Record
 from harness.schedule.requests import WHOLE, Shard
 
@@ -28,6 +29,8 @@ class DriveSettings:
     drain_ns: int | None = None  # time left for requests in flight after `Control.stop()`; None: their own time-outs
     warm_connections: int | None = None  # connections opened before the clock starts
     canary_port: int | None = None  # of the canary's server on this machine
+    most_in_flight: int | None = None  # requests in flight at the same time beside a rate; None: no cap
+    retries: RetryPolicy | None = None  # None: each request is sent once
     recount: bool = True  # count a few replies again with the model's own tokenizer, after the load
 
 
@@ -140,6 +143,7 @@ class DriveReport:
     chunk_lag_p99_ms: float | None = None  # from arrival to read
     connections_opened: int = 0
     resends: int = 0  # requests sent again: their connection had been closed before the server read them
+    retried: dict[str, int] = field(default_factory=dict)  # failed attempts with another after them, by cause
     unreadable_events: int = 0  # skipped events of replies
     impossible_counts: int = 0  # token counts in replies that cannot be true; treated as unknown
     connect_errors: int = 0

@@ -71,8 +71,8 @@ class Conversations:
         self._broken.pop(session, None)
 
 
-class Cancellations:
-    """Queue of the requests that the plan cancels, by absolute time."""
+class Timers:
+    """Queue of requests by the absolute times at which something happens to them."""
 
     def __init__(self) -> None:
         self._times: list[tuple[int, int]] = []

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines.base import Endpoint, InProcessEngine
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
+from harness.drivers.cap import Cap
 from harness.drivers.due_queue import DueQueue
 from harness.drivers.http.place import notes_of, places_of
 from harness.drivers.http.pool import warm
@@ -50,7 +51,8 @@ async def drive(
     client: Client | None = None
     try:
         # T0 is known only after the connections are open; `state.begin` then shifts the plan to it.
-        queue = DueQueue(schedule, part.shard, lingers=part.counted is not None)
+        cap = None if settings.most_in_flight is None else Cap(settings.most_in_flight)
+        queue = DueQueue(schedule, part.shard, lingers=part.counted is not None, cap=cap)
         state = TrialState(schedule, settings, sink, control, queue, report, now_ns, loop.create_future(), part)
         if isinstance(target, Endpoint):
             places = places_of(target)
@@ -84,7 +86,8 @@ def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
         return settings.warm_connections
     if schedule.loop is Loop.CLOSED:
         return schedule.users
-    return 0 if schedule.due_ns is None else min(_WARM_OPEN, most_in_a_second(schedule.due_ns))
+    most = _WARM_OPEN if settings.most_in_flight is None else min(_WARM_OPEN, settings.most_in_flight)
+    return 0 if schedule.due_ns is None else min(most, most_in_a_second(schedule.due_ns))
 
 
 def most_in_a_second(due_ns: NDArray[np.int64]) -> int:

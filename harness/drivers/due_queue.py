@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
+from harness.drivers.cap import Cap
 from harness.records import Loop, Phase
 from harness.schedule.chains import Int64
 from harness.schedule.requests import WHOLE, Row, Schedule, Shard
@@ -29,22 +30,36 @@ T = TypeVar("T")
 
 
 class Due(NamedTuple):
-    """Planned request whose time has come; due_ns is absolute."""
+    """Planned request whose time has come; due_ns is absolute.
+
+    `place_ns`: since when its place has been free, absolute; None without a cap.
+    """
 
     row: Row
     due_ns: int
     phase: str
+    place_ns: int | None = None
+
+    @property
+    def held_ns(self) -> int | None:
+        """Time from due until a place was free; None without a cap."""
+        return None if self.place_ns is None else max(0, self.place_ns - self.due_ns)
 
 
 class DueQueue:
     """Queue of the rows of a schedule, or of a shard of it, in the order of their due times. `begin` sets the clock.
 
     If it `lingers`, the load continues after the window until `release`, because other shards are still measuring.
+    With a `cap`, no request falls due while its places are taken: those whose time has come wait, in their order. A
+    request has a place from `take` to `ended`.
     """
 
-    def __init__(self, schedule: Schedule, shard: Shard = WHOLE, *, lingers: bool = False) -> None:
+    def __init__(
+        self, schedule: Schedule, shard: Shard = WHOLE, *, lingers: bool = False, cap: Cap | None = None
+    ) -> None:
         self._schedule = schedule
         self._lingers = lingers
+        self._cap = cap
         self._t0_ns = 0
         self._counting_in_flight = 0
         self._counting_pending = 0
@@ -75,8 +90,8 @@ class DueQueue:
 
     @property
     def next_due_ns(self) -> int | None:
-        """Due time of the next request, if one is known."""
-        if self._closed or (self._pool is not None and self._pool.empty):
+        """Due time of the next request, if one is known and has a place."""
+        if self._closed or (self._pool is not None and self._pool.empty) or (self._cap is not None and self._cap.full):
             return None
         waiting_ns = self._waiting[0][0] if self._waiting else None
         if self._next >= self._end:
@@ -112,7 +127,7 @@ class DueQueue:
         return None if end_ns is None else end_ns - self._t0_ns
 
     def take(self) -> Due:
-        """Remove and return the request due next. Raises IndexError if there is none."""
+        """Remove and return the request due next. Raises IndexError if there is none, or no place for it."""
         if self._next < self._end:
             due_ns = self._t0_ns + int(self._due_ns[self._next])
             if not self._waiting or due_ns <= self._waiting[0][0]:
@@ -127,16 +142,20 @@ class DueQueue:
         due = self._due(request, due_ns)
         if self._pool is not None:
             due = self._pool.take(due)
+        if self._cap is not None:
+            due = due._replace(place_ns=self._cap.take())
         self._counting_in_flight += due.phase != Phase.COOLDOWN
         if self._taken is not None:
             self._taken[request] = 1
         return due
 
-    def ended(self, due: Due, done_ns: int, *, failed: bool = False) -> None:
-        """Schedule the follower of a request that has ended.
+    def ended(self, due: Due, done_ns: int, *, failed: bool = False, sent: bool = True) -> None:
+        """Schedule the follower of a request that has ended, and free its place; unless `sent`, as it was before.
 
         After a failure the wait is at least 100 ms, so that a refusing server does not get a flood of requests.
         """
+        if self._cap is not None and due.place_ns is not None:
+            self._cap.leave(done_ns if sent else due.place_ns)
         self._counting_in_flight -= due.phase != Phase.COOLDOWN
         following = None if self._closed else self._schedule.follower(due.row.request)
         if following is not None:
@@ -147,7 +166,7 @@ class DueQueue:
         """Skip a taken request: its follower falls due in its own time, and another request is measured instead."""
         if self._pool is not None:
             self._pool.measured += due.phase == Phase.MEASURE
-        self.ended(due, due.due_ns)
+        self.ended(due, due.due_ns, sent=False)
 
     def upcoming(self, limit: int) -> Iterator[int]:
         """Yield up to `limit` requests that will probably fall due next and can be encoded already, in order."""
@@ -283,6 +302,13 @@ class Prepared(Generic[T]):
         if (follower := self._queue.follower(due)) is not None:
             self._wanted[follower] = None
         return made
+
+    def drop(self, request: int) -> None:
+        """Forget a request that will not be sent."""
+        self._wanted.pop(request, None)
+        made = self._made.pop(request, None)
+        if made is not None:
+            self._bytes -= self._size(made)
 
     def want(self, request: int) -> None:
         """Mark a request that can be encoded from now on."""

@@ -49,10 +49,7 @@ class InProcessClient(Client):
             if due_ns is None or due_ns > now_ns or now_ns > pause_ns or self._unbegun >= _UNBEGUN:
                 break
             due = queue.take()
-            if self._state.skip_if_expired(due, now_ns):
-                continue
-            if (why_not := self._conversations.broken(due.row)) is not None:
-                self._state.skip(due, why_not)
+            if self._given_up(due, now_ns):
                 continue
             request, trace = self._prepared.take(due), self._state.trace(due)
             task = self._loop.create_task(self._one(due, trace, request))

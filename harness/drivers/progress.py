@@ -167,11 +167,12 @@ def in_words(record: Record) -> str:
 def _latencies(records: Iterable[Record]) -> dict[str, float | None]:
     found: dict[str, list[float]] = {name: [] for name in ("ttft_ms", "tpot_ms", "send_lag_ms", "read_lag_ms")}
     for one in records:
-        start_ns = one.sent_ns if one.loop == Loop.CLOSED else one.due_ns
+        held_ns = one.held_ns or 0
+        start_ns = one.due_ns if one.loop != Loop.CLOSED or one.sent_ns is None else one.sent_ns - held_ns
         if start_ns is not None and one.first_token_ns is not None:
             found["ttft_ms"].append((one.first_token_ns - start_ns) / 1e6)
         if one.due_ns is not None and one.sent_ns is not None:
-            found["send_lag_ms"].append((one.sent_ns - one.due_ns - (one.accepting_ns or 0)) / 1e6)
+            found["send_lag_ms"].append((one.sent_ns - one.due_ns - held_ns - (one.accepting_ns or 0)) / 1e6)
         tokens = _shown(one)
         if tokens > 1 and one.first_token_ns is not None:
             last_ns = one.first_token_ns if one.last_token_ns is None else one.last_token_ns

@@ -14,7 +14,7 @@ from engines.base import Endpoint
 from engines.dialects import of as dialect_of
 from engines.dialects.base import Dialect
 from harness.drivers.canary import Canary
-from harness.drivers.conversations import Cancellations, cancel_reason
+from harness.drivers.conversations import Timers, cancel_reason
 from harness.drivers.due_queue import Prepared
 from harness.drivers.http.connection import Exchange
 from harness.drivers.http.pacing import make_alarm
@@ -23,6 +23,7 @@ from harness.drivers.http.poller import Poller
 from harness.drivers.http.pool import REFUSED, Pool
 from harness.drivers.http.response import MOST_BYTES, ResponseReader
 from harness.drivers.outcome import Cut, judge
+from harness.drivers.retries import Retries
 from harness.drivers.timeline import NS_PER_MS, Outcome, StampClock
 from harness.drivers.trial import Client, TrialState
 from harness.records import FAILED, Status
@@ -89,8 +90,11 @@ class ServedClient(Client):
         self.pools = [Pool(self._poller, place, self._stamps, self, state.report) for place in places]
         self._prepared = Prepared(self._encoded, self._queue, lambda made: len(made[0]), max(256, state.schedule.users))
         self._replies: dict[int, tuple[Exchange, Cut | None]] = {}  # by conversation, for its next turn
-        self._cancellations = Cancellations()
+        self._cancellations = Timers()
         self._cancel_alarm = make_alarm(loop, self._poller, self._cancel_due, state.now_ns)
+        policy, timeout_ns = state.settings.retries, state.settings.timeout_ns
+        self._retries = None if policy is None else Retries(policy, timeout_ns, state.report.retried)
+        self._retry_alarm = None if policy is None else make_alarm(loop, self._poller, self._retry_due, state.now_ns)
         self._ticks = 0
         self._most_held = int(free_memory_bytes() * _SHARE_OF_FREE_MEMORY)
         port = state.settings.canary_port
@@ -118,6 +122,8 @@ class ServedClient(Client):
             self._canary.fill(self._state.report)
         super().close()
         self._cancel_alarm.close()
+        if self._retry_alarm is not None:
+            self._retry_alarm.close()
         self._poller.close()
         if resends := self._state.report.resends:
             again = "1 request was" if resends == 1 else f"{resends} requests were"
@@ -125,14 +131,30 @@ class ServedClient(Client):
                 f"{again} sent again on a new connection: the server had closed the old one before it read the request"
             )
 
+    def control_changed(self) -> None:
+        """React to an order. After a stop no request is sent again."""
+        if self._retries is not None and self._state.control.stopped:
+            for exchange, cut in self._retries.give_up():
+                self._end(exchange, cut)
+        super().control_changed()
+
     # Called by the pools:
 
     def ended(self, exchange: Exchange, cut: Cut | None = None) -> None:
+        """End an attempt at a request, and the request unless it is sent again."""
+        exchange.connection = None
+        if self._retries is not None and self._retry_alarm is not None:
+            self._retries.forget(exchange.due.row.request)
+            if not (self._ending or self._state.control.stopped) and self._retries.put_off(exchange, cut):
+                self._retry_alarm.set(self._retries.next_ns)
+                return
+        self._end(exchange, cut)
+
+    def _end(self, exchange: Exchange, cut: Cut | None) -> None:
         """End a request: its follower is due in the next round, its reply is decoded later."""
         due = exchange.due
         self._followers_due = True
         self._in_flight.pop(due.row.request, None)
-        exchange.connection = None
         exchange.payload = b""
         row = exchange.trace.row
         if row.session is not None and self._conversations.next_turn(row) is not None:
@@ -194,13 +216,10 @@ class ServedClient(Client):
             if due_ns is None or due_ns > now_ns or now_ns > pause_ns:
                 break
             due = queue.take()
-            if self._state.skip_if_expired(due, now_ns):
-                continue
             if due.row.turn:
                 self._read_reply(due.row.session)  # its failure would be the reason not to send
-                if (why_not := self._conversations.broken(due.row)) is not None:
-                    self._state.skip(due, why_not)
-                    continue
+            if self._given_up(due, now_ns):
+                continue
             payload, streams = self._prepared.take(due)
             exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
             if len(self.pools) > 1:
@@ -233,6 +252,14 @@ class ServedClient(Client):
         """Send unless the request has been cut off in the meantime."""
         if exchange.due.row.request in self._in_flight:
             self._send(exchange)
+
+    def _retry_due(self) -> None:
+        """Send the requests again whose wait is over."""
+        assert self._retries is not None
+        assert self._retry_alarm is not None
+        for exchange in self._retries.take(self._now_ns()):
+            self._send(exchange)
+        self._retry_alarm.set(self._retries.next_ns)
 
     def _cancel_due(self) -> None:
         """Cancel the requests whose planned time is over. A request that has not left yet gets its full time."""

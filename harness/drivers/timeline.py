@@ -172,11 +172,13 @@ class Trace:
     row: Row
     due_ns: int
     phase: str
+    held_ns: int | None = None  # time from due until a place was free; None without a cap
     dispatched_ns: int | None = None
     connected_ns: int | None = None
     sent_ns: int | None = None
     accepting_ns: int | None = None  # time that the other side took to accept the connection and the request
     resends: int = 0
+    retries: int = 0
     done_ns: int | None = None
     connection_reused: bool | None = None
     earliest_ns: int = 0  # lower limit of every arrival
@@ -248,11 +250,13 @@ def _without_pieces(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop) -> R
         repeats=row.repeats,
         planned_cancel_ns=row.cancel_ns,
         due_ns=trace.due_ns - t0_ns,
+        held_ns=trace.held_ns,
         dispatched_ns=_since(t0_ns, trace.dispatched_ns),
         connected_ns=_since(t0_ns, trace.connected_ns),
         sent_ns=_since(t0_ns, trace.sent_ns),
         accepting_ns=trace.accepting_ns,
         resends=trace.resends,
+        retries=trace.retries,
         headers_ns=_since(t0_ns, trace.stamp(trace.headers_read)),
         first_byte_ns=_since(t0_ns, trace.stamp(trace.first_body_read)),
         done_ns=_since(t0_ns, trace.done_ns),

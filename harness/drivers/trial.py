@@ -6,10 +6,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.conversations import Conversations
-from harness.drivers.due_queue import Due, DueQueue
+from harness.drivers.due_queue import Due, DueQueue, Prepared
 from harness.drivers.http.pacing import make_alarm
 from harness.drivers.http.poller import Poller
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S, NowNs, Outcome, Trace, build_record, not_sent
@@ -101,7 +102,7 @@ class TrialState:
             self.part.counted()
 
     def trace(self, due: Due) -> Trace:
-        return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns())
+        return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns(), held_ns=due.held_ns)
 
     def _hand_on(self, record: Record) -> None:
         self.report.recorded += 1
@@ -124,6 +125,8 @@ class TrialState:
 
 class Client(ABC):
     """Sender of one trial's requests. Without a poller its alarms are those of the loop."""
+
+    _prepared: Prepared[Any]
 
     def __init__(self, state: TrialState, loop: asyncio.AbstractEventLoop, poller: Poller | None) -> None:
         self._state = state
@@ -181,6 +184,30 @@ class Client(ABC):
         self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
         self._heartbeat.set(self._next_tick_ns)
         self._tick(now_ns)
+
+    def _given_up(self, due: Due, now_ns: int) -> bool:
+        """Give up a taken request that cannot be sent any more; return True if so.
+
+        An earlier turn has failed, no place was free within its time-out, or the load generator was too late.
+        """
+        timeout_ns = self._state.settings.timeout_ns
+        if (why_not := self._conversations.broken(due.row)) is not None:
+            self._state.skip(due, why_not)
+        elif due.held_ns is not None and due.held_ns >= timeout_ns:
+            self._time_out(due, due.due_ns + timeout_ns)
+        elif not self._state.skip_if_expired(due, now_ns):
+            return False
+        self._prepared.drop(due.row.request)
+        return True
+
+    def _time_out(self, due: Due, done_ns: int) -> None:
+        """End a request that waited for a place until its time-out."""
+        timeout_ns = done_ns - due.due_ns
+        outcome = Outcome(Status.TIMEOUT, f"no place was free within {timeout_ns / NS_PER_S:g} s after it was due")
+        self._conversations.add_reply(due.row, outcome)
+        self._queue.ended(due, done_ns, failed=True, sent=False)
+        trace = Trace(due.row, due.due_ns, due.phase, held_ns=timeout_ns, done_ns=done_ns)
+        self._state.record(trace, outcome)
 
     @abstractmethod
     def _dispatch(self) -> None:

@@ -100,7 +100,7 @@ class Vitals:
     def add(self, record: Record) -> None:
         """Count the lags and merged reads of a record."""
         if record.sent_ns is not None and record.due_ns is not None:
-            lag_ns = record.sent_ns - record.due_ns - (record.accepting_ns or 0)
+            lag_ns = record.sent_ns - record.due_ns - (record.held_ns or 0) - (record.accepting_ns or 0)
             self._send_lags.extend((lag_ns,))
             self._worst_send_lag_ns = max(lag_ns, self._worst_send_lag_ns or 0)
         if record.clock is not None:

@@ -42,6 +42,7 @@ from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.drive import drive
 from harness.drivers.locust.process import drive_by_locust
 from harness.drivers.progress import Progress
+from harness.drivers.retry_policy import RetryPolicy
 from harness.drivers.workers.count import WorkerCount
 from harness.drivers.workers.part import PartSpec, schedule_of
 from harness.drivers.workers.pipes import LoadProcesses
@@ -136,7 +137,8 @@ class Trial:
     def settings(self) -> DriveSettings:
         """Settings of the driver."""
         recount = self.cell.engine != "simulated"  # its text is filler
-        return replace(settings_of(self.plan), canary_port=self.sender.port, recount=recount)
+        own = replace(settings_of(self.plan), canary_port=self.sender.port, recount=recount)
+        return replace(own, most_in_flight=self.plan.load.cap, retries=RetryPolicy.of(self.plan.load.retries))
 
 
 async def run_trial(trial: Trial, schedule: Schedule) -> bool:
@@ -172,10 +174,14 @@ async def sent_by_enough(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
 
 
 def workers_of(trial: Trial, schedule: Schedule) -> WorkerCount:
-    """Return the number of load processes; one for Locust, which has its own, and for an engine in this process."""
-    if not isinstance(trial.engine, ServedEngine) or trial.plan.load.driver == "locust":
+    """Return the number of load processes.
+
+    It is one for Locust, which has its own, for an engine in this process, and for a cap, which is that of one process.
+    """
+    load = trial.plan.load
+    if not isinstance(trial.engine, ServedEngine) or load.driver == "locust" or load.cap is not None:
         return WorkerCount(1, 1)
-    return WorkerCount.of(schedule, trial.plan.load.workers, chunks=trial.settings.keep_chunks)
+    return WorkerCount.of(schedule, load.workers, chunks=trial.settings.keep_chunks)
 
 
 async def announce(trial: Trial, schedule: Schedule, workers: int) -> None:

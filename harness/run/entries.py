@@ -100,6 +100,7 @@ def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
         kind=plan.load.kind,
         bursts=None if plan.load.burst_spans is None else BurstSpans.model_validate(plan.load.burst_spans),
         rate=plan.load.rate if isinstance(plan.load, OpenOrClosed) and plan.load.ramp is None else None,
+        max_concurrency=plan.load.cap,
         ramp=getattr(plan.load, "ramp", None) is not None,
         identity=identity(cell, plan),
         files=file_hashes(plan),

@@ -9,10 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from harness.records import Loop
-from harness.scenario.base import Count, Integer, Name, StrictModel
+from harness.scenario.base import AlsoAccepts, Count, Integer, Name, StrictModel
 from harness.scenario.lengths import Length, ThinkTime
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.rates import Pieces, RateShape, cv_problems
+from harness.scenario.retries import RetriesOrTimes
 from harness.scenario.workload import Workload
 from harness.units import PositiveSeconds, Range, Seconds
 
@@ -26,6 +27,12 @@ def _checked_workers(value: Any) -> Any:
     raise ValueError(f"must be `auto` or a whole number from 1 to 256, found {value!r}")
 
 
+COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+MaxConcurrency = Annotated[Count, AlsoAccepts(COUNTS)]
+MAX_CONCURRENCY = (
+    "Most requests in flight at the same time. A request that is due while so many are waits for a place, and is sent "
+    "then. Its latencies count from due all the same. A list gives one trial per value."
+)
 Workers = Annotated[Literal["auto"] | Annotated[Integer, Field(ge=1, le=256)], BeforeValidator(_checked_workers)]
 
 
@@ -46,6 +53,11 @@ class CommonLoad(StrictModel):
     )
     timeout_s: PositiveSeconds = Field(
         default=120.0, alias="timeout", description="A request that takes longer fails.", examples=["30s"]
+    )
+    retries: Annotated[RetriesOrTimes, AlsoAccepts({"type": "integer", "minimum": 0, "maximum": 100})] | None = Field(
+        default=None,
+        description="Send failed requests again: how often, or a mapping. Default: each is sent once.",
+        examples=[2],
     )
     driver: Literal["inprocess", "locust"] = Field(
         default="inprocess",
@@ -71,12 +83,20 @@ class CommonLoad(StrictModel):
         problems = [*super().check_keys(given), *(cv_problems(given) if "arrivals" in cls.model_fields else ())]
         if given.get("driver") == "locust" and given.get("workers", "auto") != "auto":
             problems.append("`workers` has no effect on Locust; use `--expect-workers` and `harness worker` instead")
+        elif "max_concurrency" in given and given.get("workers", 1) not in ("auto", 1):
+            problems.append("`max_concurrency` is kept by one process; leave `workers` out")
         return problems
 
     @property
     def user_count(self) -> int | None:
         """Users of a closed loop; None for a load at a rate."""
         return None
+
+    @property
+    def cap(self) -> int | None:
+        """Most requests in flight at the same time; None without a cap."""
+        cap: int | None = getattr(self, "max_concurrency", None)
+        return cap
 
     @property
     def measured_s(self) -> float | None:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from harness.records import Loop
 from harness.scenario.base import NOT_BUILT, AlsoAccepts, Count, Number, Positive
 from harness.scenario.lengths import NO_THINK_TIME, EmpiricalLength, Length, ThinkTime, Turns
-from harness.scenario.load_base import ONE_TURN, BaseLoad, CommonLoad
+from harness.scenario.load_base import COUNTS, MAX_CONCURRENCY, ONE_TURN, BaseLoad, CommonLoad, MaxConcurrency
 from harness.scenario.rates import (
     ARRIVALS,
     CV,
@@ -36,18 +36,19 @@ if TYPE_CHECKING:
     from harness.scenario.traces import Trace as Rows
 
 LOADS_NOT_BUILT = ("saturate",)
-LIST_VALUED = ("rate", "users", "burst_rate", "cv")  # keys that accept a list; each value is a separate trial
+# Keys that accept a list; each value is a separate trial.
+LIST_VALUED = ("rate", "users", "burst_rate", "cv", "max_concurrency")
 RATE = "Requests per second, whatever the server does (open loop). A list gives one trial per value."
 USERS = "Users who each wait for the reply before they send again (closed loop). A list gives one trial per value."
 THINK = "Time that a user waits between a reply and the next request: a time, or a distribution of times."
 # Words that mean a key of `kind: sustained`.
 KEYS_OF_SUSTAINED = {"concurrency": "users", "users": "users"} | dict.fromkeys(("rate", *RATE_WORDS), "rate")
-_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
-Users = Annotated[Count, AlsoAccepts(_COUNTS)]
+Users = Annotated[Count, AlsoAccepts(COUNTS)]
 
 
-def _uneven(cv: float | None) -> str:
-    return "" if cv is None else f"-cv-{cv:g}"
+def _further(cv: float | None, cap: int | None) -> str:
+    """Return the part of a name for what a rate has beside it."""
+    return ("" if cv is None else f"-cv-{cv:g}") + ("" if cap is None else f"-cap-{cap}")
 
 
 class SingleUser(BaseLoad):
@@ -55,7 +56,7 @@ class SingleUser(BaseLoad):
 
     mistaken_keys: ClassVar[Mapping[str, str]] = {
         word: f"unknown key; write `kind: sustained` with `{key}: {{value}}`" for word, key in KEYS_OF_SUSTAINED.items()
-    }
+    } | {"max_concurrency": "goes with a `rate`; a single user has one request in flight"}
 
     kind: Literal["single_user"]
     think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
@@ -72,12 +73,16 @@ class OpenOrClosed(BaseLoad):
     """Base of `sustained` and `mixed`: a rate, or a number of users."""
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"), ("rate", "users"))
-    mistaken_keys: ClassVar[Mapping[str, str]] = {"concurrency": "unknown key; write `users: {value}`", **RATE_WORDS}
+    mistaken_keys: ClassVar[Mapping[str, str]] = {
+        "concurrency": "unknown key; write `users: {value}`, or `max_concurrency: {value}` beside a `rate`",
+        **RATE_WORDS,
+    }
 
     rate: Rate | None = Field(default=None, description=RATE, examples=[2])
     users: Users | None = Field(default=None, description=USERS, examples=[8])
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
+    max_concurrency: MaxConcurrency | None = Field(default=None, description=MAX_CONCURRENCY, examples=[16])
     ramp: Ramp | None = Field(default=None, description="With `rate`: begin or end with another rate.")
     think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
 
@@ -87,6 +92,8 @@ class OpenOrClosed(BaseLoad):
         users, rate = "users" in given, "rate" in given
         if users and not rate and "arrivals" in given:
             problems.append("`arrivals` goes with `rate`; `users` send after their last reply")
+        if users and not rate and "max_concurrency" in given:
+            problems.append("`max_concurrency` goes with `rate`; `users` have one request each in flight")
         if users and not rate and "ramp" in given:
             problems.append("`ramp` goes with `rate`; the number of `users` is constant")
         if rate and not users and "think_time" in given:
@@ -120,7 +127,7 @@ class OpenOrClosed(BaseLoad):
 
     @property
     def distinction(self) -> str:
-        return f"-users-{self.users}" if self.rate is None else f"-rate-{self.rate:g}{_uneven(self.cv)}"
+        return f"-users-{self.users}" if self.rate is None else f"-rate-{self.rate:g}{_further(self.cv, self.cap)}"
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
         return self.think_time, None if self.turns_of(workload) is None else workload.think_time
@@ -163,6 +170,7 @@ class Burst(BaseLoad):
     spike: Spike | None = Field(default=None, description="Instead of bursts: many requests at once.")
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
+    max_concurrency: MaxConcurrency | None = Field(default=None, description=MAX_CONCURRENCY, examples=[16])
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
@@ -214,7 +222,7 @@ class Burst(BaseLoad):
 
     @property
     def distinction(self) -> str:
-        return "-spike" if self.burst_rate is None else f"-{self.burst_rate:g}{_uneven(self.cv)}"
+        return "-spike" if self.burst_rate is None else f"-{self.burst_rate:g}{_further(self.cv, self.cap)}"
 
     @property
     def burst_spans(self) -> dict[str, float | None]:
@@ -258,6 +266,7 @@ class Steps(CommonLoad):
     )
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
+    max_concurrency: MaxConcurrency | None = Field(default=None, description=MAX_CONCURRENCY, examples=[16])
 
     @property
     def measured_s(self) -> float:
@@ -300,6 +309,7 @@ class Trace(CommonLoad):
         description="Share of the requests that is sent. Each is drawn independently, so that bursts remain bursts.",
         examples=[0.1],
     )
+    max_concurrency: MaxConcurrency | None = Field(default=None, description=MAX_CONCURRENCY, examples=[16])
     block_tokens: Count = Field(default=512, description="Tokens of a block that `hash_ids` name.", examples=[64])
     exact: bool = Field(
         default=True,
@@ -362,6 +372,7 @@ class Sessions(CommonLoad):
     )
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
+    max_concurrency: MaxConcurrency | None = Field(default=None, description=MAX_CONCURRENCY, examples=[16])
 
     @property
     def measured_s(self) -> float | None:
@@ -381,7 +392,7 @@ class Sessions(CommonLoad):
 
     @property
     def distinction(self) -> str:
-        return f"-rate-{self.rate:g}{_uneven(self.cv)}"
+        return f"-rate-{self.rate:g}{_further(self.cv, self.cap)}"
 
     def turns_of(self, workload: Workload) -> Length | None:
         return self.turns or workload.turns or _turns_in(workload.prompts)

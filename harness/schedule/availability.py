@@ -114,13 +114,15 @@ def _no_sampling(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
 
 
 def _no_wire(scenario: Scenario, block: EngineBlock) -> str | None:
-    """Return a sentence if Locust or several workers are requested for an engine in process."""
+    """Return a sentence if Locust, several workers or retries are requested for an engine in process."""
     if not answers_in_process(block.engine):
         return None
     loads = scenario.load if block.load is None else block.load
     inside = f"{block.engine} runs inside the process of the load generator"
     if any(load.driver == "locust" for load in loads):
         return f"{inside}, without Locust; remove `driver`"
+    if any(load.retries is not None and load.retries.times for load in loads):
+        return f"{inside}, where no request is refused; remove `retries`"
     several = next((load.workers for load in loads if load.workers not in ("auto", 1)), None)
     return f"{inside}, not in {several}; remove `workers`" if several else None
 

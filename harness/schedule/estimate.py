@@ -160,6 +160,8 @@ def processes_of(plan: TrialPlan, *, served: bool) -> int:
         return 1
     if plan.load.driver == "locust":
         return 2
+    if plan.load.cap is not None:
+        return 1
     workers = usable_cores() - 1 if plan.load.workers == "auto" else int(plan.load.workers)
     return 1 if workers <= 1 else 1 + workers
 

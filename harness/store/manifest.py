@@ -26,7 +26,7 @@ METHOD = 2
 _MONOTONIC = "ns, monotonic clock"
 _UNKNOWN = "not reported"
 _UNSENT = "nothing was sent"
-_LAG = "Sent - due, less `accepting_ns`, of all requests"
+_LAG = "Sent - due, less `held_ns` and `accepting_ns`, of all requests"
 
 
 def key(meaning: str, unit: str = "", null: str = "", *, default: Any = None) -> Any:
@@ -325,6 +325,7 @@ class ClientCounts(Part):
     chunk_lag_p99_ms: Number | None = key("Time that arrivals waited to be read: p99.", "ms", "clock is `loop`")
     connections_opened: int | None = key("Connections opened, before T0 and after.")
     resends: int = key("Requests sent again because their connection had closed before they were read.", default=0)
+    retried: dict[str, int] = key("Failed attempts that were followed by a retry, by their cause.", default={})
     unreadable_events: int = key("Events of replies that could not be read and were skipped.", default=0)
     impossible_counts: int = key("Token counts in replies that cannot be true; read as unknown.", default=0)
     connect_errors: int | None = key("Connections that could not be opened.")
@@ -367,6 +368,7 @@ class TrialEntry(Part):
     kind: str = key("Kind of the load.", default="")
     bursts: BurstSpans | None = key("Planned bursts and spikes.", null="there are none")
     rate: Number | None = key("Constant rate that the load asks for.", "requests/s", "another loop, or it changes")
+    max_concurrency: int | None = key("Most requests in flight beside a rate.", null="no cap")
     ramp: bool = key("Whether its rate changes by plan, so that drift is expected.", default=False)
     identity: str | None = key("SHA-256 of all that decides what is measured; `--resume` compares it.")
     files: dict[str, str | None] = key("SHA-256 of the files that the plan reads.", default={})

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from harness.analysis.columns import NS_PER_MS, Columns
+from harness.analysis.columns import NS_PER_MS, Columns, numbers
 from harness.analysis.latencies import of_each
 from harness.analysis.lateness import (
     FirstReads,
@@ -23,6 +23,7 @@ from harness.analysis.lateness import (
     lag_ns,
     late_start_ns,
     moved_share,
+    place_turnaround,
     turnaround,
 )
 from harness.analysis.reading import Reading
@@ -123,6 +124,7 @@ class Client:
         """Yield everything that it did to the load and to the numbers."""
         yield from self._late_or_read_late()
         yield from self._slow()
+        yield from self._slow_to_places()
         yield from self._recorded_late()
 
     def _late_or_read_late(self) -> Iterator[Reason]:
@@ -207,6 +209,16 @@ class Client:
         size = share / self.tolerance.of_rates
         yield Reason("client_slow", level, sentence, _FREE_CORES, _RATES, (), size)
 
+    def _slow_to_places(self) -> Iterator[Reason]:
+        """Yield what its lag did under a cap: while requests wait, each place is empty for that long."""
+        took_ms, share = place_turnaround(self.rows)
+        if share > self.tolerance.of_rates:
+            sentence = f"The load generator took {number(took_ms)} ms to fill a place that requests waited for"
+            sentence += f"{self._cause()}: {share:.0%} less load than the cap allows."
+            level = worst(thresholds.CLIENT_SLOW.level(share), Level.WARN)
+            size = share / self.tolerance.of_rates
+            yield Reason("client_slow", level, sentence, _FREE_CORES, _RATES + _FROM_DUE, (), size)
+
     def _recorded_late(self) -> Iterator[Reason]:
         """Yield how late arrivals were recorded: by the self-check stream, and by a loop that stamps them itself."""
         shown = self.first_tokens.shown
@@ -246,10 +258,9 @@ class Client:
 
     def _waited_for_connections(self) -> str:
         frame = self.reading.frame
-        due, connected, sent = (
-            frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in ("due_ns", "connected_ns", "sent_ns")
-        )
-        waited_ms = (connected - due) / NS_PER_MS
+        names = ("due_ns", "held_ns", "connected_ns", "sent_ns", "retries")
+        due, held, connected, sent, retries = (numbers(frame, name) for name in names)
+        waited_ms = np.where(retries > 0, np.nan, connected - due - np.nan_to_num(held)) / NS_PER_MS
         requests, waited = int(np.isfinite(sent).sum()), int((waited_ms > thresholds.CONNECTION_MS.value).sum())
         share = waited / max(1, requests)
         if thresholds.WAITED_FOR_CONNECTION.level(share) is Level.VALID:

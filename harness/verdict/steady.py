@@ -14,7 +14,7 @@ from harness.analysis.columns import NS_PER_S
 from harness.analysis.distributions import Pool
 from harness.analysis.latencies import of_each
 from harness.analysis.queue import changes_by_plan
-from harness.analysis.rates import busy_seconds
+from harness.analysis.rates import seconds_since_due
 from harness.analysis.stats import Floats, quantile_of
 from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, drift_of, mser, series_of_window
 from harness.records import Loop
@@ -120,12 +120,15 @@ def _overload(reading: Reading, trends: dict[str, Drift]) -> Iterator[Reason]:
     found = trends.get("in_flight")
     if found is None or reading.trial.loop == Loop.CLOSED or not _is_clear(found, len(trends)):
         return
-    at_once = busy_seconds(reading.columns, reading.window) / _length_s(reading)
+    at_once = seconds_since_due(reading.columns, reading.window) / _length_s(reading)
     due = max(1, len(reading.window.population(reading.columns)))
     if found.change * at_once <= thresholds.BACKLOG.value * due:  # replies that take longer keep more in flight, too
         return
-    sentence = f"Overload: requests in flight grew by {found.change:+.0%} over the window. p95 grows with its length."
-    advice = "Lower the rate: the server completes fewer requests than arrive."
+    what, advice = "in flight", "Lower the rate: the server completes fewer requests than arrive."
+    if reading.trial.max_concurrency is not None:
+        what = "in flight or waiting for a place"
+        advice = "Lower the rate, or raise `max_concurrency`: fewer requests complete than arrive."
+    sentence = f"Overload: requests {what} grew by {found.change:+.0%} over the window. p95 grows with its length."
     yield from thresholds.OVERLOAD.reasons(found.change, sentence, advice, _LATENCIES)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.analysis.reading import Reading
 from harness.store.manifest import CalibrationEntry, TrialEntry
-from harness.verdict import client, engine, load, machine, steady, stream, tokens
+from harness.verdict import cap, client, engine, load, machine, steady, stream, tokens
 from harness.verdict.reason import Level, Reason, Validity
 from harness.verdict.starts import burst_reasons
 from harness.verdict.tolerance import Tolerance
@@ -67,4 +67,5 @@ def _notes(
         yield from stream.bundled(trial.client)
         yield from burst_reasons(reading)
         yield from engine.notes(trial, reading)
+        yield from cap.notes(trial, reading)
     yield from machine.notes(facts, reading.window.seconds)

@@ -23,7 +23,7 @@ FOOT = {
     DOUBTED: "may be off by more than the tolerance",
     POOR: "not reliable",
 }
-NOT_OF_LOAD = ("users", "asked", "memory", "gpu_memory", "startup")  # that no poor load makes wrong
+NOT_OF_LOAD = ("users", "asked", "cap", "memory", "gpu_memory", "startup")  # that no poor load makes wrong
 PARTS = {"total_tokens_per_s": "output_tokens_per_s"}  # whose caveats a sum shares
 BARE = ("value", "p50", "p95")  # of a metric named without a statistic, those that it has
 SECONDS_FROM_MS = 1000.0
@@ -135,7 +135,10 @@ def _figure(metric: str, statistic: str, show: str, unit: str) -> Figure:
 
 
 def computed(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]], rows: Rows) -> Rows:
-    """Return numbers that the summary lacks, as rows of it: users, asked_rps, total_tokens_per_s, peak_in_flight."""
+    """Return numbers that the summary lacks, as rows of it.
+
+    They are users, asked_rps, max_concurrency, total_tokens_per_s and peak_in_flight.
+    """
     users = {trial.users for _, trial in trials}
     offered = rows.get(("offered_rps", "value"))
     asked = trials[0][1].rate or (nan(offered["value"]) if offered else math.nan)
@@ -144,6 +147,7 @@ def computed(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]], r
     values = {
         "users": float(next(iter(users)) or math.nan) if len(users) == 1 else math.nan,
         "asked_rps": math.nan if trials[0][1].loop == "closed" else asked,  # nobody asks for a rate there
+        "max_concurrency": float(trials[0][1].max_concurrency or math.nan),
         "total_tokens_per_s": sum(nan(row["value"]) if row else math.nan for row in both),
         "peak_in_flight": max((float(one) for one in peaks if one is not None), default=math.nan),
     }

@@ -29,8 +29,8 @@ Told = dict[str, NDArray[np.int64]]
 
 SLACK_MS = 1.0
 RATE, WARMUP_S, SECONDS = 4, 1, 5
-LOAD, ALONE, PLAIN, HOLDING = "chat", "alone", "plain", "holding"
-TURNS = 5
+LOAD, ALONE, CAPPED, PLAIN, HOLDING = "chat", "alone", "capped", "plain", "holding"
+TURNS, QUEUED, QUEUED_RATE = 5, 8, 40
 SERVER = Path(__file__).with_name("server.py")
 PRIVATE_MIB, SHARED_MIB, GROWN_MIB, LOADING_MIB, BURN_MS, FAULTS = 48, 16, 24, 160, 10, 64
 WATTS, USED_GIB, TOTAL_GIB, BUSY_PERCENT, GPUS = 300, 12, 80, 73, (0, 1)
@@ -68,6 +68,8 @@ def run(folder: Path) -> Measured:
             {"kind": "sustained", "name": LOAD, "rate": RATE, "arrivals": "constant"}
             | {"warmup": f"{WARMUP_S}s", "duration": f"{SECONDS}s", "timeout": "30s"},
             {"kind": "single_user", "name": ALONE, "requests": TURNS, "timeout": "30s"},
+            {"kind": "sustained", "name": CAPPED, "rate": QUEUED_RATE, "arrivals": "constant", "max_concurrency": 1}
+            | {"requests": QUEUED, "timeout": "30s"},
         ],
     }
     words = {"gpus": 3, "power_mw": WATTS * 1000, "tick_ns": 5_000_000, "gpu_percent": BUSY_PERCENT}
@@ -87,13 +89,21 @@ def replies(run: Measured) -> Told:
     return found | {"due": np.stack([due_ns, due_ns], axis=1)}
 
 
-def turns(run: Measured) -> Told:
-    """The log of the plain server under the user who is alone: of each request that was measured."""
-    told, measured = replies(run), run.records(ALONE, PLAIN)
-    t0_ns = run.trial(ALONE, PLAIN)["t0_ns"]
+def turns(run: Measured, load: str = ALONE) -> Told:
+    """The log of the plain server under a later load, such as the user who is alone: of each request measured."""
+    told, measured = replies(run), run.records(load, PLAIN)
+    t0_ns = run.trial(load, PLAIN)["t0_ns"]
     first = int(np.searchsorted(told["read"][:, 0], t0_ns))
     chosen = slice(first, first + int((measured["phase"] == "measure").sum()))
     return {name: moments[chosen] for name, moments in told.items()}
+
+
+def waited_for_the_place(run: Measured) -> tuple[float, float]:
+    """There is one place: each request but the first waits from due until the end of the reply before it arrives."""
+    told, t0_ns = turns(run, CAPPED), run.trial(CAPPED, PLAIN)["t0_ns"]
+    due_ns = t0_ns + np.arange(1, QUEUED) * (10**9 // QUEUED_RATE)
+    low, high = (np.maximum(told["close"][:-1, end] - due_ns, 0).sum() / 1e6 / QUEUED for end in (0, 1))
+    return float(low), float(high) + SLACK_MS
 
 
 def turned_round(run: Measured) -> tuple[float, float]:
@@ -233,6 +243,14 @@ CASES = (
         "send_lag_ms",
         "at least 0, at most request read - due",
         lambda told: (np.zeros(len(told["due"])), between(told, "due", "read")[1]),
+    ),
+    Case(
+        "held_ms",
+        CAPPED,
+        "one place: end of the reply before written - due, ± 1 ms",
+        statistic="mean",
+        cell=PLAIN,
+        bounds=waited_for_the_place,
     ),
     logged(
         "output_tokens_per_s_per_user",

@@ -65,6 +65,11 @@ SCENARIO: dict[str, Any] = {
             first=QUICK,
         ),
         block(
+            "eight places",
+            [spoken(1000, 0, 1)],
+            CONSTANT | {"rate": 10, "max_concurrency": 8, "duration": "16s"},
+        ),
+        block(
             "eight users",
             [spoken(1000, 0, 1)],
             {"kind": "sustained", "users": 8, "think_time": "1s", "warmup": "10s", "duration": "100s"},
@@ -90,6 +95,13 @@ CASES = (
     Case("e2e_close_ms", "fours", "the counts came 20 ms later", 1180, "p50"),
     Case("norm_latency_ms", "fours", "1160 / 100", 11.6, "p50"),
     Case("send_lag_ms", "steady", "none is sent late", 0, "max"),
+    Case(
+        "held_ms", "eight places", "a round of 8 is due each 0.8 s and takes 1 s: the k-th waits 0.2 s · k", 3800, "max"
+    ),
+    Case("held_ms", "eight places", "20 rounds, the k-th of which waits 0.2 s · k", 1900, "mean"),
+    Case("ttft_ms", "eight places", "the wait of half of 20 rounds, and 1 s: 9 · 0.2 + 1", 2800, "p50"),
+    Case("ttft_service_ms", "eight places", "without the wait", 1000, "max"),
+    Case("send_lag_ms", "eight places", "to be held is not to be late", 0, "max"),
     Case("client_turnaround_ms", "fours", "each is sent when the reply before it ends", 0, "max"),
     Case("output_tokens_per_s_per_user", "fours", "1000 · 99 / 960", 103.125, "mean"),
     Case("reported_total_ms", "fours", "so it says", 1150, "p50"),

@@ -63,15 +63,16 @@ def _client(records: pd.DataFrame) -> dict[str, tuple[float, float]]:
     whole, kept = one_of(sent["status"], [Status.OK]), is_true(sent["cached"])  # a cached reply may not reach it
     by_chunks = one_of(sent["token_source"], [TokenSource.CHUNKS])
     output, prompt = numbers(sent, "output_tokens"), numbers(sent, "prompt_tokens")
+    again = np.nan_to_num(numbers(sent, "retries"))  # attempts that failed: the server may count them
     found = {
         "prompt_tokens": _prompts(sent, whole & ~kept, prompt),
-        "finished_requests": (float((whole & ~kept).sum()), float(len(sent))),
+        "finished_requests": (float((whole & ~kept).sum()), float(len(sent) + again.sum())),
     }
     if not by_chunks[whole].any():  # chunks are no tokens
         requested = numbers(sent, "requested_output_tokens")
         least, silent = np.where(by_chunks, 0.0, np.nan_to_num(output)), ~whole | np.isnan(output)
         ends = one_of(sent["token_source"], [TokenSource.TOKENIZER]).sum()  # the token that ends a reply has no text
-        most = np.where(silent, np.fmax(requested, least), least).sum() + ends
+        most = (np.where(silent, np.fmax(requested, least), least) + again * requested).sum() + ends
         found["generation_tokens"] = (float(least[~kept].sum()), float(most))
     return {name: bounds for name, bounds in found.items() if np.isfinite(bounds).all()}
 
@@ -89,7 +90,8 @@ def _prompts(sent: pd.DataFrame, whole: Flags, prompt: Floats) -> tuple[float, f
     factor = float((prompt[counted] / planned[counted]).max(initial=1.0))
     most = np.where(np.isnan(prompt), planned * factor, prompt)
     known = not np.isnan(prompt[whole]).any()  # the schedule's count of a prompt lacks a template's tokens
-    return (float(least.sum()), float(most.sum())) if known else (np.nan, np.nan)
+    attempts = 1 + np.nan_to_num(numbers(sent, "retries"))
+    return (float(least.sum()), float((most * attempts).sum())) if known else (np.nan, np.nan)
 
 
 def _server(

@@ -166,7 +166,8 @@ class Connection:
                 trace = self.exchange.trace
                 if trace.sent_ns is None:  # a repeated request keeps the time of its first sending
                     trace.sent_ns = now_ns
-                    began_ns = trace.earliest_ns if trace.connection_reused else trace.dispatched_ns
+                    at_once = trace.connection_reused and not trace.retries
+                    began_ns = trace.earliest_ns if at_once else trace.dispatched_ns
                     trace.accepting_ns = 0 if began_ns is None else now_ns - began_ns
         if self._writing:
             self._writing = False

@@ -31,7 +31,7 @@ class Options:
 def options(
     scenario: Scenario, *, expect_workers: int, web: bool, bind: tuple[str, int], workers_within_s: float
 ) -> dict[str, Any]:
-    """Return `Options` as JSON. Raises UsageError for options that no load of the run needs.
+    """Return `Options` as JSON. Raises UsageError for options that no load of the run needs, and for a divided cap.
 
     Raises it too if workers would connect from elsewhere without a shared secret.
     """
@@ -42,6 +42,8 @@ def options(
                 raise UsageError(f"{option} is for loads that Locust sends; add --driver locust")
     if bind != LOOPBACK_BIND and not expect_workers:
         raise UsageError("--master-bind-host and --master-bind-port are where workers connect; add --expect-workers N")
+    if expect_workers and any(load.driver == "locust" and load.cap is not None for load in loads):
+        raise UsageError("`max_concurrency` is kept by one process; leave --expect-workers or `max_concurrency` out")
     if expect_workers:
         check_exposed(bind[0], "--master-bind-host", os.environ)
     return asdict(Options(expect_workers, *bind, patience_s=workers_within_s, page=web))

@@ -265,6 +265,8 @@ def merged(reports: Sequence[Mapping[str, Any]], t0_ns: int, planned: int | None
     report.measured_until_ns = min(measured_until, default=None)
     report.interrupted = any(one.get("interrupted") for one in reports)
     for one in reports:
+        for cause, attempts in (one.get("retried") or {}).items():
+            report.retried[cause] = report.retried.get(cause, 0) + attempts
         report.notes += [f"load worker {one.get('worker')}: {note}" for note in one.get("notes", ())]
         report.recounted += one.get("recounted", ())
     report.workers = [{name: value for name, value in one.items() if name != "recounted"} for one in reports]

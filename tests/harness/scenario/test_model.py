@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from harness.errors import ScenarioError
 from harness.scenario.lengths import ExponentialTime, FixedLength, LognormalLength
-from harness.scenario.loads import Burst, Mixed, SingleUser, Steps, Sustained
+from harness.scenario.loads import Burst, Mixed, SingleUser, Steps, Sustained, load_names
 from harness.scenario.model import DEFAULT_SEED, Scenario
 from harness.scenario.reader import as_checked, load, restore
 
@@ -171,6 +171,26 @@ def test_several_lists_are_combined(tmp_path: Path) -> None:
         (2, 8),
         (2, 9),
     ]
+
+
+def test_a_list_of_caps_is_one_load_each(tmp_path: Path) -> None:
+    """Their names tell them apart, as those of rates."""
+    text = LEAST.replace("single_user, requests: 3", "sustained, rate: [2, 4], max_concurrency: [8, 16], requests: 3")
+    loads = scenario_of(tmp_path, text).load
+    assert [load.cap for load in loads] == [8, 16, 8, 16]
+    assert load_names(loads)[1:3] == ["sustained-rate-2-cap-16", "sustained-rate-4-cap-8"]
+
+
+def test_retries_are_a_number_or_a_mapping(tmp_path: Path) -> None:
+    """And are read again as they are written."""
+    text = LEAST.replace("requests: 3", "requests: 3, retries: {written}")
+    for written, found in (("2", (2, (429, 503, "connect"), 0.5)), ("{times: 1, on: 500, wait: 0s}", (1, (500,), 0.0))):
+        scenario = scenario_of(tmp_path, text.replace("{written}", written))
+        for one in (scenario, as_checked(scenario.resolved())):
+            retries = one.load[0].retries
+            assert retries is not None
+            assert (retries.times, retries.on, retries.wait_s) == found
+    assert scenario_of(tmp_path, LEAST).load[0].retries is None
 
 
 def test_what_is_resolved_is_the_same_scenario(tmp_path: Path) -> None:

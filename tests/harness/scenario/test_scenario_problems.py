@@ -185,6 +185,8 @@ def test_each_mistake_about_an_engine_has_its_sentence(tmp_path: Path, engine: s
         ("{kind: sustained, rate: 1, duration: 9s, ramp: {over: 10s}}", "`ramp.over` is longer than `duration`; shorten it, so that the ramp reaches its end"),
         ("{kind: sustained, rate: 1, duration: 9s, warmup: 1s, ramp: {over: 5s}}", "a `warmup` before a ramp from 0 sends nothing; write `ramp.from`, or leave `warmup` out"),
         ("{kind: sustained, rate: 1, requests: 9, workers: 2, driver: locust}", "`workers` has no effect on Locust; use `--expect-workers` and `harness worker` instead"),
+        ("{kind: sustained, users: 1, requests: 9, max_concurrency: 4}", "`max_concurrency` goes with `rate`; `users` have one request each in flight"),
+        ("{kind: sustained, rate: 1, requests: 9, max_concurrency: 4, workers: 2}", "`max_concurrency` is kept by one process; leave `workers` out"),
         ("{kind: sustained, users: 1, duration: 9s, ramp: {over: 5s}}", "`ramp` goes with `rate`; the number of `users` is constant"),
         ("{kind: sustained, rate: 1, requests: 9, cv: 2}", "`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"),
         ("{kind: sustained, rate: 1, requests: 9, arrivals: gamma}", "`arrivals: gamma` needs `cv`, such as `cv: 2`"),
@@ -202,6 +204,12 @@ def test_contradictory_keys_of_a_load_are_reported(tmp_path: Path, load_item: st
     [
         ("{kind: sustained, rate: 1, requests: 9, workers: 0}", "57: load.0.workers: must be `auto` or a whole number from 1 to 256, found 0"),
         ("{kind: sustained, rate: 1, requests: 9, workers: two}", "57: load.0.workers: must be `auto` or a whole number from 1 to 256, found 'two'"),
+        ("{kind: single_user, requests: 9, max_concurrency: 4}", "41: load.0.max_concurrency: goes with a `rate`; a single user has one request in flight"),
+        ("{kind: sustained, rate: 1, requests: 9, max_concurrency: 0}", "65: load.0.max_concurrency: must be at least 1, found 0"),
+        ("{kind: sustained, rate: 1, requests: 9, retries: 101}", "57: load.0.retries: must be at most 100, found 101"),
+        ("{kind: sustained, rate: 1, requests: 9, retries: {times: 1, on: [200]}}", "73: load.0.retries.on.0: must be an HTTP status from 400 to 599 or `connect`, found 200"),
+        ("{kind: sustained, rate: 1, requests: 9, retries: {times: 1, wait: 1}}", "74: load.0.retries.wait: 1 has no unit; write `1s` or `1ms`"),
+        ("{kind: sustained, rate: 1, requests: 9, retries: yes}", "57: load.0.retries: must be a mapping of keys, found 'yes'"),
         ("{kind: steps, steps: []}", "29: load.0.steps: must not be empty"),
         ("{kind: steps, steps: [{rate: 0, for: 5s}]}", "37: load.0.steps.0.rate: must be more than 0, found 0"),
         ("{kind: steps, steps: [{rate: 1}]}", "30: load.0.steps.0.for: is missing; write it, such as `for: 30s`"),
@@ -352,7 +360,10 @@ def test_a_shipped_scenario_is_read_by_its_name(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("given", "fix"),
     [
-        ("{kind: sustained, concurrency: 8, requests: 3}", "load.0.concurrency: unknown key; write `users: 8`"),
+        (
+            "{kind: sustained, concurrency: 8, requests: 3}",
+            "load.0.concurrency: unknown key; write `users: 8`, or `max_concurrency: 8` beside a `rate`",
+        ),
         ("{kind: mixed, qps: 2.5, requests: 3}", "load.0.qps: unknown key; write `rate: 2.5`"),
         ("{kind: burst, rps: 2, requests: 3}", "load.0.rps: unknown key; write `rate: 2`"),
         ("{kind: sessions, request_rate: 2, turns: 2}", "load.0.request_rate: unknown key; write `rate: 2`"),

@@ -59,6 +59,7 @@ def test_processes_share_what_is_free() -> None:
     assert processes_of(four, served=True) == 5
     assert processes_of(four, served=False) == 1
     assert processes_of(plan(kind="sustained", rate=1, requests=5, driver="locust"), served=True) == 2
+    assert processes_of(plan(kind="sustained", rate=1, requests=5, max_concurrency=2), served=True) == 1
     assert plan_too_large(four, free_bytes=8 * GIB) is None
     why = plan_too_large(four, 5, free_bytes=8 * GIB)
     assert why is not None

@@ -34,7 +34,8 @@ FROZEN = {1: "6591e7bc8ab11b05398377880448775a5651f10f1f58cc460661f22a3aa63314"}
 NOT_FROZEN_YET = 2
 """The format that is being worked on: columns may still come, and no run of it is stored."""
 CAME_WITH = {
-    2: {"planned_cancel_ns", "accepting_ns", "resends", "finish_ns", "reported_prompt_ms", "reported_generation_ms"}
+    2: {"planned_cancel_ns", "held_ns", "accepting_ns", "resends", "retries", "finish_ns"}
+    | {"reported_prompt_ms", "reported_generation_ms"}
 }
 """Columns of records, by the format that brought them."""
 RUNS = ROOT / "tests" / "data" / "runs"

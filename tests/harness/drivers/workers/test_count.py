@@ -155,6 +155,14 @@ def test_an_engine_in_the_clients_process_cannot_have_several() -> None:
     assert "inside the process of the load generator, not in 2" in refused.reason
 
 
+def test_an_engine_in_the_clients_process_refuses_nobody() -> None:
+    """So retries of its requests mean nothing; none is no request for some."""
+    assert isinstance(expand(scenario_with({"engine": "simulated"}, retries=0))[0], Cell)
+    (refused,) = expand(scenario_with({"engine": "simulated"}, retries=2))
+    assert isinstance(refused, Skip)
+    assert refused.reason.endswith("where no request is refused; remove `retries`")
+
+
 @pytest.mark.parametrize("workers", [0, -1, 257, 1.5, "many", [1, 2]])
 def test_other_values_are_refused(workers: Any) -> None:
     """A whole number from 1 to 256, or `auto`."""
