@@ -165,6 +165,14 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_dry_run_says_what_a_load_has_beside_its_rate(tmp_path: Path) -> None:
+    """A cap and retries, of a server that is not asked."""
+    load = {"kind": "sustained", "rate": 2, "requests": 5, "max_concurrency": 3, "retries": 1}
+    engine = {"engine": "http", "url": "http://127.0.0.1:9", "served_model": "m"}
+    ended = harness("run", str(scenario(tmp_path, load=[load], engines=[engine])), "--dry-run", cwd=tmp_path)
+    assert ", at most 3 in flight, 1 retry\n" in ended.out
+
+
 def test_a_dry_run_says_which_time_may_be_longer(tmp_path: Path) -> None:
     """A number of conversations ends with its last reply."""
     sessions = {"kind": "sessions", "rate": 2, "sessions": 5, "turns": 3}

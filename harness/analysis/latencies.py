@@ -72,7 +72,8 @@ def origin(columns: Columns) -> str:
     closed = columns.closed
     if closed.all() and len(closed):
         return "from sent"
-    return "from due (first turns), from sent (later turns)" if closed.any() else "from due"
+    later = "sent" if np.isnan(columns.times["held"]).all() else "sent or the wait for a place"
+    return f"from due (first turns), from {later} (later turns)" if closed.any() else "from due"
 
 
 def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.analysis.columns import NS_PER_MS
-from harness.analysis.latencies import of_each
 from harness.analysis.retries import retries_of
-from harness.analysis.stats import quantile
+from harness.analysis.stats import Floats, quantile
 from harness.store.manifest import TrialEntry
 from harness.verdict.reason import Level, Reason
 from harness.verdict.tolerance import number
@@ -34,16 +34,16 @@ def _held(trial: TrialEntry, reading: Reading) -> Iterator[Reason]:
         return
     places = f"one of {trial.max_concurrency} places" if trial.max_concurrency > 1 else "the only place"
     sentence = f"{len(waited)} of {len(rows)} requests waited for {places}; these waited {_ms(waited)} ms at p95."
-    ttft = of_each(rows)["ttft_ms"]
-    seen = np.isfinite(ttft)
-    if seen.any():
-        sentence += f" TTFT p95 is {_ms(ttft[seen])} ms, {_ms((ttft - held_ms)[seen])} ms without the wait."
+    ttft = reading.observed["ttft_ms"]
+    if ttft.places is not None and len(ttft.values) and math.isfinite(quantile(ttft.values, 0.95)):
+        without = ttft.values - np.nan_to_num(held_ms[ttft.places])
+        sentence += f" TTFT p95 is {_ms(ttft.values)} ms, {_ms(without)} ms without the wait."
     sentence += " With this cap the load is closed while the server is slower than the rate."
     advice = "Leave `max_concurrency` out, unless your clients have such a limit."
     yield Reason("capped", Level.VALID, sentence, advice, size=len(waited) / len(rows))
 
 
-def _ms(values: np.ndarray) -> str:
+def _ms(values: Floats) -> str:
     return number(quantile(values, 0.95))
 
 

@@ -138,8 +138,8 @@ def _in_flight(trial: TrialEntry, reading: Reading, samples: pd.DataFrame) -> di
 
     None with fewer than LEAST_READINGS, for several servers, or if it does not report both.
 
-    Lower bound: uncached replies that were in flight for MOMENT_S before and after the reading, and for as long as it
-    took. Upper bound: all that were in flight at some time between.
+    Lower bound: uncached replies to requests sent once that were in flight for MOMENT_S before and after the reading,
+    and for as long as it took. Upper bound: all that were in flight at some time between.
     """
     chosen = samples[one_of(samples["name"], ["running_requests", "waiting_requests"])]
     sources = servers_in(chosen)
@@ -155,7 +155,7 @@ def _in_flight(trial: TrialEntry, reading: Reading, samples: pd.DataFrame) -> di
     begins, ends = (at - half)[inside], (at + half)[inside]
     columns = reading.columns
     sent, ended = columns.times["sent"], np.where(np.isnan(columns.ended), np.inf, columns.ended)
-    surely = columns.ok & ~columns.cached
+    surely = columns.ok & ~columns.cached & (columns.retries == 0)  # between two attempts the server has nothing
     least = np.maximum(_begun(sent[surely], begins) - _begun(ended[surely], ends), 0.0)
     most = _begun(sent, ends) - _begun(ended, begins)
     server = float(both.to_numpy(dtype=np.float64).sum(axis=1)[inside].mean())

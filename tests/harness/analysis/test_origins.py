@@ -58,6 +58,20 @@ def test_turns_of_a_conversation_begin_each_in_its_own_way() -> None:
     assert good(columns, {"e2e_ms": 200.0})[0].tolist() == [False, True]
 
 
+def test_a_wait_for_a_place_is_in_every_latency_and_in_no_lateness() -> None:
+    """Both turns were due 30 ms before they were sent, and waited 20 of them for a place."""
+    turns = [(0, Loop.OPEN, None), (1, Loop.CLOSED, 0)]
+    records = [late(i, 30, loop, session=0, turn=i, after=after, held_ns=20 * MS) for i, loop, after in turns]
+    found, columns = observed(*records), read(trial_of(records, loop="partly_open")).columns
+    assert (found["ttft_ms"], found["e2e_ms"]) == ([130, 120], [220, 210])
+    assert (found["ttft_service_ms"], found["e2e_service_ms"]) == ([100, 100], [190, 190])
+    assert (found["send_lag_ms"], found["client_turnaround_ms"]) == ([10], [10])
+    assert found["held_ms"] == [20, 20]
+    assert origin(columns) == "from due (first turns), from sent or the wait for a place (later turns)"
+    assert of_each(columns)["ttft_ms"].tolist() == [130, 120]
+    assert good(columns, {"ttft_ms": 125.0})[0].tolist() == [False, True]
+
+
 def test_what_the_server_took_to_accept_is_no_turnaround() -> None:
     """Sent 30 ms after the reply before, of which the server took 20 to accept."""
     assert observed(late(0, 30, Loop.CLOSED, accepting_ns=20 * MS))["client_turnaround_ms"] == [10]

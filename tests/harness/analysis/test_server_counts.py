@@ -73,6 +73,16 @@ def test_all_phases_count_and_what_was_given_up_counts_as_far_as_it_may_have_gon
     assert {entry["difference_share"] for entry in found.values()} == {0}
 
 
+def test_a_server_may_count_the_attempts_that_it_refused() -> None:
+    """Ten requests were sent twice: what the server did with the first ten attempts nobody knows."""
+    records = [changed(one, retries=int(one.request < 10)) for one in replies()]
+    for extra in (0, 10):
+        found, _ = books(records, [*counters(-1, 0, 0), *counters(61, 1000 + 10 * extra, 2000 + 20 * extra)])
+        assert {entry["difference_share"] for entry in found.values()} == {0}
+    found, _ = books(records, [*counters(-1, 0, 0), *counters(61, 1110, 2220)])
+    assert min(entry["difference_share"] for entry in found.values()) > 0
+
+
 def test_a_prompt_that_nobody_counted_may_exceed_its_plan_as_the_others_do() -> None:
     """Without the model's tokenizer prompts have 4.4 times the planned tokens here, those of cut requests too."""
     records = [changed(one, requested_prompt_tokens=20, prompt_tokens=88) for one in replies(98)]
@@ -191,6 +201,16 @@ def test_the_servers_requests_in_flight_are_ours(seed: int, more: int, share: fl
     assert entry["server"] == pytest.approx(np.mean([count(at_s) for at_s in range(5, 50)]) * share + more)
     assert (not reasons, entry["source"]) == (balanced, "server0")
     assert (entry["difference_share"] == 0) is balanced
+
+
+def test_a_request_between_two_attempts_may_be_in_flight_or_not() -> None:
+    """Half of the requests were sent again, so that the server may have had nothing of them for a while."""
+    records, count = queue_of(1)
+    for one in records[::2]:
+        changed(one, retries=1)
+    found, reasons = books(records, gauges(lambda at_s: 0.7 * count(at_s)), end_s=50.0)
+    assert found[IN_FLIGHT]["difference_share"] == 0
+    assert reasons == []
 
 
 def test_requests_in_flight_do_not_depend_on_the_order_of_the_rows() -> None:

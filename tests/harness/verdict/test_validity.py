@@ -244,6 +244,9 @@ def test_waiting_for_connections_is_named_as_the_cause() -> None:
         changed(one, connected_ns=one.sent_ns) if i % 10 == 0 else one for i, one in enumerate(late(15.0, every=5))
     ]
     assert "60 of 600 requests waited for a new connection" in only(judged(records), "client_late").sentence
+    for why in ({"held_ns": 15 * MS}, {"retries": 1}):  # a place, or another attempt, is no connection
+        others = [changed(one, **why) if one.connected_ns else one for one in records]
+        assert not any("waited for a new connection" in one.sentence for one in judged(others).reasons)
 
 
 def test_the_worst_worker_counts() -> None:

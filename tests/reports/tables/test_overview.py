@@ -118,6 +118,17 @@ def test_users_have_a_column_of_their_own(single: ReportData, sweep: ReportData)
     assert not [one for one in overview(sweep).figures if one.head == "users"]
 
 
+def test_a_cap_stands_beside_the_rate(sweep: ReportData) -> None:
+    """Only where there is one."""
+    assert not [one for one in overview(sweep).figures if one.head == "cap"]
+    (cell,) = sweep.manifest.cells
+    trials = [again(one, max_concurrency=16 if one is cell.trials[0] else None) for one in cell.trials]
+    capped = replace(sweep, manifest=again(sweep.manifest, cells=[again(cell, trials=trials).stored()]))
+    found = overview(capped)
+    assert texts(found, "cap", "in flight") == ["16", "", "", ""]
+    assert [one.head for one in found.figures][:3] == ["asked", "done", "cap"]
+
+
 def test_the_head_of_a_latency_says_where_it_begins(sweep: ReportData) -> None:
     """Where all loads have the same origin."""
     found = overview(sweep)
@@ -174,10 +185,10 @@ def test_columns_are_chosen_by_family_metric_or_statistic(sweep: ReportData) -> 
 
 def test_loads_are_named_after_their_rate_or_users() -> None:
     """One of them is no plural."""
-    loads = ("sustained-users-1", "sustained-users-4", "sustained-rate-2.5", "burst")
+    loads = ("sustained-users-1", "sustained-users-4", "sustained-rate-2.5", "mixed-rate-2-cap-16", "burst")
     cell = again(cell_entry(), trials=[trial_entry(id=name, load=name) for name in loads])
     data = ReportData("run", manifest([cell]), pd.DataFrame())
-    assert list(load_names(data).values()) == ["1 user", "4 users", "2.5/s", "burst"]
+    assert list(load_names(data).values()) == ["1 user", "4 users", "2.5/s", "2/s, cap 16", "burst"]
 
 
 def test_a_distribution_without_a_statistic_has_its_median_and_p95(sweep: ReportData) -> None:

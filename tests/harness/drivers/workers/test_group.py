@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.drivers.base import Control
-from harness.drivers.workers.group import Worker, WorkerGroup, least_round_trip
+from harness.drivers.workers.group import Worker, WorkerGroup, least_round_trip, merged
 
 
 class Nobody:
@@ -113,3 +113,9 @@ def test_the_clock_is_right_to_within_its_uncertainty(offset_ns: int, delays: li
     assert abs(clock.offset_ns - offset_ns) <= clock.uncertainty_ns
     assert clock.uncertainty_ns <= (min(there + back for there, back in delays) + 1) // 2
     assert clock.there(10**12 + clock.offset_ns) == 10**12
+
+
+def test_failed_attempts_add_up_by_their_cause() -> None:
+    """As the other counters do; a worker of an older version counts none."""
+    report = merged([{"retried": {"HTTP 503": 2}}, {"retried": {"HTTP 503": 1, "connect": 4}}, {}], 0, None)
+    assert report.retried == {"HTTP 503": 3, "connect": 4}
