@@ -44,7 +44,7 @@ class Line:
     """Line of the answer.
 
     Attributes:
-        label: LIMITS, KNEE, RECOMMENDED, QUALITY, DATA, ERRORS, NOT RUN or ENGINE; lines of one label stand together.
+        label: LIMITS, KNEE, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; one label's stand together.
         parts: Texts, which terminals align in columns.
         tone: Of the first part.
     """
@@ -200,7 +200,7 @@ def next_command(data: ReportData, report: str = "") -> str:
 
 def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
-    makers = (_limits, _knees, _recommended, _quality, _data, _errors, _not_run, _engines)
+    makers = (_limits, _knees, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
     return [line for make in makers for line in make(data)]
 
 
@@ -243,6 +243,11 @@ def _recommended(data: ReportData) -> Iterator[Line]:
         advice = table["recommendation"]
         tone = "good" if advice["outcome"] == "choice" else ""
         yield Line("RECOMMENDED", (advice["sentence"].removeprefix("Recommended: "),), tone)
+
+
+def _load(data: ReportData) -> Iterator[Line]:
+    """Yield what the scenario asked to be done to the load beside its rate or users."""
+    yield from (Line("LOAD", (text,)) for text in caveats.of_the_load(data))
 
 
 def _data(data: ReportData) -> Iterator[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.data import ReportData, keys_of, keys_of_verdict
@@ -15,6 +15,8 @@ from reports.tables.base import groups
 
 MOST = 3
 LEVELS = ("invalid", "warn")
+ASKED_FOR = ("capped", "retried")
+"""Codes of the notes about what the scenario asked to be done to the load; they stand on the first screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Caveat:
     """Cause of a caveat.
 
     Attributes:
-        level: Worst level, "invalid" or "warn".
+        level: Worst level, "invalid" or "warn"; "valid" for a note.
         size: Largest finding: as a multiple of what is tolerated, then its effect as a share of the shown value.
         where: Names of the loads or trials that have it, the one with the largest effect first; `of`: number of all.
         finding: Of that load.
@@ -48,11 +50,23 @@ class Caveat:
                 many = f"in both {self.noun}s" if self.of == 2 else f"in all {count(self.of, self.noun)}"
             place = many if self.alike else f"{many}, most at {place}"
         opening = f"{place}: " if self.of > 1 else ""
-        return f"{opening}{ended(self.finding)} {ended(self.action)}".rstrip()
+        action = f" {ended(self.action)}" if self.action else ""
+        return f"{opening}{ended(self.finding)}{action}"
 
 
 def caveats(data: ReportData) -> list[Caveat]:
     """Return the caveats of a run, the worst first, then the largest effect, then the most frequent."""
+    return _merged(data, "reasons")
+
+
+def of_the_load(data: ReportData) -> list[str]:
+    """Return what a cap and retries did to the load, as sentences, the largest finding first."""
+    found = [one for one in _merged(data, "notes") if one.code in ASKED_FOR]
+    return [replace(one, action="").text for one in found]
+
+
+def _merged(data: ReportData, part: str) -> list[Caveat]:
+    """Return the `reasons` or the `notes` of a run, one for each code."""
     name, names = namer(data), dict[str, None]()
     found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     limited = {keys_of_verdict(one) for one in data.verdicts if one["metric"] == "error_rate"}
@@ -62,16 +76,21 @@ def caveats(data: ReportData) -> list[Caveat]:
             if judged is None or not data.facts_of(cell.id, trial.id):
                 continue  # NOT RUN says why it has no data
             names[name(keys)] = None
-            for reason in judged["reasons"]:
+            for reason in judged.get(part, ()):
                 if reason["code"] == "errors" and keys_of(cell, trial.load) in limited:
                     reason = reason | {"advice": ""}  # the scenario says what is acceptable
                 found.setdefault(reason["code"], []).append((name(keys), reason))
     made = [_caveat(code, reasons, len(names), noun(data)) for code, reasons in found.items()]
-    return sorted(made, key=lambda one: (LEVELS.index(one.level), *_largest_first(one.size), -len(one.where)))
+    return sorted(made, key=lambda one: (_badness(one.level), *_largest_first(one.size), -len(one.where)))
+
+
+def _badness(level: str) -> int:
+    """Return the place of a level, the worst first; notes come last."""
+    return LEVELS.index(level) if level in LEVELS else len(LEVELS)
 
 
 def _caveat(code: str, reasons: Sequence[tuple[str, Mapping[str, Any]]], of: int, noun: str) -> Caveat:
-    ordered = sorted(reasons, key=lambda one: (LEVELS.index(one[1]["level"]), *_largest_first(_size(one[1]))))
+    ordered = sorted(reasons, key=lambda one: (_badness(one[1]["level"]), *_largest_first(_size(one[1]))))
     first = ordered[0][1]
     where = tuple(dict.fromkeys(name for name, _ in ordered))
     alike = len({(reason["sentence"], reason["advice"]) for _, reason in reasons}) == 1

@@ -56,4 +56,5 @@ def _sent_again(trial: TrialEntry, reading: Reading) -> Iterator[Reason]:
     sentence = f"Retried {found['attempts']} times in {found['requests']} requests{f': {causes}' * bool(causes)}."
     sentence += f" The server saw {number(found['seen_rps'])} requests/s, {number(found['due_rps'])} without retries."
     advice = "Latencies hold all attempts; error rates count only requests whose last attempt failed."
-    yield Reason("retried", Level.VALID, sentence, advice)
+    size = found["attempts"] / len(reading.columns)
+    yield Reason("retried", Level.VALID, sentence, advice, size=size)

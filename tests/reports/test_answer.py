@@ -209,6 +209,22 @@ def test_good_data_need_one_word(alone: ReportData, sweep: ReportData) -> None:
     assert second.startswith("in 2 of 4 loads, most at 8/s: ")
 
 
+def test_what_a_cap_and_retries_did_to_the_load_is_told_first(sweep: ReportData) -> None:
+    """The largest finding of each, without the advice; other notes stay in the details."""
+    assert told(sweep, "LOAD") == []
+    validity = []
+    for number, one in enumerate(sweep.validity):
+        note = {"level": "valid", "advice": "Leave it out.", "metrics": [], "effects": []}
+        capped = note | {"code": "capped", "sentence": f"{number} of 9 requests waited.", "size": number / 9}
+        retried = note | {"code": "retried", "sentence": "Retried once.", "size": 0.9}
+        other = note | {"code": "ports", "sentence": "Many ports.", "size": 5.0}
+        validity.append(one | {"notes": [capped, other, *([retried] if number == 1 else [])]})
+    assert told(replace(sweep, validity=validity), "LOAD") == [
+        "2/s: Retried once.",
+        "in all 4 loads, most at 8/s: 3 of 9 requests waited.",
+    ]
+
+
 def test_errors_are_counted_by_kind(full: ReportData) -> None:
     """With the load, the time and an example."""
     (line,) = told(full, "ERRORS")
