@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drivers.base import Control
+from harness.drivers.base import Control, DriveSettings
 from harness.drivers.cap import ALWAYS, Cap
+from harness.drivers.drive import drive
 from harness.records import Phase, Record, Status
 from tests import virtual_time
 from tests.driven import driven_on, measured, simulated
 from tests.plans import exact_schedule
 from tests.queues import several_servers
-from tests.scripted_server import MS, SECOND, Call, measure, open_plan, run
+from tests.scripted_server import MS, SECOND, Call, measure, open_plan, run, serving
 
 CONSTANT = {"kind": "sustained", "arrivals": "constant"}
 
@@ -136,6 +137,48 @@ def test_a_turn_in_flight_has_a_place_and_a_thinking_user_has_none() -> None:
     assert [round((one.sent_ns or 0) / SECOND, 6) for one in by_turn[1]] == [6, 7, 8]
     assert held_s(by_turn[1]) == [3, 3, 3]
     assert most_at_once(records) == 1
+
+
+def test_conversations_end_whose_turn_found_no_place() -> None:
+    """The server never answers, and its only place is taken until the time-out of the first: of the others, due within
+    milliseconds, some find no place in time and some are sent too late. All have timed out, and no later turn is sent.
+    """
+    load = {"kind": "sessions", "rate": 1000, "sessions": 8, "turns": 2, "arrivals": "constant"}
+    records: list[Record] = []
+
+    async def silent(call: Call) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        async with serving(silent) as server:
+            chosen = DriveSettings(200 * MS, most_in_flight=1)
+            await drive(exact_schedule(1, **load), server.endpoint, chosen, records.append)
+
+    asyncio.run(main())
+    first, second = ([one for one in measured(records) if one.turn == turn] for turn in (0, 1))
+    assert [one.status for one in first] == [Status.TIMEOUT] * 8
+    assert [one.status for one in second] == [Status.NOT_SENT] * 8
+    assert {str(one.error).split(":")[0] for one in second} == {"the conversation was interrupted"}
+    assert all((one.done_ns or 0) - (one.due_ns or 0) >= 200 * MS for one in first)
+    assert any(one.sent_ns is None for one in first)
+
+
+def test_turns_over_a_socket_share_the_places() -> None:
+    """Each turn carries the reply before it, and no two are in flight."""
+    load = {"kind": "sessions", "rate": 100, "sessions": 4, "turns": 3, "arrivals": "constant"}
+    records: list[Record] = []
+
+    async def main() -> list[bytes]:
+        async with serving(Call.good) as server:
+            chosen = DriveSettings(60 * SECOND, most_in_flight=1, keep_text=True)
+            await drive(exact_schedule(2, **load), server.endpoint, chosen, records.append)
+            return [call.body for call in server.calls]
+
+    bodies = asyncio.run(main())
+    assert {one.status for one in measured(records)} == {Status.OK}
+    assert len(measured(records)) == 12
+    assert most_at_once(records) == 1
+    assert sum(body.count(b" a b") == 2 for body in bodies) >= 4
 
 
 def test_a_stopped_load_sends_nobody_who_waits() -> None:
