@@ -152,7 +152,9 @@ class Record:
     planned_cancel_ns: int | None = column("Planned time from sent until the client cancels it.", "ns", "not planned")
     due_ns: int | None = column("When it had to be sent.", _NS, "its turn never came")
     held_ns: int | None = column(
-        "Time from due until one of the places of `max_concurrency` was free; 0 if one was.", "ns", "no such cap"
+        "Time from due until one of the places of `max_concurrency` was free; 0 if one was.",
+        "ns",
+        "no such cap, or not sent",
     )
     dispatched_ns: int | None = column("When the load generator took it up.", _NS, _NEVER)
     connected_ns: int | None = column("When its new connection was ready.", _NS, "an open connection was used, or none")
@@ -163,7 +165,12 @@ class Record:
     resends: int = column(
         "How often it was sent again because its connection had closed before the request was read.", bits=32, default=0
     )
-    retries: int = column("How often it was sent again after a failure, as `retries` asks.", bits=32, default=0)
+    retries: int = column(
+        "How often it was sent again after a failure, as `retries` asks. Sent is of the first attempt, the reply of "
+        "the last.",
+        bits=32,
+        default=0,
+    )
     headers_ns: int | None = column("Arrival of the first byte of the response's head.", _NS, _NEVER)
     first_byte_ns: int | None = column("Arrival of the first byte of the body.", _NS, _NEVER)
     first_token_ns: int | None = column("Arrival of the first chunk with tokens.", _NS, _NO_TOKEN)
