@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from harness.drivers.base import Control, DriveSettings
 from harness.drivers.cap import ALWAYS, Cap
 from harness.drivers.drive import drive
+from harness.drivers.due_queue import DueQueue
 from harness.records import Phase, Record, Status
 from tests import virtual_time
 from tests.driven import driven_on, measured, simulated
@@ -49,6 +50,19 @@ def test_a_place_that_was_never_taken_has_always_been_free() -> None:
     assert [cap.take(), cap.take()] == [5, 7]
     with pytest.raises(IndexError):
         cap.take()
+
+
+def test_a_request_that_is_not_sent_leaves_its_place_as_it_was() -> None:
+    """The place was freed at 5; what took it and was not sent did not free it later."""
+    offer = DueQueue(exact_schedule(1, rate=1, requests=4, **CONSTANT), cap=Cap(1))
+    offer.begin(0)
+    first = offer.take()
+    assert (first.place_ns, first.held_ns, offer.next_due_ns) == (ALWAYS, 0, None)
+    offer.ended(first, 5 * SECOND)
+    offer.ended(offer.take(), 9 * SECOND, sent=False)
+    offer.skip(offer.take())
+    last = offer.take()
+    assert (last.due_ns, last.place_ns, last.held_ns) == (3 * SECOND, 5 * SECOND, 2 * SECOND)
 
 
 def test_waits_are_those_of_a_queue_of_constant_services() -> None:

@@ -13,8 +13,12 @@ import pytest
 from engines.base import Endpoint
 from harness.drivers import retries
 from harness.drivers.base import Control, DriveReport
+from harness.drivers.http.connection import Exchange
+from harness.drivers.http.response import ResponseReader
+from harness.drivers.outcome import Cut
 from harness.drivers.retry_policy import RetryPolicy
 from harness.drivers.stub import STREAM_HEAD, chunk
+from harness.drivers.timeline import Trace
 from harness.records import Record, Status
 from harness.scenario.retries import Retries
 from tests.scripted_server import MS, Call, Plan, ScriptedServer, measure, open_plan, piece, reply, run, serving
@@ -150,7 +154,7 @@ def test_a_connection_that_fails_before_the_reply_is_tried_again() -> None:
 
 def test_a_server_that_starts_late_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens until the first attempt has failed. What was never sent before counts from its first sending, and
-    the time until then is the server's: no part of our own lag.
+    the time until then is the server's, also on a connection that another request has opened: no part of our own lag.
     """
     put_off, server = retries.Retries.put_off, ScriptedServer(Call.good)
 
@@ -167,16 +171,26 @@ def test_a_server_that_starts_late_is_reached(monkeypatch: pytest.MonkeyPatch) -
 
         monkeypatch.setattr(retries.Retries, "put_off", start_then)
         endpoint = Endpoint(f"http://127.0.0.1:{port}", "openai-completions", "stub")
-        found = await measure(endpoint, open_plan([0]), retries=policy(times=9, wait_ms=10), warm_connections=0)
+        plan, patient = open_plan([0, 100]), policy(times=9, wait_ms=200)
+        found = await measure(endpoint, plan, retries=patient, warm_connections=0)
         server.kill()
         return found
 
-    (record,), report = asyncio.run(main())
-    assert record.status == Status.OK
+    (record, later), report = asyncio.run(main())
+    assert [one.status for one in (record, later)] == [Status.OK] * 2
     assert record.retries >= 1
-    assert report.retried == {"connect": record.retries}
+    assert report.retried == {"connect": record.retries + later.retries}
     sent, dispatched = record.sent_ns or 0, record.dispatched_ns or 0
-    assert record.accepting_ns == sent - dispatched >= 10 * MS
+    assert record.accepting_ns == sent - dispatched >= 200 * MS
+
+
+def test_what_this_machine_lacks_is_not_asked_for_again() -> None:
+    """A request that found no file or port fails as it does without retries; what the server did is tried again."""
+    waiting = retries.Retries(policy(), 60_000 * MS, {})
+    for reason, again in (("nothing listens", True), ("no connection: Too many open files", False)):
+        trace = Trace(Plan(1, due_ns=[0]).row(0), 0, "measure", done_ns=5)
+        exchange = Exchange(trace, b"", ResponseReader())
+        assert waiting.put_off(exchange, Cut(Status.CONNECTION_ERROR, reason)) is again, reason
 
 
 def test_a_request_that_waits_for_its_next_attempt_keeps_its_place() -> None:
