@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports.data import ReportData
+from reports.files import folder_in, replace
 
 FORMATS = ("html", "md", "csv", "parquet", "json", "junit", "plots")
 EXPORTS = ("prometheus",)
@@ -17,6 +18,8 @@ EXPORTS = ("prometheus",)
 
 def write(data: ReportData, folder: Path, formats: Sequence[str] | None = None) -> list[Path]:
     """Write the report in each of the formats into a folder, over earlier ones; return the files written.
+
+    Nothing is written through a link in the folder: a file that is one is replaced. The folder itself may be one.
 
     Args:
         formats: Some of FORMATS. None: all of them, with pictures of as many trials only as a page shows.
@@ -38,7 +41,7 @@ def _write_one(data: ReportData, folder: Path, name: str, *, every: bool) -> lis
     from reports.writers import html, junit, markdown, summaries
 
     if name == "plots":
-        return plots.save(data, folder / "plots", every=every)
+        return plots.save(data, folder_in(folder, "plots"), every=every)
     if name == "parquet":
         return [summaries.write(data, folder / "summary.parquet")]
     renderers = {
@@ -50,7 +53,7 @@ def _write_one(data: ReportData, folder: Path, name: str, *, every: bool) -> lis
         | ({"decision.csv": summaries.decision_as_csv} if data.decisions else {}),
     }
     for file, render in renderers[name].items():
-        (folder / file).write_text(render(data), encoding="utf-8", newline="\n")
+        replace(folder / file, render(data))
     return [folder / file for file in renderers[name]]
 
 

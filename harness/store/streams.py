@@ -41,8 +41,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file: readers and crashes see the old content or the new, never a mixture."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
+        temporary.unlink(missing_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:  # follows no link
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -170,6 +171,7 @@ def to_parquet(
     temporary = parquet.with_name(f".{parquet.name}.{os.getpid()}.tmp")
     rows = 0
     with storage_errors(parquet):
+        temporary.unlink(missing_ok=True)  # a link, perhaps
         try:
             with parquet_writer(temporary, schema) as writer:
                 for group in grouped(chain.from_iterable(map(read_batches, streams))):

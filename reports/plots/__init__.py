@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from reports.data import ReportData, keys_of
+from reports.files import replace
 from reports.plots import decision, latency, machine, sweep, system, time
 from reports.plots.drawing import Plot, file_name
 from reports.sweeps import slos_of
@@ -16,12 +17,11 @@ MOST_TRIALS = 24
 
 
 def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
-    """Write every plot as SVG; return the files. Equal file names get numbers.
+    """Write every plot as SVG into an existing folder; return the files. Equal file names get numbers.
 
     Args:
         every: False for plots of the first MOST_TRIALS trials only, as on the page.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written, taken = list[Path](), set[Path]()
     chosen = None if every else set(_first(data))
     keys = ((cell.id, trial.id) for cell, trial in data.trials())
@@ -33,8 +33,7 @@ def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
             number += 1
             file = folder / f"{plot.name}-{number}.svg"
         taken.add(file)
-        file.write_text(plot.standalone(), encoding="utf-8", newline="\n")
-        written.append(file)
+        written.append(replace(file, plot.standalone()))
     return written
 
 

@@ -8,13 +8,13 @@ an open end has none. `harness_metric_validity` says how far each number can be 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from reports.data import KEYS, POOLED, ReportData, keys_of
+from reports.files import replace
 
 PREFIX = "harness_"
 VALIDITY = {"valid": 0, "warn": 1, "invalid": 2}
@@ -28,12 +28,7 @@ _COLUMNS = (
 
 def write(data: ReportData, file: Path) -> None:
     """Replace the file as a whole, since a collector may read it at any moment. Raises OSError if that fails."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(render(data), encoding="utf-8", newline="\n")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace(file, render(data))
 
 
 def render(data: ReportData) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.store.manifest import METHOD
 from reports.data import KEYS, ReportData
+from reports.files import replace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,15 +21,19 @@ COLUMNS = (
     *(*KEYS, "class", "repetition", "metric", "statistic"),
     *("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window", "validity"),
 )
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last ones are the first four in full width
 _NUMBERS = ("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window")
 _FLOATS = ("value", "low", "high", "n_eff")
+_NO_TEXTS = (*_FLOATS, "n")
 _TEXTS = ("engine", "level", "variant", "loaded_level", "device", "status", "reason", "repetitions", "limits")
 _ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
 
 
 def as_csv(data: ReportData) -> str:
     """Return the tidy summary: one row per metric, statistic, class and repetition; unknown values are empty."""
-    text: str = _with_validity(data).to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    found = _with_validity(data)
+    texts = {str(name): found[name].map(_cell) for name in found if name not in _NO_TEXTS}
+    text: str = found.assign(**texts).to_csv(index=False, float_format="%.9g", lineterminator="\n")
     return text
 
 
@@ -54,9 +59,29 @@ def decision_as_csv(data: ReportData) -> str:
     used = [name for name in names if name in _ALWAYS or any(line.get(name) not in (None, "") for line in lines)]
     out = io.StringIO()
     writer = csv.DictWriter(out, used, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer.writerow({name: _cell(name) for name in used})
+    writer.writerows({name: _cell(value) for name, value in line.items()} for line in lines)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula: such a text gets an apostrophe in front (OWASP).
+
+    A carriage return becomes a blank: where lines end with a line feed it would end one too, unquoted.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ")
+    return f"'{text}" if value.startswith(_FORMULA) and not _is_number(value) else text
+
+
+def _is_number(text: str) -> bool:
+    """Return True for a number of the decision table."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _decision_row(model: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -147,5 +172,6 @@ def write(data: ReportData, file: Path) -> Path:
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(_with_validity(data), schema=schema(), preserve_index=False)
-    pq.write_table(table, file, compression="zstd")
-    return file
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out, compression="zstd")
+    return replace(file, out.getvalue().to_pybytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -91,6 +92,24 @@ def test_csv_reads_back(full: ReportData) -> None:
     assert len(back) == len(full.summary)
     assert back["metric"].tolist() == full.summary["metric"].tolist()
     assert back["value"].fillna(-1).to_numpy() == pytest.approx(full.summary["value"].fillna(-1).to_numpy(), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1-2", "-2+3", "@SUM(A1)", "\tx", "\rx", "\uff1d1"])
+def test_no_text_in_a_csv_is_a_formula(full: ReportData, name: str) -> None:
+    """It gets an apostrophe in front, also as the name of a column; numbers stay numbers, negative ones too."""
+    decisions = json.loads(json.dumps(list(full.decisions)))
+    row = decisions[0]["rows"][0]
+    row["engine"], row["loads"] = name, {name: next(iter(row["loads"].values()))}
+    row["values"] |= {"bytes": {"value": -2.5, "low": None, "high": None, "bound": "point", "invalid": False}}
+    summary = full.summary.assign(load=name, engine=name)
+    summary["value"] = -0.25
+    spoiled = replace(full, summary=summary, decisions=decisions)
+    quoted = "'" + name.replace("\r", " ")
+    lines = list(csv.DictReader(io.StringIO(summaries.as_csv(spoiled), newline="")))
+    assert {(line["load"], line["engine"], line["value"]) for line in lines} == {(quoted, quoted, "-0.25")}
+    line = next(csv.DictReader(io.StringIO(summaries.decision_as_csv(spoiled), newline="")))
+    assert (line["engine"], line["bytes"]) == (quoted, "-2.5")
+    assert not [cell for cell in line if cell.startswith(name)]
 
 
 def test_junit_counts(full: ReportData) -> None:
