@@ -20,6 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from engines.secrets import masked
+
 
 class ExitCode(IntEnum):
     """Exit codes of the process, by descending precedence."""
@@ -41,7 +43,7 @@ def first_that_applies(codes: Iterable[ExitCode]) -> ExitCode:
 
 def by_name(what: str, error: Exception) -> str:
     """Return `what` with the type and message of an unexpected error, at most 200 characters."""
-    return f"{what}: {type(error).__name__}: {error}"[:200]
+    return masked(f"{what}: {type(error).__name__}: {error}", 200)
 
 
 class HarnessError(Exception):

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from engines.process.server import signal_name
+from engines.secrets import hide_environment, masked_in
 from harness.errors import TrialFailed
 
 LONGEST_LINE_BYTES = 1 << 24
+_OUR_EVENTS = frozenset({"alive", "progress", "clock", "planning", "trial_begun"})  # no text of a server or an engine
+_OUR_KEYS = frozenset({"event", "status", "path", "options", "metrics_urls", "facts"})
 PROGRESS_EVERY_S = 0.5
 Emit = Callable[[dict[str, Any]], None]
 Made = TypeVar("Made")
@@ -53,12 +56,17 @@ def first_line() -> bytes:
 
 
 def event_stream() -> Emit:
-    """Reserve standard output for events; send all other output to standard error."""
+    """Reserve standard output for events; send all other output to standard error.
+
+    Secrets of the environment are hidden from now on, and masked in what the events say of servers and engines.
+    """
+    hide_environment(os.environ)
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def emit(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
+        told = event if event.get("event") in _OUR_EVENTS else masked_in(event, _OUR_KEYS)
+        events.write(json.dumps(told) + "\n")
 
     return emit
 

@@ -6,9 +6,12 @@ import gc
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from engines.secrets import forget
 
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("tests"), max_examples=25)  # for `make test-fast`
@@ -45,6 +48,13 @@ def collect_what_tests_make_only() -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Derived models are built once per test session, apart from the user's."""
     os.environ.setdefault("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_others() -> Iterator[None]:
+    """The secrets of one test are not masked in another."""
+    yield
+    forget()
 
 
 @pytest.fixture(autouse=True)

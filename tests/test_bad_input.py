@@ -180,6 +180,16 @@ def test_a_key_that_is_not_set(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("keys", [{"api_key_env": "SOME_KEY"}, {"headers_env": {"X-Tenant": "SOME_KEY"}}])
+def test_a_key_that_is_empty(tmp_path: Path, keys: dict[str, Any]) -> None:
+    """Like one that is not set, for a scenario and for an address."""
+    env = {"SOME_KEY": ""}
+    told(run_against(tmp_path, url="http://127.0.0.1:9", env=env, **keys), 2, "SOME_KEY", "is empty; set it")
+    ended = harness("run", "http://127.0.0.1:9", "--api-key-env", "SOME_KEY", cwd=tmp_path, env=env)
+    told(ended, 2, "--api-key-env SOME_KEY", "is empty; set it to the key")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_key_that_is_wrong(tmp_path: Path) -> None:
     """The variable is what to look at; the key is nowhere."""
     with server("--models", "m", "--key", "right") as (url, _):

@@ -34,6 +34,7 @@ from command import (
 
 from harness.drivers.stub import StubServer, model_name
 from harness.store.streams import read_batches
+from tests.echoing_server import echoing, left_in
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
@@ -188,6 +189,22 @@ def test_a_worker_that_does_not_give_its_key_refuses(shared: Shared) -> None:
     assert f"a load worker refused: {sentence}" in shared.master
     stored = b"".join(path.read_bytes() for path in shared.run.rglob("*") if path.is_file())
     assert b"sk-of-the" not in stored
+
+
+def test_no_secret_of_a_worker_reaches_the_run(tmp_path: Path, company: Company) -> None:
+    """Its own key, which the server repeats in errors and finish reasons, is masked before the master gets a word."""
+    keys = {"KEY": "sk-of-worker-8Zq4711-xyzw"}
+    load = {"kind": "sustained", "users": 4, "requests": 60, "warmup": "0s", "timeout": "5s"}
+    with echoing() as url:
+        block = {"engine": "http", "url": url, "dialect": "openai-completions", "api_key_env": "KEY"}
+        path = scenario(tmp_path, engines=[block], load=[load])
+        master = company.master(path, 2)
+        workers = [company.worker("--allow-env", "KEY", **keys) for _ in range(2)]
+        said = [ended(process) for process in (master, *workers)]
+    (trial,) = company.trials()
+    rows = records(company.run, trial)
+    assert any("***" in f"{row['error']} {row['finish_reason']}" for row in rows), said
+    assert not left_in(company.run, [*keys.values(), "sk-of-the-master"], said)
 
 
 def uncertainty_ns(trial: dict[str, Any]) -> float:

@@ -14,6 +14,7 @@ import orjson
 
 from engines.base import TOKEN_BEARING, Chunk, ChunkKind, Usage
 from engines.dialects.base import Pieces
+from engines.secrets import masked
 
 _HALF = re.compile("[\ud800-\udfff]")
 _FIRST_HALF = re.compile("[\ud800-\udbff]$")
@@ -49,6 +50,15 @@ def as_json(found: object) -> str:
 def clean(text: str) -> str:
     """Replace lone surrogates by U+FFFD, so that the text can be encoded."""
     return _HALF.sub(_UNKNOWN, text) if _HALF.search(text) else text
+
+
+def cut(text: str, most: int) -> str:
+    """Return the first `most` characters of a server's words, without secrets and halves of characters.
+
+    No dialect cuts in another way. A secret is masked before the cut: nobody behind the dialect could, for its start
+    would be left. So a dialect depends on the secrets of the process, and stays free of I/O.
+    """
+    return clean(masked(text, most))
 
 
 def mend(chunks: list[Chunk]) -> None:
@@ -140,7 +150,7 @@ def usage_of(
         return Usage(*stated), ""  # type: ignore[arg-type]
     counts = [count_of(found) for found in stated]
     impossible = [found for found, count in zip(stated, counts, strict=True) if found is not None and count is None]
-    note = ", ".join((as_json(found) or "an empty text")[:_QUOTED] for found in impossible)
+    note = ", ".join(cut(as_json(found) or "an empty text", _QUOTED) for found in impossible)
     return Usage(*counts), f"invalid token count: {note}" if note else ""
 
 
@@ -165,7 +175,7 @@ def piece(kind: ChunkKind, text: str, tokens: int | None = None) -> Chunk:
 
 def unreadable(found: object) -> Chunk:
     """Return a chunk for data without a known meaning, with the start of the data."""
-    return Chunk(ChunkKind.UNREADABLE, f"the server sent something that cannot be read: {as_json(found)[:200]}")
+    return Chunk(ChunkKind.UNREADABLE, f"the server sent something that cannot be read: {cut(as_json(found), 200)}")
 
 
 def pieces_of(content: object, kind: ChunkKind = ChunkKind.CONTENT) -> list[Chunk]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from engines.base import Chunk, ChunkKind
-from engines.dialects.answers import as_json, clean, tolerant, unreadable
+from engines.dialects.answers import as_json, cut, tolerant, unreadable
 
 _QUOTED_CHARACTERS = 200
 _DEEPEST = 6
@@ -61,7 +61,7 @@ def server_text(body: bytes) -> str:
         document = None
     if isinstance(document, dict | list) and (message := _message(document, _DEEPEST)):
         return ": " + _short(message)
-    text = _short(body[: 4 * _QUOTED_CHARACTERS].decode("utf-8", "replace"))
+    text = _short(body[:_READ_BYTES].decode("utf-8", "replace"))
     return f": {text}" if text else ""
 
 
@@ -123,7 +123,7 @@ def ending(reason: object) -> list[Chunk]:
         name, words = reason.get("type") or reason.get("reason"), _message(reason, 1)
     if not isinstance(name, str):
         return [Chunk(ChunkKind.FINISH)] if reason else []
-    name = clean(name[:_QUOTED_CHARACTERS])
+    name = cut(name, _QUOTED_CHARACTERS)
     if name.lower() in ("", "null", "none"):
         return []
     if _BAD_ENDS.search(name):
@@ -183,4 +183,4 @@ def _message(found: object, deepest: int) -> str:
 
 
 def _short(text: str) -> str:
-    return clean(" ".join(text.split())[:_QUOTED_CHARACTERS])
+    return cut(" ".join(text.split()), _QUOTED_CHARACTERS)

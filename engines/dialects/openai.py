@@ -143,7 +143,7 @@ def _tokens(choice: Mapping[str, Any]) -> int | None:
 
 def _usage(usage: object) -> Chunk:
     if not isinstance(usage, dict):
-        return Chunk(ChunkKind.USAGE, f"invalid token counts: {answers.as_json(usage)[:100]}")
+        return Chunk(ChunkKind.USAGE, f"invalid token counts: {answers.cut(answers.as_json(usage), 100)}")
     details = mapping_at(usage, "completion_tokens_details") or usage
     counts, note = answers.usage_of(
         usage.get("prompt_tokens"),

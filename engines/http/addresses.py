@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from engines.base import EngineError
+from engines.secrets import hide
 
 UNIX_SCHEME = "http+unix"
 NO_PROXY = "none"
@@ -212,6 +213,7 @@ def _proxy(url: str, source: str) -> Proxy:
         raise ValueError(f"{source}: only http:// proxies are supported (use http://host:port)")
     if parts.username is None:
         return Proxy(parts.hostname, port or 80, source)
+    hide(f"http://{parts.netloc}")
     password = unquote(parts.password or "")
     pair = f"{unquote(parts.username)}:{password}".encode()
     return Proxy(parts.hostname, port or 80, source, f"Basic {base64.b64encode(pair).decode()}", password)

@@ -19,6 +19,7 @@ from engines.http.addresses import Address, check_proxy, is_loopback
 from engines.http.pages import Pages, open_pages
 from engines.options import read_options
 from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, ServerProcess
+from engines.secrets import hide
 
 DEFAULT_DIALECT = "openai-completions"
 _NO_PAGES = ("ollama",)  # dialects of servers without Prometheus pages
@@ -98,6 +99,7 @@ class HttpEngine:
     """Engine `http`; implements `engines.base.ServedEngine`."""
 
     def __init__(self, spec: EngineSpec) -> None:
+        hide(spec.api_key, *spec.headers.values())
         self._spec = spec
         self._options = read_options(HttpOptions, spec.options, "http")
         self._server = self._server_process()

@@ -23,6 +23,7 @@ from engines.huggingface.levels import (
     torchao_recipe,
 )
 from engines.huggingface.options import Options
+from engines.secrets import masked
 
 _PROBE_WIDTH = 256
 _ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"]
@@ -190,5 +191,5 @@ def _refused(error_type: type[EngineError], finding: str) -> Iterator[None]:
         yield
     except Exception as error:  # a library may refuse in any way
         lines = str(error).strip().splitlines()
-        cause = ": ".join([type(error).__name__, *(line.strip()[:300] for line in lines[:1])])
+        cause = ": ".join([type(error).__name__, *(masked(line.strip(), 300) for line in lines[:1])])
         raise error_type(f"{finding}: {cause}") from error

@@ -24,6 +24,7 @@ import psutil
 
 from engines.base import NO_USAGE_REPORTS, EngineError, StartFailed
 from engines.process.log import begun, read_from, size_of
+from engines.secrets import masked
 
 READY_LIMIT_S = 300.0
 READY_POLL_S = 0.05
@@ -234,7 +235,7 @@ class ServerProcess:
     def _last_line(self) -> str:
         """Return `; its last line: "..."` from the log; "" if it is empty."""
         lines = [line.strip() for line in self._log_tail().splitlines() if line.strip()]
-        return f'; its last line: "{lines[-1][:300]}"' if lines else ""
+        return f'; its last line: "{masked(lines[-1], 300)}"' if lines else ""
 
 
 class RunningServer(Protocol):
@@ -313,7 +314,7 @@ class EngineServer:
         finally:
             connection.close()
         if response.status != 200 and not refusals:
-            raise EngineError(f"{self._engine} refuses {path} (status {response.status}): {text[:200]}")
+            raise EngineError(f"{self._engine} refuses {path} (status {response.status}): {masked(text, 200)}")
         return text
 
     def answer(self, path: str, body: Mapping[str, Any] | None = None, **how: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engines.secrets import masked
+
 _RAISED = re.compile(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Za-z_]\w*(?:Error|Exception|Interrupt))\s*:\s*(.+)$")
 _POINTS_ELSEWHERE = (
     "Engine core initialization failed",
@@ -31,7 +33,7 @@ def root_cause(text: str) -> str | None:
         match = _RAISED.search(line)
         if match and not any(sign in match[2] for sign in _POINTS_ELSEWHERE):
             words = _PREAMBLE.sub("", match[2]).strip()
-            return f"{match[1].rpartition('.')[2]}: {words.partition('. ')[0].rstrip('.')}"[:_LONGEST]
+            return masked(f"{match[1].rpartition('.')[2]}: {words.partition('. ')[0].rstrip('.')}", _LONGEST)
     return None
 
 

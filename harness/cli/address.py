@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from engines.secrets import hide, masked
 from harness.cli.output import say
 from harness.errors import TrialFailed, UsageError
 
@@ -33,15 +34,27 @@ def scenario_for(url: str, wanted: Wanted, sets: Sequence[str], labels: Sequence
         raise UsageError(f"{url}: {error}") from error
     except EngineError as error:
         raise TrialFailed(str(error)) from error
-    text = scenario_text(url, found.dialect, found.served_model, wanted)
+    text = scenario_text(url, found.dialect, _storable(found.served_model, wanted), wanted)
     if not quiet:
         indented = "".join(f"  {line}\n" for line in text.splitlines())
         say(f"the same as a scenario, to keep and to change:\n\n{indented}\n")
     return load_text(text, url, sets=sets, labels=labels)
 
 
+def _storable(model: str | None, wanted: Wanted) -> str | None:
+    """Return the model's name for the scenario, which is stored: None for a listed one that repeats a secret.
+
+    The engine then takes it from the server's list, as the detection did.
+    """
+    return model if model is None or wanted.served_model is not None or masked(model) == model else None
+
+
 def _key(name: str | None) -> str | None:
-    """Return the key in an environment variable."""
-    if name is not None and not os.environ.get(name):
-        raise UsageError(f"--api-key-env {name}: this environment variable is not set; set it to the key")
-    return None if name is None else os.environ[name]
+    """Return the key in an environment variable, which is hidden from now on."""
+    if name is None:
+        return None
+    if not os.environ.get(name, "").strip():
+        lacks = "empty" if name in os.environ else "not set"
+        raise UsageError(f"--api-key-env {name}: this environment variable is {lacks}; set it to the key")
+    hide(os.environ[name])
+    return os.environ[name]

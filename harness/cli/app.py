@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from engines.secrets import hide_environment, masked
 from harness.cli.doctor import doctor
 from harness.cli.init import init
 from harness.cli.listing import list_
@@ -61,6 +63,7 @@ for name in ("compare", "history", "regress", "plan"):
 
 def main() -> NoReturn:
     """Run the command; turn an error into a sentence and an exit code."""
+    hide_environment(os.environ)
     for number in stop_signals():
         signal.signal(number, interrupt)
     outlets = open_outlets()
@@ -79,10 +82,10 @@ def run_command() -> ExitCode:
     except SystemExit as end:
         return ExitCode(int(end.code or 0))
     except HarnessError as error:
-        say(f"harness: {error}")
+        say(f"harness: {masked(str(error))}")
         return error.exit_code
     except Exception as error:
-        say(f"harness: this is a defect of harness, please report it: {type(error).__name__}: {error}")
+        say(f"harness: this is a defect of harness, please report it: {type(error).__name__}: {masked(str(error))}")
         say(f"harness: details are in {save_traceback()}")
         return ExitCode.TRIAL_FAILED
     return ExitCode.HOLDS
@@ -97,7 +100,7 @@ def save_traceback() -> str:
     """Write the traceback to a temporary file, for maintainers; return the file's name."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="harness-defect-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
+            file.write(masked(traceback.format_exc()))
     except OSError as error:
         return f"no file: {error.strerror or error}"
     return file.name

@@ -177,7 +177,7 @@ def remaining(run: Path) -> str:
 
 def command_line() -> str:
     """Return the command that repeats this run; values that `--set` gives to keys with a secret's name are left out."""
-    from harness.scenario.base import looks_secret
+    from engines.secrets import looks_secret
 
     def shown(argument: str) -> str:
         key, sign, _ = argument.partition("=")

@@ -70,4 +70,4 @@ def _remarks(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterator[str
     yield from foretold_of(scenario)
     yield from dict.fromkeys(silent_servers(planned).values())
     for name in scenario.variables_not_set():
-        yield f"the environment variable {name} is not set; `harness run` will need it"
+        yield f"the environment variable {name} is not set, or empty; `harness run` will need it"

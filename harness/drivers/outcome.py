@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engines.base import TOKEN_BEARING, ChunkKind
 from engines.dialects.base import Dialect, Pieces
 from engines.dialects.framing import Framing, framing_of
+from engines.secrets import masked
 from harness.drivers.http.response import ResponseReader
 from harness.drivers.timeline import Outcome
 from harness.errors import by_name
@@ -105,7 +106,7 @@ def stream_verdict(
 
 def _refused(status: int, location: str | None, server_error: str | None) -> Outcome:
     if 300 <= status < 400:
-        to = f" to {location[:200]}" if location else ""
+        to = f" to {masked(location, 200)}" if location else ""
         why = f"the server redirects{to} (HTTP {status}); write that address as url"
         return Outcome(Status.HTTP_ERROR, why, status)
     return Outcome(Status.REJECTED if status in _BUSY else Status.HTTP_ERROR, server_error, status)

@@ -7,24 +7,25 @@ import functools
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic_ns
 
 from engines.base import Endpoint
 from engines.dialects import of as dialect_of
 from engines.dialects.base import Dialect
+from engines.secrets import hide_headers
 from harness.drivers.canary import Canary
 from harness.drivers.conversations import Timers, cancel_reason
 from harness.drivers.due_queue import Prepared
 from harness.drivers.http.connection import Exchange
 from harness.drivers.http.pacing import make_alarm
-from harness.drivers.http.place import Place, secrets_of
+from harness.drivers.http.place import Place
 from harness.drivers.http.poller import Poller
 from harness.drivers.http.pool import REFUSED, Pool
 from harness.drivers.http.response import MOST_BYTES, ResponseReader
 from harness.drivers.outcome import Cut, judge
 from harness.drivers.retries import Retries
-from harness.drivers.timeline import NS_PER_MS, Outcome, StampClock
+from harness.drivers.timeline import NS_PER_MS, StampClock
 from harness.drivers.trial import Client, TrialState
 from harness.records import FAILED, Status
 from harness.telemetry.cgroup import free_memory_bytes
@@ -78,7 +79,7 @@ class ServedClient(Client):
         self._dialect = dialect_of(endpoint)
         self._own = {name: Way.of(endpoint.of_class(name)) for name in endpoint.classes}
         self._way = Way.of(endpoint)
-        self._secrets = secrets_of(endpoint, places)
+        hide_headers(endpoint.headers)
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()
         self._backlog_reads = self._backlog_bytes = 0
@@ -393,13 +394,4 @@ class ServedClient(Client):
         next_turn = self._conversations.add_reply(exchange.trace.row, outcome)
         if next_turn is not None:
             self._prepared.want(next_turn)
-        self._state.record(exchange.trace, self._without_secrets(outcome))
-
-    def _without_secrets(self, outcome: Outcome) -> Outcome:
-        """Mask secrets: servers repeat keys in error messages, and none may be stored."""
-        error = outcome.error
-        if error is None or not any(secret in error for secret in self._secrets):
-            return outcome
-        for secret in self._secrets:
-            error = error.replace(secret, "***")
-        return replace(outcome, error=error)
+        self._state.record(exchange.trace, outcome)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from engines.secrets import masked
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.conversations import Conversations
 from harness.drivers.due_queue import Due, DueQueue, Prepared
@@ -20,6 +21,9 @@ from harness.records import TOO_LATE, Loop, Phase, Record, Status
 from harness.schedule.requests import Schedule
 
 _TICK_NS = 10 * NS_PER_MS
+LONGEST_TEXT = 1_000  # characters of an error, a finish reason or a backend: a plugin's dialect may not cut
+OF_SERVERS = ("error", "finish_reason", "backend")
+"""Columns of a record with the words of a server. The others hold numbers, or words of our own."""
 
 
 @dataclass(slots=True)
@@ -105,6 +109,12 @@ class TrialState:
         return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns(), held_ns=due.held_ns)
 
     def _hand_on(self, record: Record) -> None:
+        """Pass a record on, without secrets: every record goes through here, whatever sent its request."""
+        for name in OF_SERVERS:
+            if (text := getattr(record, name)) is not None:
+                setattr(record, name, masked(text, LONGEST_TEXT))
+        if record.text is not None:
+            record.text = masked(record.text)
         self.report.recorded += 1
         self.report.not_sent += record.status == Status.NOT_SENT
         self.report.cooldown += record.phase == Phase.COOLDOWN

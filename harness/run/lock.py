@@ -50,6 +50,14 @@ def run_to_ourselves(path: Path) -> Iterator[None]:
         yield
 
 
+def refuse_links(path: Path) -> None:
+    """Raise UsageError if a stored run holds a symbolic link: what is measured next would be written where it leads."""
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if (found := Path(folder) / name).is_symlink():
+                raise UsageError(f"{found} is a symbolic link; put what it names in its place, then resume the run")
+
+
 def _holder(file: Path) -> str:
     try:
         facts = json.loads(file.read_text())

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from engines.process.log import mask
 from harness.errors import HarnessError
 from harness.records import Sample
 from harness.run.child import CellSpec
 from harness.run.entries import first_manifest
 from harness.run.events import Events, close_entry
-from harness.run.lock import run_to_ourselves
+from harness.run.lock import refuse_links, run_to_ourselves
 from harness.run.pages import pages_beside
 from harness.run.references import References
 from harness.run.resume import begin_session, what_is_left
@@ -88,10 +89,13 @@ def execute(
 def go_on(path: Path, watcher: Watcher, *, command: str, locust: Mapping[str, Any] | None = None) -> RunWriter:
     """Measure the incomplete cells of a stored run.
 
-    Raises UsageError if another process makes the run, or as `resume.what_is_left`.
+    Raises UsageError if another process makes the run, if it holds links, or as `resume.what_is_left`.
     """
+    refuse_links(path)
     with run_to_ourselves(path):
         rest = what_is_left(path)
+        for log in path.rglob("log.txt"):  # of a run that was killed before it masked them
+            mask(log)
         if rest.cells:
             begin_session(rest, command)
             cells = [cell for cell in rest.planned if isinstance(cell, Cell)]
@@ -216,6 +220,7 @@ async def run_child(
     events.close(reason)
     if events.incomplete is not None:
         await complete_records(run, events, spec, command)
+        mask(command.log)
     (folder / "child.json").unlink()
     run.writer.save()
 

@@ -14,12 +14,15 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from harness.processes import LONGEST_LINE_BYTES, ended_how, module_command, own_packages_first
+from engines.process.log import mask
+from engines.secrets import masked
+from harness.processes import LONGEST_LINE_BYTES, aside, ended_how, module_command, own_packages_first
 from harness.schedule.cells import Cell
 from harness.schedule.devices import environment_of
 from harness.schedule.interpreter import own_packages
@@ -196,6 +199,8 @@ async def supervise(
         with contextlib.suppress(asyncio.CancelledError):
             await orders
         status = await child.end()
+        with contextlib.suppress(OSError):  # no space for a copy: what was measured counts more
+            await aside(partial(mask, command.log))
     reason = hung or child.failure(status)
     return f"{reason}{last_words(command.log)}" if reason else None
 
@@ -205,7 +210,7 @@ def last_words(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return f'; the last line of its {log.name}: "{lines[-1][:300]}"' if lines else ""
+    return f'; the last line of its {log.name}: "{masked(lines[-1], 300)}"' if lines else ""
 
 
 async def listen(child: Child, command: ChildCommand, on_event: OnEvent) -> str | None:

@@ -27,18 +27,10 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from harness.units import enumerated
 
-_SECRET_NAME = re.compile(
-    r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
-)
 NOT_BUILT = "not_built"
 UNKNOWN_KEY = "unknown_key"
 MISSING_KEY = "missing_key"
 WRONG_KEYS = "wrong_keys"
-
-
-def looks_secret(name: str) -> bool:
-    """Return True if an environment variable of this name is likely to contain a secret."""
-    return _SECRET_NAME.search(name) is not None
 
 
 class AlsoAccepts:

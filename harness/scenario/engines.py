@@ -14,6 +14,7 @@ from engines.base import EngineError, check_header
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.http.addresses import NO_PROXY, UNIX_SCHEME, check_proxy
+from engines.secrets import looks_secret
 from harness.scenario.base import (
     AlsoAccepts,
     FreeText,
@@ -22,7 +23,6 @@ from harness.scenario.base import (
     TextOrItems,
     items_by,
     listed,
-    looks_secret,
     near,
 )
 from harness.scenario.loads import LoadItem

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, Field
 
 from engines.http.addresses import UNIX_SCHEME, Address
-from harness.scenario.base import Name, StrictModel, TextOrItems, items_by, looks_secret
+from engines.secrets import looks_secret
+from harness.scenario.base import Name, StrictModel, TextOrItems, items_by
 
 # Names of `page_names.GAUGES` and `COUNTERS`.
 ServerName = Literal[

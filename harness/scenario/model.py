@@ -215,7 +215,7 @@ class Scenario(StrictModel):
 
     def variables_not_set(self) -> list[str]:
         needed = dict.fromkeys(name for block in self.engines for name in block.variables())
-        return [name for name in needed if name not in os.environ]
+        return [name for name in needed if not os.environ.get(name, "").strip()]
 
     def resolved(self) -> dict[str, Any]:
         """Return the scenario as JSON-able data, defaults included and values of secrets masked.

@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from engines.http.addresses import TLS_FILES
+from engines.secrets import looks_secret
 from harness.errors import Problem
-from harness.scenario.base import looks_secret
 from harness.scenario.loads import LIST_VALUED
 from harness.scenario.templates import shipped_names
 from harness.scenario.yaml_tree import Node, Place, join, parse

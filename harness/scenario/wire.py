@@ -9,20 +9,20 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from engines.base import check_header
-from harness.scenario.base import FreeText, looks_secret
+from engines.secrets import is_secret_header
+from harness.scenario.base import FreeText
 
 _SECRET_FIELD = re.compile(
     r"(api|access|private)_?key|(auth|access|refresh|session)_?token|secret|passw|passphrase|credential|bearer"
     r"|authorization|^(token|key|auth)$",
     re.IGNORECASE,
 )  # and not eos_token, stop_token_ids or prompt_cache_key
-_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 
 
 def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in headers.items():
         check_header(name, value)
-        if looks_secret(name.replace("-", "_")) or name.lower() in _SECRET_HEADERS:
+        if is_secret_header(name):
             raise ValueError(f"the value of {name} would be stored; name its variable under `headers_env`")
     return headers
 

@@ -40,9 +40,17 @@ def refusal(scenario: Scenario, one: Combination, spec: EngineSpec, secrets: Map
 
 
 def variable_missing(one: Combination, secrets: Mapping[str, str]) -> str | None:
-    """Return a sentence for the first environment variable that requests need and that is not set."""
-    missing = next((name for name in one.block.variables() if name not in secrets), None)
-    return f"the environment variable {missing}, which the scenario names, is not set" if missing else None
+    """Return a sentence for the first environment variable that requests need and that is not set, or empty."""
+    lacking = lacking_variable(one, secrets)
+    if lacking is None:
+        return None
+    is_what = "empty" if lacking in secrets else "not set"
+    return f"the environment variable {lacking}, which the scenario names, is {is_what}"
+
+
+def lacking_variable(one: Combination, secrets: Mapping[str, str]) -> str | None:
+    """Return the first environment variable that requests need and that has no value. Blanks alone are none."""
+    return next((name for name in one.block.variables() if not secrets.get(name, "").strip()), None)
 
 
 def answers_in_process(engine: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 from engines.base import EngineSpec
 from engines.http.addresses import is_loopback
+from engines.secrets import hide, hide_environment
 from harness.errors import UsageError
 from harness.scenario.base import listed, near
 from harness.scenario.engines import Variant
@@ -26,7 +27,7 @@ from harness.scenario.limits import override, parse_limit
 from harness.scenario.loads import Load, load_names
 from harness.scenario.metrics_urls import pages_of
 from harness.scenario.model import Scenario
-from harness.schedule.availability import answers_in_process, refusal, variable_missing
+from harness.schedule.availability import answers_in_process, lacking_variable, refusal, variable_missing
 from harness.schedule.cells import Cell, Combination, Skip, TrialPlan, combinations, last_part, slug
 
 
@@ -133,7 +134,7 @@ def _cell_or_skip(
 ) -> Cell | Skip:
     names = (index, _cell_id(scenario, one, index), *one.names, one.repetition)
     if reason is not None:
-        return Skip(*names, reason, next((name for name in one.block.variables() if name not in secrets), None))
+        return Skip(*names, reason, lacking_variable(one, secrets))
     engine, spec = one.block.engine, engine_spec(one, secrets)
     elsewhere = engine == "http" and not all(is_loopback(url) for url in listed(spec.options.get("url") or ()))
     python = spec.python if spec.python and answers_in_process(engine) else None
@@ -150,8 +151,12 @@ def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:
 
 
 def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
-    """Return the specification of a combination's engine."""
+    """Return the specification of a combination's engine. Its secrets, which are read here, are hidden."""
     block = one.block
+    headers = {header: secrets[name] for header, name in block.headers_env.items() if secrets.get(name)}
+    api_key = None if block.api_key_env is None else secrets.get(block.api_key_env) or None
+    hide(api_key, *headers.values())
+    hide_environment(block.env)
     variant = Variant() if one.variant is None else block.variants[one.variant]
     options: dict[str, Any] = {**block.options, **block.http_options(), **variant.merged_options()}
     # The server of a variant replaces that of the block.
@@ -167,8 +172,8 @@ def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
         python=None if block.python is None else os.path.expanduser(block.python),
         devices=block.devices,
         env=dict(block.env),
-        headers={header: secrets[name] for header, name in block.headers_env.items() if name in secrets},
-        api_key=None if block.api_key_env is None else secrets.get(block.api_key_env),
+        headers=headers,
+        api_key=api_key,
     )
 
 

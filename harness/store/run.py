@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from engines.secrets import masked
 from harness.errors import RunDirectoryExists, RunUnreadable, StorageFailed, UsageError
 from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
 from harness.store.categories import frame_of
@@ -125,7 +126,7 @@ def failed_row(record: Record, error: Exception) -> Record:
     """Return the substitute for a record that cannot be stored: its request, marked as failed."""
     kept = {name: getattr(record, name) for name in _PLANNED}
     why = f"the reply cannot be stored: {type(error).__name__}: {error}".encode("utf-8", "replace").decode()
-    return Record(**kept, status=Status.STREAM_ERROR, error=" ".join(why.split())[:200])
+    return Record(**kept, status=Status.STREAM_ERROR, error=masked(" ".join(why.split()), 200))
 
 
 def flush_or_end(writer: StreamWriter[Record], end: Callable[[], None]) -> None:

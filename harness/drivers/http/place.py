@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from engines.base import Endpoint, EngineError
 from engines.http.addresses import Address, Proxy, proxy_for, tls_context
+from engines.secrets import masked
 
 _MOST_BYTES = 65_536  # of one TLS record, and of a proxy's answer
 
@@ -98,7 +99,7 @@ class Tunnel:
             raise TunnelRefused(f"{self._proxy} did not answer like a proxy")
         if not granted:
             key = "; give user and password in its address" if status.startswith("407") else ""
-            raise TunnelRefused(f"{self._proxy} opens no tunnel to {self._to} (HTTP {status[:80]}){key}")
+            raise TunnelRefused(f"{self._proxy} opens no tunnel to {self._to} (HTTP {masked(status, 80)}){key}")
         return True
 
 
@@ -112,15 +113,6 @@ def places_of(endpoint: Endpoint) -> list[Place]:
     return [
         Place(address, context if address.secure else None, proxy_for(address, endpoint.proxy)) for address in addresses
     ]
-
-
-def secrets_of(endpoint: Endpoint, places: Sequence[Place]) -> list[str]:
-    """Return the secrets that a server or a proxy may repeat and that must not be stored, longest first."""
-    found = {part for value in endpoint.headers.values() for part in (value, value.rpartition(" ")[2]) if len(part) > 5}
-    for proxy in (place.proxy for place in places if place.proxy is not None):
-        parts = ((proxy.authorization or "").rpartition(" ")[2], proxy.password)
-        found |= {part for part in parts if part and len(part) > 3}  # a single letter would mask parts of every word
-    return sorted(found, key=len, reverse=True)
 
 
 def notes_of(places: Sequence[Place]) -> list[str]:

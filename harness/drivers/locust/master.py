@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engines.secrets import masked
 from harness.drivers.base import DriveReport, Part
 from harness.drivers.drive import drive
 from harness.drivers.locust.options import Options
@@ -226,6 +227,6 @@ class Master:
         self._session.send("harness_pong", {"at_ns": data["at_ns"], "master_ns": time.monotonic_ns()}, name)
 
     def _refused(self, name: str, data: Any) -> None:
-        reason = data["reason"][:LONGEST_REASON]
+        reason = masked(data["reason"], LONGEST_REASON)
         self.group.refuse(name, reason)
         self._sender.post("notice", {"text": f"a load worker refused: {reason}"})

@@ -32,15 +32,16 @@ class NotAuthentic(ValueError):
 
 
 def shared_secret(env: Mapping[str, str]) -> bytes | None:
-    """Return the secret of masters and workers from the environment; None if it is not set, or empty."""
-    return os.fsencode(env.get(VARIABLE, "")) or None
+    """Return the secret of masters and workers from the environment; None if it is not set, empty, or blank."""
+    return os.fsencode(env.get(VARIABLE, "")) if env.get(VARIABLE, "").strip() else None
 
 
 def check_exposed(host: str, option: str, env: Mapping[str, str]) -> None:
     """Raise UsageError if messages would leave this machine without a shared secret. option: names the host."""
     if shared_secret(env) is None and not _on_this_machine(host):
+        is_what = "empty" if VARIABLE in env else "not set"
         raise UsageError(
-            f"{option} {host} is not this machine's loopback, and {VARIABLE} is not set; "
+            f"{option} {host} is not this machine's loopback, and {VARIABLE} is {is_what}; "
             f"set {VARIABLE} to the same value for the master and its workers"
         )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from engines.secrets import masked_in
 from harness.drivers import canary
 from harness.drivers.base import Control
 from harness.drivers.locust import options
@@ -142,7 +143,7 @@ class LocustWorker:
                 self._control.abort()
 
     def _post(self, word: str, data: Mapping[str, Any]) -> None:
-        self._session.send(f"harness_{word}", dict(data))
+        self._session.send(f"harness_{word}", masked_in(dict(data)))
 
     async def _word(self, word: str) -> dict[str, Any]:
         """Wait for the master's next message of a kind.

@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from engines.base import EngineError
 from engines.http.addresses import Address
 from engines.http.pages import connector_to, read_body
+from engines.secrets import masked
 from harness.telemetry.prometheus.names import NO_KNOWN_NAME, Page, read_page
 from harness.telemetry.prometheus.tally import Tally
 
@@ -24,13 +25,14 @@ EVERY_NS = 1_000_000_000
 PATIENCE_S = 0.8
 LARGEST_PAGE_BYTES = 8 << 20
 CLEAR_OF_AN_END_NS = 300_000_000
+LONGEST_REASON = 500
 
 
 class PageFailed(Exception):
-    """Failure to read a page. final: a retry is useless."""
+    """Failure to read a page, without secrets. final: a retry is useless."""
 
     def __init__(self, why: str, *, final: bool = False) -> None:
-        super().__init__(why)
+        super().__init__(masked(why, LONGEST_REASON))
         self.final = final
 
 

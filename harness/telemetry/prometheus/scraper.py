@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from engines.secrets import masked
 from harness.errors import HarnessError
 from harness.records import Sample
 from harness.telemetry.prometheus.names import CPU_COUNTERS, HOST, SERVER, Page, cpu_share
@@ -159,14 +160,14 @@ class ServerPages:
         except HarnessError as error:
             self._not_stored = error
         except Exception as error:  # a bug here must not cost the measurements
-            reader.dropped, reader.tally.reason = True, f"is no longer read: {type(error).__name__}: {error}"
+            reader.dropped, reader.tally.reason = True, masked(f"is no longer read: {type(error).__name__}: {error}")
             self.unread.append(f"The page {reader.order.url} {reader.tally.reason}.")
             self._end_probe()
 
     def _broken(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report an error outside all pages."""
         error = context.get("exception")
-        what = f"{type(error).__name__}: {error}" if error else context["message"]
+        what = masked(f"{type(error).__name__}: {error}") if error else context["message"]
         self.unread.append(f"Reading of pages failed: {what}.")
 
     async def _probe(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.scenario.source import looks_secret, merge, read
+from engines.secrets import looks_secret
+from harness.scenario.source import merge, read
 from harness.scenario.yaml_tree import Node, Place, core_scalar, parse
 
 HERE = Place("test")

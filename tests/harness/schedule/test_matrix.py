@@ -135,6 +135,17 @@ def test_a_key_that_is_missing_stops_everything() -> None:
     check_runnable(expand(scenario_of(engines=blocks), env={"MISSING": "x"}))
 
 
+@pytest.mark.parametrize("keys", [{"api_key_env": "KEY"}, {"headers_env": {"X-Tenant": "KEY"}}])
+@pytest.mark.parametrize("value", ["", "  ", "\n"])
+def test_an_empty_key_stops_everything_like_a_missing_one(keys: dict[str, Any], value: str) -> None:
+    """A request without its key would be refused, or measured as that of nobody."""
+    planned = expand(scenario_of(engines=[{"engine": "http", "url": "http://127.0.0.1:1", **keys}]), env={"KEY": value})
+    assert isinstance(planned[0], Skip)
+    assert planned[0].variable == "KEY"
+    with pytest.raises(UsageError, match="variable KEY, which the scenario names, is empty; set it, or remove"):
+        check_runnable(planned)
+
+
 def test_a_library_that_is_missing_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that cannot be imported is skipped."""
     scenario = scenario_of()

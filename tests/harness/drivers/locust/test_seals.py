@@ -111,8 +111,8 @@ def test_loopback_needs_no_secret(host: str) -> None:
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "*", "::", "example.org", "127.0.0.1.example.org", ""])
 def test_elsewhere_a_secret_is_needed(host: str) -> None:
     """The sentence names option and variable; an empty variable is no secret."""
-    for env in ({}, {"HARNESS_SECRET": ""}):
+    for env, why in (({}, "not set"), ({"HARNESS_SECRET": ""}, "empty"), ({"HARNESS_SECRET": " "}, "empty")):
         assert shared_secret(env) is None
-        with pytest.raises(UsageError, match=r"--master-host .*HARNESS_SECRET"):
+        with pytest.raises(UsageError, match=rf"--master-host .*HARNESS_SECRET is {why}"):
             check_exposed(host, "--master-host", env)
     check_exposed(host, "--master-host", {"HARNESS_SECRET": "x"})
