@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,21 +47,28 @@ class Results:
     definitions: list[dict[str, str]] = field(default_factory=metrics.definitions)
     decisions: list[dict[str, Any]] = field(default_factory=list)  # see `decision.decide`
     pooled: dict[tuple[str, ...], dict[str, pd.DataFrame]] = field(default_factory=dict)  # see `pooled.pooled`
+    measures: Sequence[Measures] = ()  # before any statistic, for comparisons request by request
 
 
-def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | None = None) -> Results:
+def derive(
+    manifest: Manifest,
+    trials: Sequence[StoredTrial],
+    folder: Path | None = None,
+    statistics: Collection[tuple[str, str]] = (),
+) -> Results:
     """Return the results of a run. Trials without records are judged by the manifest.
 
     Args:
         trials: Trials with records.
         folder: Folder of the run, for figures of quality.
+        statistics: Further (metric, statistic) pairs, such as ("ttft_ms", "p99.9").
     """
     tried = [((cell.id, trial.id), trial) for cell, trial in manifest.trials() if cell.status != "skipped"]
     validity = {key: unmeasured(trial) for key, trial in tried if trial.status not in ("pending", "skipped")}
     calibration = manifest.provenance.calibration
     facts, series = {}, {}
     measures: list[Measures] = []
-    extra = gate.extra_statistics([text for _, trial in manifest.trials() for text in trial.limits])
+    extra = {*gate.extra_statistics([text for _, trial in manifest.trials() for text in trial.limits]), *statistics}
     levels, cells = levels_for(extra), CellSamples()
     for one in trials:
         key = (one.cell.id, one.trial.id)
@@ -82,7 +89,8 @@ def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | Non
     code = _exit_code(manifest, verdicts, groups)
     decisions = decide(manifest, summary, validity, verdicts, facts)
     told = [verdict for verdict in verdicts if not verdict.of_base]
-    return Results(manifest, summary, validity, facts, told, series, code, decisions=decisions, pooled=pooled(measures))
+    found = Results(manifest, summary, validity, facts, told, series, code, decisions=decisions, measures=measures)
+    return replace(found, pooled=pooled(measures))
 
 
 def _compare_starts(

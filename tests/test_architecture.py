@@ -32,6 +32,7 @@ ORDER = (
     ("verdict",),
     ("run",),
     ("results",),
+    ("comparison",),
     ("cli",),
     ("api",),
     ("__main__",),

@@ -1,4 +1,4 @@
-"""One test per exit code, against real processes. 5 (regressed) comes with the comparison of runs."""
+"""One test per exit code, against real processes. 5 (regressed) stands in test_compare.py."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from engines.secrets import hide_environment, masked
+from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.init import init
 from harness.cli.listing import list_
@@ -45,7 +46,7 @@ def harness(version: Annotated[bool, typer.Option("--version", help="Print the v
         raise typer.Exit
 
 
-for command in (run, quality, worker, report, validate, init):
+for command in (run, quality, worker, report, compare, validate, init):
     app.command()(command)
 app.command(name="list")(list_)
 app.command()(doctor)
@@ -56,7 +57,7 @@ def not_built(context: typer.Context) -> None:
     raise UsageError(f"`harness {context.info_name}` is not built yet; see `harness --help` for what is")
 
 
-for name in ("compare", "history", "regress", "plan"):
+for name in ("history", "regress", "plan"):
     everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name=name, hidden=True, context_settings=everything)(not_built)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 RUNS = Path("runs")
+_LATEST = re.compile(r"latest(?:~(?P<before>[0-9]+))?")
 BATCH_ELEMENTS = 2**20
 _PLANNED = (
     "request", "class_name", "session", "turn", "user", "phase", "loop", "after", "think_ns", "repeats",
@@ -296,8 +298,28 @@ def _created_utc(run: Path) -> str:
         return ""
 
 
+def _newest(stored: Sequence[Path], before: int, runs: Path) -> Path:
+    """Return the newest run but `before`."""
+    if not stored:
+        raise UsageError(f"there is no run in {runs}/ yet; make one with `harness run scenario.yaml`")
+    if before >= len(stored):
+        raise UsageError(f"latest~{before}: {runs}/ has {len(stored)} run{'' if len(stored) == 1 else 's'}")
+    return sorted(stored, key=lambda run: (_created_utc(run), run.name))[-1 - before]
+
+
+def _labels(run: Path) -> set[str]:
+    """Return the labels of a run as "key=value"; none if it cannot be read."""
+    try:
+        labels = json.loads((run / MANIFEST).read_bytes())["labels"]
+        return {f"{name}={value}" for name, value in labels.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
 def find_run(reference: str, *, runs: Path = RUNS) -> Path:
-    """Return the run of a path, of a name (whole, or without its time), or of "latest", the newest by its creation.
+    """Return the run of a path, of a name (whole, or without its time), or the newest of some by its creation.
+
+    "latest" is the newest of all, "latest~1" the one before it, "branch=main" the newest with that label.
 
     Raises UsageError if no run or several runs fit.
     """
@@ -305,10 +327,10 @@ def find_run(reference: str, *, runs: Path = RUNS) -> Path:
     if (path / MANIFEST).exists():
         return path
     stored = sorted(found.parent for found in runs.glob(f"*/{MANIFEST}"))
-    if reference == "latest":
-        if not stored:
-            raise UsageError(f"there is no run in {runs}/ yet; make one with `harness run scenario.yaml`")
-        return max(stored, key=lambda run: (_created_utc(run), run.name))
+    if (asked := _LATEST.fullmatch(reference)) is not None:
+        return _newest(stored, int(asked["before"] or 0), runs)
+    if "=" in reference and (labelled := [run for run in stored if reference in _labels(run)]):
+        return _newest(labelled, 0, runs)
     fits = [run for run in stored if run.name == reference or run.name.split("-", 1)[-1] == reference]
     if len(fits) > 1:
         names = ", ".join(run.name for run in fits)

@@ -82,12 +82,12 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
     yield from contents.beginning
     yield from _decisions(contents.decisions, rows)
     for table in contents.shown:
-        yield from _section(_shortened(table, rows))
+        yield from section(_shortened(table, rows))
     yield from contents.said
     for table in contents.failures:
-        yield from _section(_shortened(table, rows))
+        yield from section(_shortened(table, rows))
     if contents.folded:
-        lines = [line for table in contents.folded for line in _section(_shortened(table, rows), 3, folded=False)]
+        lines = [line for table in contents.folded for line in section(_shortened(table, rows), 3, folded=False)]
         yield from _folded("Further tables", lines)
     yield from _histograms(contents.histograms, rows)
     yield from (escape(contents.calibration), "")
@@ -109,8 +109,8 @@ def _decisions(decisions: Sequence[Decision], rows: int) -> list[str]:
         advice = (escape(line, LONGEST_TEXT * rows) for line in model.advice)
         parts += [f"## {escape(model.title)}", "", *(part for line in advice for part in (line, ""))]
         first, *others = (_shortened(table, rows) for table in model.tables)
-        parts += _section(first, 3)
-        behind = [line for table in others for line in _section(table, 3, folded=False)]
+        parts += section(first, 3)
+        behind = [line for table in others for line in section(table, 3, folded=False)]
         remarks = [*(f"- {escape(remark)}" for remark in model.remarks), ""]
         parts += _folded("Sizes, startup, loads and remarks", [*behind, *remarks])
     return parts
@@ -148,7 +148,7 @@ def _harmless(row: tuple[Cell, ...]) -> int:
     return 0 if "bad" in tones else 1 if "doubtful" in tones else 2
 
 
-def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
+def section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
     """Return a table under its title; a long one folded if requested."""
     rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
     lines = [_line([escape(name, LONGEST_TEXT) for name in table.head]), _line(rule)]

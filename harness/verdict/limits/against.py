@@ -52,7 +52,7 @@ def ratio_to(
         return _between_bounds(*rows)
     numbers = [Measured(float(row["value"]), float(row["low"]), float(row["high"])) for row in rows]
     several = len(repetitions) >= MIN_PAIRS or limit.statistic is None
-    resampled = None if several else _resampled(name, str(limit.statistic), measures)
+    resampled = None if several else resampled_relative(name, str(limit.statistic), measures)
     return ratio(numbers[0], numbers[1], repetitions, resampled)
 
 
@@ -68,7 +68,8 @@ def _ends(row: Row) -> tuple[float, float]:
     return (float(low) if low > 0 else 0.0), (float(high) if not math.isnan(high) else math.inf)
 
 
-def _resampled(name: str, statistic: str, measures: Sequence[tuple[Measures, Measures]]) -> Floats | None:
+def resampled_relative(name: str, statistic: str, measures: Sequence[tuple[Measures, Measures]]) -> Floats:
+    """Return the ratio of a statistic of both trials in resamples of their requests; see `analysis.paired`."""
     pairs = [(_of_requests(own, name), _of_requests(base, name)) for own, base in measures]
     known = [(own, base) for own, base in pairs if own is not None and base is not None]
     return resampled_ratios(known, statistic)

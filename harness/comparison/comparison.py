@@ -1,0 +1,223 @@
+"""Comparison of two sides: which of their numbers are compared, how, and what follows.
+
+Two stored runs are two runs and not two builds: another start of either may differ. Starts of one run all came before
+those of the other, so they are no pairs; drift of the machine between them would look like a change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.analysis.stats import Floats, Measured
+from harness.comparison.change import LEAST_PAIRS, Change, Scale, of_intervals, of_requests, unknown, unpaired
+from harness.comparison.differences import Difference, differences, refused
+from harness.comparison.judgement import Word, judge
+from harness.comparison.margins import Margin, default_margin
+from harness.comparison.sides import Figure, Measurement, Side
+from harness.errors import ExitCode, UsageError, first_that_applies
+from harness.metrics import SCALAR
+from harness.records import Loop
+from harness.verdict.limits.against import resampled_relative
+
+SHOWN = (
+    *(("ttft_ms", one) for one in ("p50", "p95", "p99")),
+    *(("tpot_ms", one) for one in ("p50", "p95")),
+    *(("e2e_ms", one) for one in ("p50", "p95", "p99")),
+    *((name, SCALAR) for name in ("output_tokens_per_s", "completed_rps", "goodput_rps", "attainment", "error_rate")),
+    *((name, SCALAR) for name in ("memory_peak_bytes", "gpu_memory_peak_bytes", "energy_j_per_output_token")),
+)
+"""Metrics and statistics that are compared, if both sides have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A number on both sides.
+
+    Attributes:
+        keys: Model, engine, level, variant and load of the base.
+        gates: Whether the verdict depends on it.
+        doubt: Why the data of a side is poor; "" if it is not.
+    """
+
+    keys: tuple[str, ...]
+    class_name: str
+    margin: Margin
+    base: Measured
+    head: Measured
+    change: Change
+    gates: bool
+    doubt: str = ""
+    word: Word = Word.CANNOT_TELL
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two sides and what became of them.
+
+    Attributes:
+        differs: What else differs, allowed or under test.
+        starts: Starts of each side, of the configuration with the fewest.
+        missing: Sentences on what only one side measured.
+    """
+
+    base: Side
+    head: Side
+    rows: list[Row]
+    differs: list[Difference]
+    starts: tuple[int, int]
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def gating(self) -> list[Row]:
+        return [row for row in self.rows if row.gates]
+
+    @property
+    def word(self) -> Word:
+        """Word for all gating numbers together: the worst."""
+        words = {row.word for row in self.gating}
+        for word in (Word.REGRESSED, Word.CANNOT_TELL, Word.NO_WORSE):
+            if word in words:
+                return word if word is not Word.NO_WORSE or Word.IMPROVED not in words else Word.IMPROVED
+        return Word.IMPROVED if Word.IMPROVED in words else Word.UNCHANGED if words else Word.CANNOT_TELL
+
+    def exit_code(self, *, inconclusive_fails: bool = True) -> ExitCode:
+        """Return the code of the command."""
+        codes = {ExitCode.REGRESSED for row in self.gating if row.word is Word.REGRESSED}
+        codes |= {ExitCode.INVALID for row in self.gating if row.doubt}
+        if inconclusive_fails and (self.word is Word.CANNOT_TELL or not self.gating):
+            codes.add(ExitCode.CANNOT_TELL)
+        return first_that_applies(codes)
+
+
+def compare(
+    base: Side, head: Side, margins: Sequence[Margin] = (), across: Collection[str] = frozenset()
+) -> Comparison:
+    """Compare two stored runs.
+
+    Args:
+        margins: Numbers that gate, with their margins; none for the defaults.
+        across: Kinds of differences that are meant, see `differences.MUST_MATCH`.
+
+    Raises UsageError if nothing can be matched, or if the sides differ in what must be the same.
+    """
+    matched = match(base, head, across)
+    if not matched:
+        raise UsageError(_nothing_in_common(base, head))
+    differs = differences(base, head, matched)
+    if wrong := refused(differs, across):
+        kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
+        facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
+        raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
+    rows = [row for one, other in matched for row in _rows(one, other, margins)]
+    _check_asked(rows, margins)
+    starts = [min(len(side.starts) for side in sides) for sides in zip(*matched, strict=True)]
+    return Comparison(base, head, _judged(rows), differs, (starts[0], starts[1]), _missing(base, head, matched))
+
+
+def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measurement, Measurement]]:
+    """Return the measurements of equal names; the load alone counts where each side has one configuration."""
+    others = {one.keys: one for one in head.measurements}
+    found = [(one, others[one.keys]) for one in base.measurements if one.keys in others]
+    if found:
+        return found
+    by_load = [{one.keys[-1]: one for one in side.measurements} for side in (base, head)]
+    if any(len({one.keys[:-1] for one in side.measurements}) > 1 for side in (base, head)):
+        return []
+    pairs = [(by_load[0][load], by_load[1][load]) for load in by_load[0] if load in by_load[1]]
+    if not pairs and "load" in across and all(len(loads) == 1 for loads in by_load):
+        return [(*by_load[0].values(), *by_load[1].values())]  # type: ignore[list-item]
+    return pairs
+
+
+def _rows(base: Measurement, head: Measurement, margins: Sequence[Margin]) -> Iterator[Row]:
+    """Yield the numbers that both sides have: those that gate first."""
+    gating = {(one.class_name, one.metric, one.statistic): one for one in margins or _gates(base)}
+    shown = {("all", *one): default_margin(*one) for one in SHOWN}
+    for figure, margin in {**gating, **{key: one for key, one in shown.items() if key not in gating}}.items():
+        if figure in base.pooled and figure in head.pooled:
+            doubt = base.poor_because(margin.metric) or head.poor_because(margin.metric)
+            numbers = base.pooled[figure], head.pooled[figure]
+            change = _change(base, head, figure, margin.scale)
+            yield Row(base.keys, figure[0], margin, *numbers, change, figure in gating, doubt)
+
+
+def _gates(base: Measurement) -> list[Margin]:
+    """Return the numbers that gate unless others are asked for.
+
+    In a closed loop the mean end-to-end time is the inverse of the throughput (Little's law), and is known better.
+    """
+    streamed = [one for one in (("ttft_ms", "p50"), ("tpot_ms", "p50")) if ("all", *one) in base.pooled]
+    chosen = [*(streamed or [("e2e_ms", "p50")]), ("error_rate", SCALAR)]
+    if base.trial.loop == Loop.CLOSED:
+        chosen.append(("e2e_ms", "mean"))
+    return [default_margin(*one) for one in chosen]
+
+
+def _change(base: Measurement, head: Measurement, figure: Figure, scale: Scale) -> Change:
+    """Return how a number changed: over the starts, request by request, or from the intervals of both sides."""
+    numbers = base.pooled[figure], head.pooled[figure]
+    if any(math.isnan(number.value) for number in numbers):
+        return unknown(scale, "only a bound is known")
+    each = [[start.values[figure] for start in side.starts if figure in start.values] for side in (base, head)]
+    if min(map(len, each)) >= LEAST_PAIRS:
+        return unpaired(scale, *each)
+    if scale is Scale.RATIO and numbers[0].value > 0 < numbers[1].value:
+        relative = _request_by_request(base, head, figure)
+        if len(relative):
+            return of_requests(numbers[1].value / numbers[0].value, relative)
+    return of_intervals(scale, *numbers)
+
+
+def _request_by_request(base: Measurement, head: Measurement, figure: Figure) -> Floats:
+    """Return the ratio in resamples of the requests that both sides sent; empty without the same plan."""
+    class_name, metric, statistic = figure
+    others = {start.cell.repetition: start for start in head.starts}
+    pairs = [(start, others[start.cell.repetition]) for start in base.starts if start.cell.repetition in others]
+    same = [(one, other) for one, other in pairs if one.trial.plan_hash == other.trial.plan_hash]
+    measures = [
+        (other.measures[class_name], one.measures[class_name])
+        for one, other in same
+        if class_name in one.measures and class_name in other.measures
+    ]
+    return resampled_relative(metric, statistic, measures)
+
+
+def _judged(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with their words; poor data allows none."""
+    found = []
+    for gates in (True, False):
+        own = [row for row in rows if row.gates is gates]
+        words = judge([(row.change, row.margin) for row in own], gating=gates)
+        found += [
+            replace(row, word=Word.CANNOT_TELL if row.doubt else word) for row, word in zip(own, words, strict=True)
+        ]
+    return found
+
+
+def _check_asked(rows: Sequence[Row], margins: Sequence[Margin]) -> None:
+    """Raise UsageError for a number that is asked for and that no load has."""
+    have = {row.margin for row in rows}
+    for one in margins:
+        if one not in have:
+            raise UsageError(f"--fail-on {one.text}: no load of both runs has this number")
+
+
+def _missing(base: Side, head: Side, matched: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
+    """Return a sentence for each measurement that the other side lacks."""
+    used = {id(one) for pair in matched for one in pair}
+    return [
+        f"only {side.name} has {' '.join(filter(None, one.keys))}"
+        for side in (base, head)
+        for one in side.measurements
+        if id(one) not in used
+    ]
+
+
+def _nothing_in_common(base: Side, head: Side) -> str:
+    names = [
+        ", ".join(" ".join(filter(None, one.keys)) for one in side.measurements[:6]) or "nothing that was measured"
+        for side in (base, head)
+    ]
+    return f"{base.name} and {head.name} have no load in common: {names[0]}; and {names[1]}"

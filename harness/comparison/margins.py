@@ -1,0 +1,149 @@
+"""Margins: how much worse a number may become before it counts as a regression.
+
+`ttft p95 +10%` as an option of the command, or the defaults for the numbers that gate by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from harness.comparison.change import Scale
+from harness.metrics import METRICS, SCALAR, Direction, Metric, find
+from harness.scenario.base import near
+
+_SHAPE = re.compile(
+    r"\s*(?:(?P<class_name>[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
+    r"\s*(?P<sign>[-+])\s*(?P<size>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>%|pp)\s*"
+)
+_STATISTIC = re.compile(r"mean|max|min|p[1-9][0-9]?(\.[0-9]{1,3})?")
+_EXAMPLE = "such as `ttft p95 +10%`, `output_tokens_per_s -5%` or `error_rate +0.5pp`"
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """Margin of a statistic.
+
+    Attributes:
+        metric: Registered name.
+        statistic: "p95", "mean", ..., or "value" for a metric with a single value.
+        size: Worsening that is still accepted: 0.1 for 10 % or for 10 percentage points.
+        class_name: Class of traffic; "all" for all requests.
+        text: As written; "" for a default.
+    """
+
+    metric: str
+    statistic: str
+    size: float
+    class_name: str = "all"
+    text: str = ""
+
+    @property
+    def scale(self) -> Scale:
+        return scale_of(METRICS[self.metric])
+
+    @property
+    def more_is_worse(self) -> bool:
+        return METRICS[self.metric].direction is not Direction.HIGHER
+
+    @property
+    def guards(self) -> bool:
+        """Whether a number counts only if it rises: too few requests fail for "no more than 0.1 points" to be sure."""
+        return self.metric == "error_rate"
+
+    @property
+    def worse(self) -> float:
+        """Change, a ratio or a difference, beyond which the number is worse."""
+        if self.scale is Scale.DIFFERENCE:
+            return self.size if self.more_is_worse else -self.size
+        return 1 + self.size if self.more_is_worse else 1 - self.size
+
+    @property
+    def better(self) -> float:
+        """Change beyond which it is better by as much."""
+        if self.scale is Scale.DIFFERENCE:
+            return -self.worse
+        return 1 / self.worse
+
+
+def scale_of(metric: Metric) -> Scale:
+    """Return how a metric is compared: shares by their difference, all else by its ratio."""
+    return Scale.DIFFERENCE if metric.unit == "share" else Scale.RATIO
+
+
+_DEFAULTS = {
+    ("ttft_ms", "p50"): 0.05,
+    ("ttft_ms", "p95"): 0.08,
+    ("tpot_ms", "p50"): 0.03,
+    ("e2e_ms", "p50"): 0.05,
+    ("e2e_ms", "mean"): 0.03,
+    ("e2e_ms", "p95"): 0.08,
+    ("output_tokens_per_s", SCALAR): 0.03,
+    ("completed_rps", SCALAR): 0.03,
+    ("attainment", SCALAR): 0.01,
+    ("error_rate", SCALAR): 0.001,
+    ("memory_peak_bytes", SCALAR): 0.01,
+    ("gpu_memory_peak_bytes", SCALAR): 0.01,
+}
+_TAIL, _OTHER, _SHARE = 0.1, 0.05, 0.01
+
+
+def default_margin(metric: str, statistic: str) -> Margin:
+    """Return the margin of a number that nobody stated."""
+    share = scale_of(METRICS[metric]) is Scale.DIFFERENCE
+    usual = _SHARE if share else _TAIL if statistic in ("p95", "p99", "max") else _OTHER
+    return Margin(metric, statistic, _DEFAULTS.get((metric, statistic), usual))
+
+
+def parse_margin(text: str) -> Margin:
+    """Return a margin from its text. Raises ValueError, with the fix, if it is none."""
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no margin; write `metric statistic +size`, {_EXAMPLE}")
+    metric = next((one for name in _names(match["metric"]) if (one := find(name))), None)
+    if metric is None:
+        raise ValueError(f"unknown metric `{match['metric']}`; {near(match['metric'], METRICS)}")
+    if metric.direction is Direction.NONE or metric.unmeasured or metric.per_time:
+        raise ValueError(f"`{metric.name}` is neither better nor worse; choose a metric {_EXAMPLE}")
+    margin = Margin(
+        metric.name,
+        _statistic(metric, match["statistic"]),
+        float(match["size"]) / 100,
+        match["class_name"] or "all",
+        " ".join(text.split()),
+    )
+    _check(margin, metric, match["sign"], match["unit"])
+    return margin
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return name, f"{name}_ms"
+
+
+def _statistic(metric: Metric, statistic: str | None) -> str:
+    if not metric.takes_statistics:
+        if statistic is not None:
+            raise ValueError(f"`{metric.name}` has a single value; leave out `{statistic}`")
+        return SCALAR
+    if statistic is None:
+        raise ValueError(f"`{metric.name}` needs a statistic; write for example `{metric.name} p95 +10%`")
+    if not _STATISTIC.fullmatch(statistic):
+        raise ValueError(f"unknown statistic `{statistic}`; write p1 to p99.999, mean, max or min")
+    return statistic
+
+
+def _check(margin: Margin, metric: Metric, sign: str, unit: str) -> None:
+    """Raise ValueError for a sign or a unit that means nothing for the metric."""
+    named = metric.name if margin.statistic == SCALAR else f"{metric.name} {margin.statistic}"
+    size = f"{margin.size * 100:g}"
+    wanted = "+" if margin.more_is_worse else "-"
+    if sign != wanted:
+        word = "more" if margin.more_is_worse else "less"
+        raise ValueError(f"`{metric.name}` is worse when it is {word}; write `{named} {wanted}{size}{unit}`")
+    of_share = margin.scale is Scale.DIFFERENCE
+    if of_share != (unit == "pp"):
+        right = "pp" if of_share else "%"
+        why = "changes by percentage points" if of_share else "changes by a share of itself"
+        raise ValueError(f"`{metric.name}` {why}; write `{named} {wanted}{size}{right}`")
+    if not of_share and not margin.more_is_worse and margin.size >= 1:
+        raise ValueError(f"`{named}` cannot fall by {size} %; write less than 100 %")

@@ -1,0 +1,87 @@
+"""A comparison as plain data, which reports show and `--json` prints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from harness.analysis.stats import Measured
+from harness.analysis.summary import KEYS
+from harness.comparison.comparison import Comparison, Row
+from harness.comparison.sides import Side
+from harness.metrics import METRICS
+
+FORMAT = 1
+
+
+def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, Any]:
+    """Return {format, base, head, word, exit_code, starts, rows, differs, missing}; unknown numbers are None.
+
+    Ratios and differences of a row stand under `change`, with the ends that each hold with 95 % under `low` and `high`.
+    """
+    return {
+        "format": FORMAT,
+        "base": _side(found.base),
+        "head": _side(found.head),
+        "word": found.word.value,
+        "exit_code": int(found.exit_code(inconclusive_fails=inconclusive_fails)),
+        "starts": [*found.starts],
+        "rows": [_row(row) for row in found.rows],
+        "differs": [
+            {"kind": one.kind, "what": one.what, "base": one.base, "head": one.head, "load": one.load}
+            for one in found.differs
+        ],
+        "missing": [*found.missing],
+    }
+
+
+def _side(side: Side) -> dict[str, Any]:
+    manifest = side.manifest
+    engines = dict.fromkeys(
+        " ".join(filter(None, (cell.engine_info.name or cell.engine, cell.engine_info.version)))
+        for cell in manifest.cells
+        if cell.status != "skipped"
+    )
+    return {
+        "name": side.name,
+        "run": manifest.name,
+        "path": str(side.path),
+        "created_utc": manifest.created_utc,
+        "labels": dict(manifest.labels or {}),
+        "engines": [*engines],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    metric, (low, high) = METRICS[row.margin.metric], row.change.interval
+    return {
+        **dict(zip(KEYS, row.keys, strict=True)),
+        "class": row.class_name,
+        "metric": metric.name,
+        "statistic": row.margin.statistic,
+        "unit": metric.unit,
+        "direction": metric.direction.value,
+        "show": metric.show,
+        "base": _number(row.base),
+        "head": _number(row.head),
+        "scale": row.change.scale.value,
+        "change": _known(row.change.value),
+        "low": _known(low),
+        "high": _known(high),
+        "method": row.change.method,
+        "pairs": row.change.pairs,
+        "margin": row.margin.size,
+        "worse_beyond": row.margin.worse,
+        "least_seen": _known(row.change.least_seen),
+        "gates": row.gates,
+        "word": row.word.value,
+        "doubt": row.doubt,
+    }
+
+
+def _number(number: Measured) -> dict[str, float | None]:
+    return {name: _known(getattr(number, name)) for name in ("value", "low", "high")}
+
+
+def _known(number: float) -> float | None:
+    return number if math.isfinite(number) else None

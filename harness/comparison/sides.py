@@ -1,0 +1,141 @@
+"""Sides of a comparison: what a stored run measured, configuration by configuration and load by load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.stats import Measured
+from harness.analysis.summary import KEYS, POOLED, Measures
+from harness.results import Results, derive
+from harness.store.manifest import CellEntry, Manifest, TrialEntry
+from harness.store.run import Run
+from harness.verdict.reason import Level
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Figure = tuple[str, str, str]
+"""Class of traffic, metric and statistic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of a configuration under one load.
+
+    Attributes:
+        measures: What was measured, by class.
+        values: Numbers by figure.
+    """
+
+    cell: CellEntry
+    trial: TrialEntry
+    measures: Mapping[str, Measures] = field(default_factory=dict)
+    values: Mapping[Figure, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """All starts of a configuration under one load.
+
+    Attributes:
+        keys: Model, engine, level, variant and load; "" where there is none.
+        pooled: Numbers over all starts, with their 95 % intervals.
+        n: Observations behind each.
+        poor: Findings for which the data is poor, with the metrics that they are about; none for all.
+    """
+
+    keys: tuple[str, ...]
+    starts: tuple[Start, ...]
+    pooled: Mapping[Figure, Measured]
+    n: Mapping[Figure, int]
+    poor: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def trial(self) -> TrialEntry:
+        return self.starts[0].trial
+
+    @property
+    def cell(self) -> CellEntry:
+        return self.starts[0].cell
+
+    def poor_because(self, metric: str) -> str:
+        """Return why the data of a metric is poor, "" if it is not."""
+        return next((why for why, about in self.poor if not about or metric in about), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Stored run as one side.
+
+    Attributes:
+        name: As it was asked for.
+    """
+
+    name: str
+    path: Path
+    manifest: Manifest
+    measurements: tuple[Measurement, ...]
+
+
+def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = ()) -> Side:
+    """Read a stored run. Raises RunUnreadable if it cannot be read.
+
+    Args:
+        statistics: Further (metric, statistic) pairs that a margin asks for, such as ("ttft_ms", "p99.9").
+    """
+    run = Run.open(path)
+    results = derive(run.manifest, run.trials(), path, statistics)
+    return Side(name, path, run.manifest, tuple(_measurements(results)))
+
+
+def _measurements(results: Results) -> list[Measurement]:
+    """Return what was measured, in the order of the manifest."""
+    tables = dict(iter(results.summary.groupby(list(KEYS), sort=False)))
+    measures: dict[tuple[tuple[str, ...], int], dict[str, Measures]] = {}
+    for one in results.measures:
+        measures.setdefault((one.keys, one.repetition), {})[one.class_name] = one
+    starts: dict[tuple[str, ...], list[tuple[CellEntry, TrialEntry]]] = {}
+    for cell, trial in results.manifest.trials():
+        keys: tuple[str, ...] = (*cell.keys, trial.load)
+        if keys in tables and (keys, cell.repetition) in measures:
+            starts.setdefault(keys, []).append((cell, trial))
+    found = []
+    for named, own in starts.items():
+        rows = tables[named]
+        pooled = rows[rows["repetition"] == POOLED]
+        each = tuple(
+            Start(cell, trial, measures[named, cell.repetition], _values(rows, str(cell.repetition)))
+            for cell, trial in own
+        )
+        found.append(Measurement(named, each, _numbers(pooled), _counts(pooled), _poor(results, own)))
+    return found
+
+
+def _figures(rows: pd.DataFrame) -> list[Figure]:
+    return [*zip(rows["class"], rows["metric"], rows["statistic"], strict=True)]
+
+
+def _values(rows: pd.DataFrame, repetition: str) -> dict[Figure, float]:
+    own = rows[rows["repetition"].astype(str) == repetition]
+    return dict(zip(_figures(own), own["value"].astype(float), strict=True))
+
+
+def _numbers(rows: pd.DataFrame) -> dict[Figure, Measured]:
+    columns = (rows[name].astype(float) for name in ("value", "low", "high"))
+    return dict(zip(_figures(rows), map(Measured, *columns), strict=True))
+
+
+def _counts(rows: pd.DataFrame) -> dict[Figure, int]:
+    counts = (0 if math.isnan(n) else int(n) for n in rows["n"].astype(float))
+    return dict(zip(_figures(rows), counts, strict=True))
+
+
+def _poor(results: Results, own: list[tuple[CellEntry, TrialEntry]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the findings about some trials that make data poor."""
+    judged = [results.validity[cell.id, trial.id] for cell, trial in own if (cell.id, trial.id) in results.validity]
+    reasons: list[Any] = [reason for one in judged for reason in one.reasons if reason.level is Level.INVALID]
+    return tuple(dict.fromkeys((reason.sentence, tuple(reason.metrics)) for reason in reasons))

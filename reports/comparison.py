@@ -1,0 +1,175 @@
+"""Comparison of two runs as tables and sentences; its input is the plain data of `harness compare --json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports.data import KEYS
+from reports.format import THIN, UNKNOWN, amount
+from reports.labels import RESULTS
+from reports.tables.base import Cell, Table
+
+TONES = {"regressed": "bad", "improved": "good", "cannot tell": "doubtful"}
+VERDICTS = {
+    "regressed": "REGRESSED",
+    "improved": "IMPROVED",
+    "unchanged": "UNCHANGED",
+    "no worse": "NO WORSE",
+    "cannot tell": "CANNOT TELL",
+}
+UNDER_TEST = ("version", "options")
+_HEADS = {(one.metric, one.statistic): " ".join(filter(None, (one.over, one.head))) for one in RESULTS}
+_MOST_FACTS = 8
+
+
+def gating(data: Mapping[str, Any]) -> Table:
+    """Return the numbers that decide the verdict."""
+    return _table(data, "Gate", gates=True)
+
+
+def others(data: Mapping[str, Any]) -> Table:
+    """Return the numbers that are shown and decide nothing."""
+    return _table(data, "Not in the verdict", gates=False)
+
+
+def _table(data: Mapping[str, Any], title: str, *, gates: bool) -> Table:
+    head = ("load", "number", "base", "head", "change", "90 % interval", "margin", "least seen", "verdict")
+    rows = [row for row in data["rows"] if row["gates"] is gates]
+    names = _names(rows)
+    last = ""
+    found = []
+    for row, name in zip(rows, names, strict=True):
+        found.append(_cells(row, "" if name == last else name))
+        last = name
+    return Table(title, head, found, texts=2)
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the load of each row, with what tells its configuration from the others."""
+    differ = [key for key in KEYS[:-1] if len({row[key] for row in rows}) > 1]
+    return [" ".join(filter(None, (*(row[key] for key in differ), row["load"]))) for row in rows]
+
+
+def _cells(row: Mapping[str, Any], name: str) -> tuple[Cell, ...]:
+    show = {"ms": "time"}.get(row["unit"], row["show"])
+    word = row["word"] if row["gates"] or row["word"] in ("regressed", "improved") else ""
+    word = {"regressed": "worse", "improved": "better"}.get(word, word) if not row["gates"] else word
+    return (
+        Cell(name),
+        Cell(number_name(row)),
+        Cell(_value(row["base"]["value"], show, row["unit"])),
+        Cell(_value(row["head"]["value"], show, row["unit"])),
+        Cell(change_text(row["change"], row["scale"])),
+        Cell(_interval(row)),
+        Cell(_margin(row)),
+        Cell(_seen(row)),
+        Cell(word, tone=TONES.get(row["word"], "") if word else "", why=row["doubt"] or row["method"]),
+    )
+
+
+def number_name(row: Mapping[str, Any]) -> str:
+    """Return the name of a number as the results table has it: "TTFT p50"."""
+    usual = f"{row['metric']} {row['statistic']}" if row["statistic"] != "value" else row["metric"]
+    name = _HEADS.get((row["metric"], row["statistic"]), usual)
+    return name if row["class"] == "all" else f"{row['class']} {name}"
+
+
+def _value(value: float | None, show: str, unit: str) -> str:
+    if value is None:
+        return UNKNOWN
+    text = amount(value, show=show)
+    return f"{text}{THIN}{unit}" if unit in ("ms", "s") else text
+
+
+def change_text(change: float | None, scale: str) -> str:
+    """Return a change with its sign: "+18.7 %", or points of a share: "+0.5 pp"."""
+    if change is None:
+        return UNKNOWN
+    size = (change - 1) * 100 if scale == "ratio" else change * 100
+    unit = "%" if scale == "ratio" else "pp"
+    if abs(size) < 0.05 and unit == "%":
+        return f"0{THIN}%"
+    digits = 1 if abs(size) < 100 else 0
+    return f"{'+' if size > 0 else '−' if size < 0 else ''}{abs(size):.{digits}f}{THIN}{unit}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["low"] is None or row["high"] is None:
+        return UNKNOWN
+    return f"{change_text(row['low'], row['scale'])} to {change_text(row['high'], row['scale'])}"
+
+
+def _margin(row: Mapping[str, Any]) -> str:
+    return change_text(row["worse_beyond"], row["scale"])
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    seen = row["least_seen"]
+    return UNKNOWN if seen is None else change_text(seen, row["scale"]).lstrip("+")
+
+
+def title(data: Mapping[str, Any]) -> str:
+    """Return both sides in one line."""
+    return f"{_named(data['base'])} → {_named(data['head'])}"
+
+
+def _named(side: Mapping[str, Any]) -> str:
+    labels = ", ".join(f"{name}={value}" for name, value in side["labels"].items())
+    made = side["created_utc"][:16].replace("T", " ")
+    about = ", ".join(filter(None, (made, *side["engines"], labels)))
+    return f"{side['name']} ({about})"
+
+
+def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return word, reason and tone of the whole comparison."""
+    word = data["word"]
+    rows = [row for row in data["rows"] if row["gates"] and row["word"] == word]
+    told = max(rows, key=lambda row: _size(row), default=None)
+    if told is None:
+        return VERDICTS[word], "", TONES.get(word, "")
+    more = f" · {len(rows) - 1} more" if len(rows) > 1 and word in ("regressed", "improved", "cannot tell") else ""
+    change = change_text(told["change"], told["scale"])
+    before, after = (_value(told[side]["value"], _show(told), told["unit"]) for side in ("base", "head"))
+    why = f"{number_name(told)} {before} → {after}, {change} [{_interval(told)}], {told['load']}"
+    return VERDICTS[word], (told["doubt"] or why) + more, TONES.get(word, "")
+
+
+def _show(row: Mapping[str, Any]) -> str:
+    return {"ms": "time"}.get(row["unit"], str(row["show"]))
+
+
+def _size(row: Mapping[str, Any]) -> float:
+    change = row["change"]
+    if change is None:
+        return -1.0
+    return abs(math.log(change)) if row["scale"] == "ratio" else abs(float(change))
+
+
+def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the sentences below the tables, each with its label."""
+    found = [("STARTS", starts_sentence(data["starts"]))]
+    differs = data["differs"]
+    facts = [
+        f"{one['what']}{' (' + one['load'] + ')' if one['load'] else ''}: {one['base']} → {one['head']}"
+        for one in differs
+    ]
+    if facts:
+        more = f" · {len(facts) - _MOST_FACTS} more" if len(facts) > _MOST_FACTS else ""
+        found.append(("DIFFERS", " · ".join(facts[:_MOST_FACTS]) + more))
+    doubts = dict.fromkeys(row["doubt"] for row in data["rows"] if row["doubt"])
+    found += [("POOR DATA", doubt) for doubt in doubts]
+    if data["missing"]:
+        found.append(("LEFT OUT", " · ".join(data["missing"][:_MOST_FACTS])))
+    return found
+
+
+def starts_sentence(starts: Sequence[int]) -> str:
+    """Return what the numbers of starts allow to be said."""
+    base, head = starts
+    if base == head == 1:
+        return "One start of each: this is about two runs, not two builds. Another start may differ."
+    if min(base, head) < 4:
+        return f"{base} and {head} starts: too few to say what another start changes."
+    return f"{base} and {head} starts, one side after the other: a drift of the machine between would look the same."
