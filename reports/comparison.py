@@ -35,7 +35,7 @@ def others(data: Mapping[str, Any]) -> Table:
 
 
 def _table(data: Mapping[str, Any], title: str, *, gates: bool) -> Table:
-    head = ("load", "number", "base", "head", "change", "90 % interval", "margin", "least seen", "verdict")
+    head = ("load", "number", "base", "head", "change", interval_name(data), "margin", "least seen", "verdict")
     rows = [row for row in data["rows"] if row["gates"] is gates]
     names = _names(rows)
     last = ""
@@ -44,6 +44,11 @@ def _table(data: Mapping[str, Any], title: str, *, gates: bool) -> Table:
         found.append(_cells(row, "" if name == last else name))
         last = name
     return Table(title, head, found, texts=2)
+
+
+def interval_name(data: Mapping[str, Any]) -> str:
+    """Return the head of the intervals: each end holds with a chance of 1 - alpha, both with 1 - 2 alpha."""
+    return f"{100 * (1 - 2 * data['alpha']):.3g} % interval"
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -149,7 +154,7 @@ def _size(row: Mapping[str, Any]) -> float:
 
 def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the sentences below the tables, each with its label."""
-    found = [("STARTS", starts_sentence(data["starts"]))]
+    found = [("STARTS", starts_sentence(data["starts"], data["pairs"]))]
     differs = data["differs"]
     facts = [
         f"{one['what']}{' (' + one['load'] + ')' if one['load'] else ''}: {one['base']} → {one['head']}"
@@ -165,9 +170,11 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def starts_sentence(starts: Sequence[int]) -> str:
+def starts_sentence(starts: Sequence[int], pairs: int = 0) -> str:
     """Return what the numbers of starts allow to be said."""
     base, head = starts
+    if pairs:
+        return f"{pairs} pairs of starts, in turns: what starts and drift change is in the intervals."
     if base == head == 1:
         return "One start of each: this is about two runs, not two builds. Another start may differ."
     if min(base, head) < 4:

@@ -5,45 +5,60 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
-from harness.cli.options import AsJson
+from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive
 from harness.cli.output import table_console
 from harness.errors import ExitCode, UsageError, first_that_applies
 
-_RUNS = "The baseline, then the runs to compare with it: folder, name, latest, latest~1, or KEY=VALUE of a label."
-_FAIL_ON = "A number that gates, with its margin, such as 'ttft p95 +10%'; repeatable."
+if TYPE_CHECKING:
+    from harness.comparison.margins import Margin
+
+_RUNS = "The baseline, then runs: folder, name, latest, latest~1, or KEY=VALUE of a label. Or the folder of a gate."
 _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable."
-_INCONCLUSIVE = 'What "cannot tell" means for the exit code: fail (6) or warn (0).'
 _FORMATS = ("md", "json", "csv")
 
 
 def compare(
     runs: Annotated[list[str], typer.Argument(help=_RUNS, show_default=False)],
-    fail_on: Annotated[list[str], typer.Option("--fail-on", metavar="MARGIN", help=_FAIL_ON)] = [],  # noqa: B006
+    fail_on: FailOn = [],  # noqa: B006
     across: Annotated[list[str], typer.Option("--across", metavar="KIND", help=_ACROSS)] = [],  # noqa: B006
-    inconclusive: Annotated[str, typer.Option(metavar="fail|warn", help=_INCONCLUSIVE)] = "fail",
+    inconclusive: Inconclusive = "fail",
     formats: Annotated[list[str], typer.Option("--format", metavar="NAME", help="Files: md, json, csv.")] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder for the files. [default: here]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare stored runs with a baseline: regressed, improved, unchanged, or cannot tell."""
-    margins, kinds = _margins(fail_on), _kinds(across)
-    if inconclusive not in ("fail", "warn"):
-        raise UsageError(f"--inconclusive {inconclusive}: write fail or warn")
-    if len(runs) < 2:
-        raise UsageError(f"name a baseline and a run, such as `harness compare {runs[0]} latest`")
+    margins, kinds = parse_margins(fail_on), _kinds(across)
+    fails = check_inconclusive(inconclusive)
     wanted = _wanted(formats)
-    found = [_compared(runs[0], head, margins, kinds, fails=inconclusive == "fail") for head in runs[1:]]
+    gate = _gate(runs[0], fails=fails) if len(runs) == 1 else None
+    if len(runs) < 2 and gate is None:
+        raise UsageError(f"name a baseline and a run, such as `harness compare {runs[0]} latest`")
+    found = [gate] if gate is not None else [_compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
     for number, data in enumerate(found, 1):
-        _write(data, wanted, out, "" if len(found) == 1 else f"-{number}")
-    _show(found, as_json=as_json)
+        store(data, wanted, out or Path(), "" if len(found) == 1 else f"-{number}")
+    shown(found, table_console(), as_json=as_json)
     raise typer.Exit(first_that_applies(ExitCode(data["exit_code"]) for data in found))
 
 
-def _compared(base: str, head: str, margins: Sequence[Any], across: frozenset[str], *, fails: bool) -> dict[str, Any]:
+def _gate(name: str, *, fails: bool) -> dict[str, Any] | None:
+    """Return the comparison of a stored gate; None if the folder is none."""
+    from harness.comparison.gate import STATE, Gate, judged
+    from harness.comparison.plain import as_data
+
+    folder = Path(name)
+    if not (folder / STATE).exists():
+        return None
+    return as_data(judged(Gate.read(folder), folder).comparison, inconclusive_fails=fails)
+
+
+def _compared(
+    base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool
+) -> dict[str, Any]:
     from harness.comparison.comparison import compare as compare_sides
     from harness.comparison.plain import as_data
     from harness.comparison.sides import read_side
@@ -54,7 +69,8 @@ def _compared(base: str, head: str, margins: Sequence[Any], across: frozenset[st
     return as_data(compare_sides(sides[0], sides[1], margins, across), inconclusive_fails=fails)
 
 
-def _margins(texts: Sequence[str]) -> list[Any]:
+def parse_margins(texts: Sequence[str]) -> list[Margin]:
+    """Return the margins of `--fail-on`. Raises UsageError for a text that is none."""
     from harness.comparison.margins import parse_margin
 
     try:
@@ -82,13 +98,12 @@ def _wanted(formats: Sequence[str]) -> list[str]:
     return names
 
 
-def _write(data: dict[str, Any], formats: Sequence[str], out: Path | None, suffix: str) -> None:
-    """Write the files. Raises StorageFailed if one cannot be written."""
+def store(data: dict[str, Any], formats: Sequence[str], folder: Path, suffix: str = "") -> None:
+    """Write the files of a comparison. Raises StorageFailed if one cannot be written."""
     from harness.store.streams import storage_errors
     from reports.writers import comparison
 
     renderers = {"md": comparison.as_markdown, "json": _as_json, "csv": comparison.as_csv}
-    folder = out or Path()
     for name in formats:
         file = folder / f"comparison{suffix}.{name}"
         with storage_errors(file):
@@ -96,14 +111,15 @@ def _write(data: dict[str, Any], formats: Sequence[str], out: Path | None, suffi
             file.write_text(renderers[name](data), encoding="utf-8", newline="\n")
 
 
-def _show(found: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+def shown(found: Sequence[dict[str, Any]], console: Console, *, as_json: bool) -> None:
+    """Print comparisons, or their data as JSON."""
     if as_json:
         print(_as_json(found[0]) if len(found) == 1 else json.dumps([*found], indent=2), end="")
         return
     from reports.writers import comparison
 
     for data in found:
-        comparison.show(data, table_console())
+        comparison.show(data, console)
 
 
 def _as_json(data: dict[str, Any]) -> str:

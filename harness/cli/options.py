@@ -47,6 +47,35 @@ ServedModel = Annotated[str | None, typer.Option(help=f"{_OF_URL}name of the mod
 ApiKeyEnv = Annotated[str | None, typer.Option(metavar="NAME", help=f"{_OF_URL}environment variable with the key.")]
 
 
+_GATE = "Gate: start both sides in turns, and compare the pairs. "
+Against = Annotated[str | None, typer.Option(metavar="VARIANT", help=f"{_GATE}The baseline is this variant.")]
+BaseSets = Annotated[
+    list[str],
+    typer.Option("--base-set", metavar="KEY=VALUE", help=f"{_GATE}The baseline is the scenario with this key."),
+]
+BaseUrl = Annotated[str | None, typer.Option(metavar="URL", help=f"{_GATE}The baseline is the server there.")]
+BaseCommand = Annotated[str | None, typer.Option(metavar="COMMAND", help=f"{_GATE}The baseline is what this starts.")]
+BasePython = Annotated[
+    str | None, typer.Option(metavar="PATH", help=f"{_GATE}The baseline is the engine of this interpreter.")
+]
+Pairs = Annotated[str | None, typer.Option(metavar="N..M", help="Gate: pairs of starts. [default: 4..8]")]
+GateBudget = Annotated[str | None, typer.Option("--budget", help="Gate: begin no further pair after this time.")]
+FailOn = Annotated[
+    list[str],
+    typer.Option("--fail-on", metavar="MARGIN", help="A number that gates, such as 'ttft p95 +10%'; repeatable."),
+]
+Inconclusive = Annotated[
+    str, typer.Option(metavar="fail|warn", help='What "cannot tell" means for the exit code: fail (6) or warn (0).')
+]
+
+
+def check_inconclusive(text: str) -> bool:
+    """Return whether "cannot tell" fails. Raises UsageError for another word."""
+    if text not in ("fail", "warn"):
+        raise UsageError(f"--inconclusive {text}: write fail or warn")
+    return text == "fail"
+
+
 def check_pairs(arguments: Sequence[str]) -> None:
     """Raise UsageError for `--set key value`, which is written `--set key=value`."""
     for option, key, value in zip(arguments, arguments[1:], arguments[2:], strict=False):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli import options as shared
+from harness.cli.asked import Asked, Driver, command_line
 from harness.cli.output import error_console, say
 from harness.cli.report import show, write
-from harness.errors import Interrupted, UsageError
+from harness.errors import ExitCode, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,13 +23,6 @@ if TYPE_CHECKING:
 
 _SCENARIO = "Scenario file, the name of a shipped one, such as quickstart, or the address of a server."
 _RESUME = "Continue a stored run (folder, name or latest): complete trials are kept, all others are measured again."
-
-
-class Driver(StrEnum):
-    """Load generators that `--driver` names."""
-
-    INPROCESS = "inprocess"
-    LOCUST = "locust"
 
 
 def run(
@@ -63,27 +54,49 @@ def run(
     workers_within: Annotated[str, typer.Option(help="Time to wait for these workers.")] = "2m",
     master_bind_host: Annotated[str, typer.Option(help="Address for workers; * for all interfaces.")] = "127.0.0.1",
     master_bind_port: Annotated[int, typer.Option(help="Port for workers.", min=0, max=65535)] = 5557,
+    against: shared.Against = None,
+    base_sets: shared.BaseSets = [],  # noqa: B006
+    base_url: shared.BaseUrl = None,
+    base_command: shared.BaseCommand = None,
+    base_python: shared.BasePython = None,
+    pairs: shared.Pairs = None,
+    budget: shared.GateBudget = None,
+    fail_on: shared.FailOn = [],  # noqa: B006
+    inconclusive: shared.Inconclusive = "fail",
     web: Annotated[bool, typer.Option("--web", help="With Locust: serve its web page, on this machine only.")] = False,
 ) -> None:
     """Run a scenario, store it, and report."""
+    raise typer.Exit(carry_out(Asked(**locals())))
+
+
+def carry_out(asked: Asked) -> ExitCode:
+    """Run what was asked for, and return the exit code."""
+    from harness.cli.gate import gate_of, run_gate
     from harness.drivers.locust.options import options
 
-    wait_s, within_s = shared.parse_wait(wait), shared.parse_wait(workers_within, "--workers-within")
-    files, kinds = shared.check_exports(exports), shared.check_formats(formats)
-    of_url: dict[str, Any] = {"rate": rate, "users": users, "duration": duration, "limits": limits, "dialect": dialect}
-    of_url |= {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
-    of_url |= {"served_model": served_model, "api_key_env": api_key_env}
-    changes = {"--out": out, "--set": sets, "--label": labels, "--only": only, "--columns": columns, "--driver": driver}
-    job = _job(scenario, resume, of_url, changes, quiet=quiet)
-    bind = (master_bind_host, master_bind_port)
-    locust = options(job.scenario, expect_workers=expect_workers, web=web, workers_within_s=within_s, bind=bind)
-    if dry_run:
-        return _preview(job)
-    job.check(consent=yes)
-    report = measure(job, kinds, wait_s=wait_s, quiet=quiet, locust=locust)
+    wait_s, within_s = shared.parse_wait(asked.wait), shared.parse_wait(asked.workers_within, "--workers-within")
+    files, kinds = shared.check_exports(asked.exports), shared.check_formats(asked.formats)
+    if (gate := gate_of(asked)) is not None:
+        return run_gate(gate, lambda more: _of_file(asked, more), asked, wait_s)
+    job = _job(asked.scenario, asked.resume, asked.of_url, asked.changes, quiet=asked.quiet)
+    bind = (asked.master_bind_host, asked.master_bind_port)
+    workers: dict[str, Any] = {"expect_workers": asked.expect_workers, "workers_within_s": within_s, "bind": bind}
+    locust = options(job.scenario, web=asked.web, **workers)
+    if asked.dry_run:
+        _preview(job)
+        return ExitCode.HOLDS
+    job.check(consent=asked.yes)
+    report = measure(job, kinds, wait_s=wait_s, quiet=asked.quiet, locust=locust)
     report.export(files)
-    show(report, as_json=as_json, quiet=quiet)
-    raise typer.Exit(report.exit_code)
+    show(report, as_json=asked.as_json, quiet=asked.quiet)
+    return report.exit_code
+
+
+def _of_file(asked: Asked, more: Sequence[str]) -> Scenario:
+    """Return the scenario in a file, with further `--set`s."""
+    from harness.scenario.address import Wanted
+
+    return _read(asked.scenario, Wanted(**asked.of_url), [*asked.sets, *more], asked.labels, quiet=asked.quiet)
 
 
 def _job(
@@ -173,15 +186,3 @@ def remaining(run: Path) -> str:
 
     whole = Run.open(run).manifest.status != "interrupted"
     return f"`harness report {run}` makes it" if whole else f"`harness run --resume {run}` measures the rest"
-
-
-def command_line() -> str:
-    """Return the command that repeats this run; values that `--set` gives to keys with a secret's name are left out."""
-    from engines.secrets import looks_secret
-
-    def shown(argument: str) -> str:
-        key, sign, _ = argument.partition("=")
-        secret = sign and any(looks_secret(part) for part in key.split("."))
-        return f"{key}=***" if secret else argument
-
-    return shlex.join(["harness", *map(shown, sys.argv[1:])])

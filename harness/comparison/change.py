@@ -62,12 +62,11 @@ class Change:
         """Whether it has an interval."""
         return math.isfinite(self.at) and math.isfinite(self.below) and math.isfinite(self.above)
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Ends that each hold with 95 %; NaN if unknown."""
+    def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
+        """Return the ends, each of which holds with a chance of 1 - `alpha`; NaN if unknown."""
         if not self.known:
             return math.nan, math.nan
-        factor = one_sided_factor(self.degrees)
+        factor = one_sided_factor(self.degrees, alpha)
         return self._out(self.at - factor * self.below), self._out(self.at + factor * self.above)
 
     def p_above(self, limit: float) -> float:
@@ -128,6 +127,8 @@ def of_pairs(scale: Scale, pairs: Sequence[tuple[float, float]]) -> Change:
     if k < LEAST_PAIRS:
         return unknown(scale, f"{k} pairs are too few for an interval", at)
     error = float(steps.std(ddof=1)) / math.sqrt(k)
+    if error == 0 and scale is Scale.DIFFERENCE:
+        return unknown(scale, "the same in all pairs", at)  # no failure in some requests is not none in a million
     return Change(scale, at, error, error, k - 1, k, f"from {k} pairs of starts")
 
 
@@ -185,11 +186,11 @@ def _steps(scale: Scale, pairs: Sequence[tuple[float, float]]) -> Floats | None:
 
 
 @lru_cache(256)
-def one_sided_factor(degrees: float) -> float:
-    """Return the quantile of Student's distribution that one side exceeds with a chance of 5 %."""
+def one_sided_factor(degrees: float, alpha: float = ALPHA) -> float:
+    """Return the quantile of Student's distribution that one side exceeds with a chance of `alpha`."""
     from scipy.special import ndtri, stdtrit
 
-    return float(ndtri(1 - ALPHA) if math.isinf(degrees) else stdtrit(degrees, 1 - ALPHA))
+    return float(ndtri(1 - alpha) if math.isinf(degrees) else stdtrit(degrees, 1 - alpha))
 
 
 @lru_cache(256)

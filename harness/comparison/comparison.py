@@ -11,7 +11,17 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis.stats import Floats, Measured
-from harness.comparison.change import LEAST_PAIRS, Change, Scale, of_intervals, of_requests, unknown, unpaired
+from harness.comparison.change import (
+    ALPHA,
+    LEAST_PAIRS,
+    Change,
+    Scale,
+    of_intervals,
+    of_pairs,
+    of_requests,
+    unknown,
+    unpaired,
+)
 from harness.comparison.differences import Difference, differences, refused
 from harness.comparison.judgement import Word, judge
 from harness.comparison.margins import Margin, default_margin
@@ -59,6 +69,8 @@ class Comparison:
     Attributes:
         differs: What else differs, allowed or under test.
         starts: Starts of each side, of the configuration with the fewest.
+        pairs: Pairs of starts that were made in turns; 0 for two stored runs.
+        alpha: Chance of a false word among the gating numbers.
         missing: Sentences on what only one side measured.
     """
 
@@ -68,6 +80,8 @@ class Comparison:
     differs: list[Difference]
     starts: tuple[int, int]
     missing: list[str] = field(default_factory=list)
+    pairs: int = 0
+    alpha: float = ALPHA
 
     @property
     def gating(self) -> list[Row]:
@@ -92,13 +106,21 @@ class Comparison:
 
 
 def compare(
-    base: Side, head: Side, margins: Sequence[Margin] = (), across: Collection[str] = frozenset()
+    base: Side,
+    head: Side,
+    margins: Sequence[Margin] = (),
+    across: Collection[str] = frozenset(),
+    *,
+    pairs: int = 0,
+    alpha: float = ALPHA,
 ) -> Comparison:
-    """Compare two stored runs.
+    """Compare two sides.
 
     Args:
         margins: Numbers that gate, with their margins; none for the defaults.
         across: Kinds of differences that are meant, see `differences.MUST_MATCH`.
+        pairs: Starts of both sides that were made in turns, and are compared as pairs.
+        alpha: Chance of a false word among the gating numbers.
 
     Raises UsageError if nothing can be matched, or if the sides differ in what must be the same.
     """
@@ -110,18 +132,23 @@ def compare(
         kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
         facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
         raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
-    rows = [row for one, other in matched for row in _rows(one, other, margins)]
+    rows = [row for one, other in matched for row in _rows(one, other, margins, pairs)]
     _check_asked(rows, margins)
     starts = [min(len(side.starts) for side in sides) for sides in zip(*matched, strict=True)]
-    return Comparison(base, head, _judged(rows), differs, (starts[0], starts[1]), _missing(base, head, matched))
+    judged, missing = _judged(rows, alpha), _missing(base, head, matched)
+    return Comparison(base, head, judged, differs, (starts[0], starts[1]), missing, pairs, alpha)
 
 
 def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measurement, Measurement]]:
-    """Return the measurements of equal names; the load alone counts where each side has one configuration."""
-    others = {one.keys: one for one in head.measurements}
-    found = [(one, others[one.keys]) for one in base.measurements if one.keys in others]
-    if found:
-        return found
+    """Return the measurements of equal names.
+
+    If none are equal, the variant does not count, and then the load alone where each side has one configuration.
+    """
+    for kept in ((0, 1, 2, 3, 4), (0, 1, 2, 4)):  # with the variant, and without it
+        named = [_named(side, kept) for side in (base, head)]
+        found = [(one, named[1][keys]) for keys, one in named[0].items() if keys in named[1]]
+        if found and all(len(names) == len(side.measurements) for names, side in zip(named, (base, head), strict=True)):
+            return found
     by_load = [{one.keys[-1]: one for one in side.measurements} for side in (base, head)]
     if any(len({one.keys[:-1] for one in side.measurements}) > 1 for side in (base, head)):
         return []
@@ -131,7 +158,12 @@ def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measure
     return pairs
 
 
-def _rows(base: Measurement, head: Measurement, margins: Sequence[Margin]) -> Iterator[Row]:
+def _named(side: Side, kept: Sequence[int]) -> dict[tuple[str, ...], Measurement]:
+    """Return the measurements by some of their keys."""
+    return {tuple(one.keys[place] for place in kept): one for one in side.measurements}
+
+
+def _rows(base: Measurement, head: Measurement, margins: Sequence[Margin], pairs: int) -> Iterator[Row]:
     """Yield the numbers that both sides have: those that gate first."""
     gating = {(one.class_name, one.metric, one.statistic): one for one in margins or _gates(base)}
     shown = {("all", *one): default_margin(*one) for one in SHOWN}
@@ -139,7 +171,7 @@ def _rows(base: Measurement, head: Measurement, margins: Sequence[Margin]) -> It
         if figure in base.pooled and figure in head.pooled:
             doubt = base.poor_because(margin.metric) or head.poor_because(margin.metric)
             numbers = base.pooled[figure], head.pooled[figure]
-            change = _change(base, head, figure, margin.scale)
+            change = (_of_pairs if pairs else _change)(base, head, figure, margin.scale)
             yield Row(base.keys, figure[0], margin, *numbers, change, figure in gating, doubt)
 
 
@@ -153,6 +185,12 @@ def _gates(base: Measurement) -> list[Margin]:
     if base.trial.loop == Loop.CLOSED:
         chosen.append(("e2e_ms", "mean"))
     return [default_margin(*one) for one in chosen]
+
+
+def _of_pairs(base: Measurement, head: Measurement, figure: Figure, scale: Scale) -> Change:
+    """Return how a number changed from the starts of one side to those of the other, pair by pair."""
+    sides = [[start.values.get(figure, math.nan) for start in side.starts] for side in (base, head)]
+    return of_pairs(scale, [*zip(*sides, strict=True)])
 
 
 def _change(base: Measurement, head: Measurement, figure: Figure, scale: Scale) -> Change:
@@ -184,12 +222,12 @@ def _request_by_request(base: Measurement, head: Measurement, figure: Figure) ->
     return resampled_relative(metric, statistic, measures)
 
 
-def _judged(rows: Sequence[Row]) -> list[Row]:
+def _judged(rows: Sequence[Row], alpha: float) -> list[Row]:
     """Return the rows with their words; poor data allows none."""
     found = []
     for gates in (True, False):
         own = [row for row in rows if row.gates is gates]
-        words = judge([(row.change, row.margin) for row in own], gating=gates)
+        words = judge([(row.change, row.margin) for row in own], gating=gates, alpha=alpha)
         found += [
             replace(row, word=Word.CANNOT_TELL if row.doubt else word) for row, word in zip(own, words, strict=True)
         ]

@@ -28,25 +28,27 @@ class Word(StrEnum):
     CANNOT_TELL = "cannot tell"
 
 
-def judge(changes: Sequence[tuple[Change, Margin]], *, gating: bool = True) -> list[Word]:
-    """Return the word for each change."""
+def judge(changes: Sequence[tuple[Change, Margin]], *, gating: bool = True, alpha: float = ALPHA) -> list[Word]:
+    """Return the word for each change. alpha: chance of any false one among those that gate."""
     worse = [_p_worse(change, margin) for change, margin in changes]
     better = [_p_better(change, margin) for change, margin in changes]
-    beyond = holm if gating else discoveries
-    found = zip(changes, beyond(worse), beyond(better), strict=True)
-    return [_word(change, margin, is_worse=bad, is_better=good) for (change, margin), bad, good in found]
+    sure = [holm(values, alpha) if gating else discoveries(values) for values in (worse, better)]
+    found = zip(changes, *sure, strict=True)
+    return [_word(change, margin, alpha, is_worse=bad, is_better=good) for (change, margin), bad, good in found]
 
 
-def _word(change: Change, margin: Margin, *, is_worse: bool, is_better: bool) -> Word:
+def _word(change: Change, margin: Margin, alpha: float, *, is_worse: bool, is_better: bool) -> Word:
+    if margin.guards and change.at <= 0:
+        return Word.UNCHANGED
     if not change.known:
         return Word.CANNOT_TELL
     if is_worse:
         return Word.REGRESSED
     if is_better:
         return Word.IMPROVED
-    if _p_not(change, margin.worse, margin) > ALPHA:
-        return Word.UNCHANGED if margin.guards and change.at <= 0 else Word.CANNOT_TELL
-    return Word.UNCHANGED if _p_not_better(change, margin) <= ALPHA else Word.NO_WORSE
+    if _p_not(change, margin.worse, margin) > alpha:
+        return Word.CANNOT_TELL
+    return Word.UNCHANGED if _p_not_better(change, margin) <= alpha else Word.NO_WORSE
 
 
 def _p_worse(change: Change, margin: Margin) -> float:

@@ -15,9 +15,10 @@ FORMAT = 1
 
 
 def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, Any]:
-    """Return {format, base, head, word, exit_code, starts, rows, differs, missing}; unknown numbers are None.
+    """Return {format, base, head, word, exit_code, starts, pairs, alpha, rows, differs, missing}.
 
-    Ratios and differences of a row stand under `change`, with the ends that each hold with 95 % under `low` and `high`.
+    Ratios and differences of a row stand under `change`, with the ends that each hold with a chance of 1 - `alpha`
+    under `low` and `high`. Unknown numbers are None.
     """
     return {
         "format": FORMAT,
@@ -26,7 +27,9 @@ def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, 
         "word": found.word.value,
         "exit_code": int(found.exit_code(inconclusive_fails=inconclusive_fails)),
         "starts": [*found.starts],
-        "rows": [_row(row) for row in found.rows],
+        "pairs": found.pairs,
+        "alpha": found.alpha,
+        "rows": [_row(row, found.alpha) for row in found.rows],
         "differs": [
             {"kind": one.kind, "what": one.what, "base": one.base, "head": one.head, "load": one.load}
             for one in found.differs
@@ -52,8 +55,8 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
-    metric, (low, high) = METRICS[row.margin.metric], row.change.interval
+def _row(row: Row, alpha: float) -> dict[str, Any]:
+    metric, (low, high) = METRICS[row.margin.metric], row.change.interval(alpha)
     return {
         **dict(zip(KEYS, row.keys, strict=True)),
         "class": row.class_name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,3 +139,35 @@ def _poor(results: Results, own: list[tuple[CellEntry, TrialEntry]]) -> tuple[tu
     judged = [results.validity[cell.id, trial.id] for cell, trial in own if (cell.id, trial.id) in results.validity]
     reasons: list[Any] = [reason for one in judged for reason in one.reasons if reason.level is Level.INVALID]
     return tuple(dict.fromkeys((reason.sentence, tuple(reason.metrics)) for reason in reasons))
+
+
+def joined(name: str, parts: Sequence[Side]) -> Side:
+    """Return several runs of one side as one: their starts in order, with the mean of their values.
+
+    Only loads that every run has are kept, and only findings that more than half of the runs share.
+    """
+    first, *others = parts
+    by_keys = [{one.keys: one for one in part.measurements} for part in others]
+    found = []
+    for one in first.measurements:
+        same = [one, *(table[one.keys] for table in by_keys if one.keys in table)]
+        if len(same) == len(parts):
+            found.append(_joined(same))
+    return replace(first, name=name, measurements=tuple(found))
+
+
+def _joined(parts: Sequence[Measurement]) -> Measurement:
+    starts = tuple(start for part in parts for start in part.starts)
+    figures = [figure for figure in parts[0].pooled if all(figure in part.pooled for part in parts)]
+    pooled = {figure: Measured(_mean([start.values.get(figure, math.nan) for start in starts])) for figure in figures}
+    counts = {figure: sum(part.n[figure] for part in parts) for figure in figures}
+    found = [one for part in parts for one in part.poor]
+    poor = tuple(one for one in dict.fromkeys(found) if 2 * found.count(one) > len(parts))
+    return Measurement(parts[0].keys, starts, pooled, counts, poor)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the geometric mean of numbers above zero, whose ratio is compared; else the mean."""
+    if all(value > 0 for value in values):
+        return math.exp(sum(map(math.log, values)) / len(values))
+    return sum(values) / len(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +16,6 @@ from reports.tables.base import Table
 from reports.writers.grid import STYLES, grid_of_table
 from reports.writers.markdown import escape, section
 
-_LEFT_OUT = ("least seen", "90 % interval", "margin")
 _LABEL = 13
 
 
@@ -25,7 +24,7 @@ def show(data: Mapping[str, Any], console: Console) -> None:
     console.print(Text(for_terminal(comparison.title(data)), style="bold"))
     for table in (comparison.gating(data), comparison.others(data)):
         if table.rows:
-            _print(table, console)
+            _print(table, console, ("least seen", comparison.interval_name(data), "margin"))
     for label, text in comparison.lines(data):
         console.print(Text.assemble((f" {label:<{_LABEL - 1}}", "bold"), for_terminal(text)))
     console.print()
@@ -34,9 +33,9 @@ def show(data: Mapping[str, Any], console: Console) -> None:
     console.print(left, f"  exit {data['exit_code']}", soft_wrap=True)
 
 
-def _print(table: Table, console: Console) -> None:
+def _print(table: Table, console: Console, left_out: Sequence[str]) -> None:
     console.print(Text(table.title, style="dim"))
-    for line in grid_of_table(table, console.width, _LEFT_OUT):
+    for line in grid_of_table(table, console.width, left_out):
         console.print(line, no_wrap=True, overflow="crop")
     console.print()
 
@@ -56,7 +55,12 @@ def as_markdown(data: Mapping[str, Any]) -> str:
             "",
         ]
     lines += [f"- **{label.capitalize()}**: {escape(text)}" for label, text in comparison.lines(data)]
-    lines += ["", "Each end of an interval holds with 95 %. *Least seen*: the change found with a chance of 80 %.", ""]
+    sure = f"{100 * (1 - data['alpha']):.3g} %"
+    lines += [
+        "",
+        f"Each end of an interval holds with {sure}. *Least seen*: the change found with a chance of 80 %.",
+        "",
+    ]
     return "\n".join(lines)
 
 

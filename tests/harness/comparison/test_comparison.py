@@ -114,7 +114,7 @@ def test_four_starts_of_each_side_give_the_interval() -> None:
     found = compare(side(of_starts(60, 50, 70, 61)), side(of_starts(75, 66, 90, 72)))
     row = next(row for row in found.rows if row.margin.metric == "ttft_ms")
     assert row.change.method == "from 4 and 4 starts, not paired"
-    assert row.change.interval[0] < 1.05 < row.change.interval[1]
+    assert row.change.interval()[0] < 1.05 < row.change.interval()[1]
     assert found.starts == (4, 4)
 
 

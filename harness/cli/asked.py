@@ -1,0 +1,85 @@
+"""What `harness run` was asked for: its options, and the command that repeats it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class Driver(StrEnum):
+    """Load generators that `--driver` names."""
+
+    INPROCESS = "inprocess"
+    LOCUST = "locust"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Options of the command as they were typed."""
+
+    scenario: str | None
+    rate: str | None
+    users: str | None
+    duration: str | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    limits: list[str]
+    dialect: str | None
+    served_model: str | None
+    api_key_env: str | None
+    out: Path | None
+    sets: list[str]
+    labels: list[str]
+    only: str | None
+    resume: str | None
+    formats: list[str]
+    exports: list[str]
+    columns: str | None
+    dry_run: bool
+    quiet: bool
+    as_json: bool
+    yes: bool
+    wait: str
+    driver: Driver | None
+    expect_workers: int
+    workers_within: str
+    master_bind_host: str
+    master_bind_port: int
+    against: str | None
+    base_sets: list[str]
+    base_url: str | None
+    base_command: str | None
+    base_python: str | None
+    pairs: str | None
+    budget: str | None
+    fail_on: list[str]
+    inconclusive: str
+    web: bool
+
+    @property
+    def of_url(self) -> dict[str, Any]:
+        """Options for a server by its address (`Wanted`)."""
+        names = ("rate", "users", "duration", "prompt_tokens", "output_tokens", "limits")
+        return {name: getattr(self, name) for name in (*names, "dialect", "served_model", "api_key_env")}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Other options that change the scenario or its run, by their names."""
+        found = {"--out": self.out, "--set": self.sets, "--label": self.labels, "--only": self.only}
+        return {**found, "--columns": self.columns, "--driver": self.driver}
+
+
+def command_line() -> str:
+    """Return the command that repeats this run; values that `--set` gives to keys with a secret's name are left out."""
+    from engines.secrets import looks_secret
+
+    def shown(argument: str) -> str:
+        key, sign, _ = argument.partition("=")
+        secret = sign and any(looks_secret(part) for part in key.split("."))
+        return f"{key}=***" if secret else argument
+
+    return shlex.join(["harness", *map(shown, sys.argv[1:])])

@@ -1,0 +1,77 @@
+"""Plan of a gate: which side starts when, with which seed, and when to look; pure.
+
+Starts come in pairs, one of each side with the same seed. Neighbouring pairs have opposite orders (ABBA), so that a
+steady drift cancels; which side begins is drawn. The chance of a false word is shared out among the looks (Bonferroni),
+so that looking often costs no certainty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.comparison.change import ALPHA, LEAST_PAIRS
+from harness.seeding import generator
+
+BASE, HEAD = "base", "head"
+LOOK_EVERY = 2
+MOST_PAIRS = 64
+_ORDER, _SEEDS = 31, 32  # of the seed's random numbers
+_SHAPE = re.compile(r"(?P<least>[0-9]+)(?:\.\.(?P<most>[0-9]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of one side."""
+
+    pair: int  # from 1
+    side: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Least and greatest number of pairs."""
+
+    least: int
+    most: int
+
+    @property
+    def looks(self) -> list[int]:
+        """Numbers of pairs after which the result is judged."""
+        return sorted({*range(self.least, self.most, LOOK_EVERY), self.most})
+
+    @property
+    def alpha(self) -> float:
+        """Chance of a false word at each look."""
+        return ALPHA / len(self.looks)
+
+
+def parse_pairs(text: str) -> Pairs:
+    """Return the numbers of pairs of `6` or `4..8`. Raises ValueError, with the fix."""
+    match = _SHAPE.fullmatch(text.replace(" ", ""))
+    if match is None:
+        raise ValueError(f"{text!r} is no number of pairs; write 6, or 4..8")
+    least = int(match["least"])
+    most = int(match["most"] or least)
+    if least < LEAST_PAIRS:
+        raise ValueError(f"{least} pairs are too few for an interval; write {LEAST_PAIRS} or more")
+    if not least <= most <= MOST_PAIRS:
+        raise ValueError(f"{text!r}: write the smaller number first, and at most {MOST_PAIRS} pairs")
+    return Pairs(least, most)
+
+
+def starts(pairs: int, seed: int) -> Iterator[Start]:
+    """Yield the starts of this many pairs in their order; the first ones do not depend on the number."""
+    for pair in range(1, pairs + 1):
+        block, second = divmod(pair - 1, 2)
+        begins_with_base = bool(generator(seed, _ORDER, block).integers(2)) != bool(second)
+        own = int(generator(seed, _SEEDS, pair).integers(2**32))
+        for side in (BASE, HEAD) if begins_with_base else (HEAD, BASE):
+            yield Start(pair, side, own)
+
+
+def interleaved(sides: Sequence[str]) -> bool:
+    """Return whether starts in this order may be taken for pairs: every two neighbours are one of each side."""
+    return len(sides) % 2 == 0 and all(sides[i] != sides[i + 1] for i in range(0, len(sides), 2))

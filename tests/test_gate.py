@@ -1,0 +1,140 @@
+"""`harness run --against`: the gate that starts both sides in turns, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import VIRTUAL_TIME, manifest, scenario, told
+
+from tests.forked import harness, running
+
+pytestmark = pytest.mark.slow
+LOAD = [{"kind": "sustained", "rate": 20, "arrivals": "poisson", "requests": 40, "timeout": "5s"}]
+GATE = ("--pairs", "4..6", "--out", "gate")
+
+
+def two_variants(folder: Path, head_ms: float) -> Path:
+    """A scenario with a base and a head, whose services vary by the seed."""
+    options = {"tpot_ms": 2, "service": "exponential", "max_batch": 2}
+    variants = {"base": {"ttft_ms": 20}, "head": {"ttft_ms": head_ms}}
+    engines = [{"engine": "simulated", "options": options, "variants": variants}]
+    return scenario(folder, engines=engines, load=LOAD)
+
+
+def gate(folder: Path, *more: str, head_ms: float = 20.0) -> Any:
+    """A gate of a scenario with two variants."""
+    path = two_variants(folder, head_ms)
+    return harness("run", str(path), "--against", "base", *GATE, *more, cwd=folder, env=VIRTUAL_TIME, timeout_s=240)
+
+
+def order_of(folder: Path) -> list[tuple[str, str, int]]:
+    """The starts of a gate in the order of their first request: pair, side, seed."""
+    runs = [path.parent for path in folder.glob("pair-*/*/manifest.json")]
+    begun = sorted((trial_of(run)["t0_utc"], run) for run in runs)
+    return [(run.parent.name, run.name, manifest(run)["scenario"]["seed"]) for _, run in begun]
+
+
+def trial_of(run: Path) -> dict[str, Any]:
+    """The only trial of a run."""
+    found: dict[str, Any] = manifest(run)["cells"][0]["trials"][0]
+    return found
+
+
+def test_a_slower_head_is_found_and_judged_again(tmp_path: Path) -> None:
+    """Starts take turns with a seed for each pair; the gate is stored, and `harness compare` comes to the same."""
+    ended = gate(tmp_path, head_ms=60.0)
+    assert ended.code == 5, ended.err + ended.out
+    assert "REGRESSED" in ended.out
+    assert "4 pairs of starts, in turns" in ended.out
+    assert "decided" in ended.err
+    made = order_of(tmp_path / "gate")
+    assert len(made) == 8
+    for first, second in zip(made[::2], made[1::2], strict=True):
+        assert (first[0], first[2]) == (second[0], second[2])
+        assert {first[1], second[1]} == {"base", "head"}
+    assert len({trial_of(tmp_path / "gate" / "pair-01" / side)["plan_hash"] for side in ("base", "head")}) == 1
+    data = json.loads((tmp_path / "gate" / "comparison.json").read_text())
+    assert (data["word"], data["pairs"], data["base"]["name"]) == ("regressed", 4, "base")
+    again = harness("compare", "gate", "--json", cwd=tmp_path)
+    assert again.code == 5, again.err
+    assert json.loads(again.out)["rows"] == data["rows"]
+
+
+def test_equal_sides_do_not_regress(tmp_path: Path) -> None:
+    """Both have the same requests and the same services: nothing changed."""
+    ended = gate(tmp_path)
+    assert ended.code == 0, ended.err + ended.out
+    assert "UNCHANGED" in ended.out
+
+
+def test_the_baseline_may_be_other_keys_of_the_scenario(tmp_path: Path) -> None:
+    """Here a faster engine, so that the scenario as it stands is slower."""
+    path = scenario(tmp_path, load=LOAD)
+    base = ("--base-set", "engines.0.options.ttft_ms=40", "--fail-on", "ttft p50 +10%")
+    ended = harness("run", str(path), *base, *GATE, cwd=tmp_path, env=VIRTUAL_TIME, timeout_s=240)
+    assert ended.code == 5, ended.err + ended.out
+    assert "ttft_ms" in ended.out
+
+
+def test_a_gate_that_was_ended_goes_on_with_its_seeds(tmp_path: Path) -> None:
+    """The same command measures the rest; what was whole is kept, what was not is put aside."""
+    path = two_variants(tmp_path, 20.0)
+    arguments = ("run", str(path), "--against", "base", *GATE)
+    with running(*arguments, cwd=tmp_path, env=VIRTUAL_TIME) as process:
+        told(process, "pair 2 of at most 6")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "the same command with --out gate goes on with its seeds" in err
+    kept = {run: manifest(run)["created_utc"] for run in (tmp_path / "gate" / "pair-01").glob("*")}
+    ended = harness(*arguments, cwd=tmp_path, env=VIRTUAL_TIME, timeout_s=240)
+    assert ended.code == 0, ended.err + ended.out
+    assert {run: manifest(run)["created_utc"] for run in (tmp_path / "gate" / "pair-01").glob("*")} == kept
+    other = harness(*arguments[:-4], "--pairs", "5", "--out", "gate", cwd=tmp_path, env=VIRTUAL_TIME)
+    assert (other.code, "gate holds another gate" in other.err) == (2, True), other.err
+
+
+def test_starts_in_blocks_are_refused(tmp_path: Path) -> None:
+    """A gate whose starts of one side came in a row would take a drift for a change."""
+    assert gate(tmp_path).code == 0
+    for number, run in enumerate(sorted((tmp_path / "gate").glob("pair-*/*"), key=lambda run: (run.name, run.parent))):
+        stored = manifest(run)
+        stored["cells"][0]["trials"][0]["t0_utc"] = f"2026-11-30T07:{number:02}:00+00:00"
+        (run / "manifest.json").write_text(json.dumps(stored))
+    ended = harness("compare", "gate", cwd=tmp_path)
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
+    assert "the starts of one side came in a row" in ended.err
+
+
+def test_a_gate_without_its_pairs_is_a_sentence(tmp_path: Path) -> None:
+    """So is one whose plan is damaged."""
+    assert gate(tmp_path).code == 0
+    shutil.rmtree(tmp_path / "gate" / "pair-02")
+    ended = harness("compare", "gate", cwd=tmp_path)
+    assert (ended.code, "gate has 1 of at least 4 pairs" in ended.err) == (2, True), ended.err
+    (tmp_path / "gate" / "gate.json").write_text("{")
+    ended = harness("compare", "gate", cwd=tmp_path)
+    assert (ended.code, "gate.json is no plan of a gate" in ended.err) == (2, True), ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--against", "bse"), "--against bse: no engine has this variant; did you mean `base`"),
+        (("--against", "base", "--pairs", "3"), "--pairs: 3 pairs are too few"),
+        (("--against", "base", "--budget", "soon"), "--budget: "),
+        (("--against", "base", "--fail-on", "ttft +10%"), "--fail-on: `ttft_ms` needs a statistic"),
+        (("--against", "base", "--format", "md"), "--format does not go with a gate: leave it out"),
+        (("--pairs", "6"), "--pairs belongs to a gate: name its baseline with --against"),
+    ],
+)
+def test_a_slip_is_one_sentence_before_anything_runs(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    """Nothing is stored."""
+    ended = harness("run", str(two_variants(tmp_path, 20.0)), *arguments, "--out", "gate", cwd=tmp_path)
+    assert (ended.code, sentence in ended.err, len(ended.err.splitlines())) == (2, True, 1), ended.err
+    assert not (tmp_path / "gate").exists()
