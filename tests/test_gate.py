@@ -81,6 +81,40 @@ def test_the_baseline_may_be_other_keys_of_the_scenario(tmp_path: Path) -> None:
     assert "ttft_ms" in ended.out
 
 
+def test_a_scenario_can_be_a_gate(tmp_path: Path) -> None:
+    """`compare` names the baseline; its margins and pairs hold, unless options replace them."""
+    section = {"baseline": "base", "margins": {"ttft p50": "500%"}, "pairs": 4, "inconclusive": "warn"}
+    engines = [{"engine": "simulated", "variants": {"base": {"ttft_ms": 40}, "head": {"ttft_ms": 60}}}]
+    content = json.loads(scenario(tmp_path, engines=engines, load=LOAD).read_text())
+    (tmp_path / "gate.yaml").write_text(json.dumps(content | {"compare": section}))
+    planned = harness("run", "gate.yaml", "--dry-run", cwd=tmp_path, env=VIRTUAL_TIME)
+    assert (planned.code, "4 to 4 pairs of starts, in turns" in planned.out) == (0, True), planned.err
+    ended = harness("run", "gate.yaml", "--out", "gate", cwd=tmp_path, env=VIRTUAL_TIME, timeout_s=240)
+    assert ended.code == 0, ended.err + ended.out
+    (row,) = [row for row in json.loads((tmp_path / "gate" / "comparison.json").read_text())["rows"] if row["gates"]]
+    assert (row["metric"], row["margin"], row["word"]) == ("ttft_ms", 5.0, "unchanged")
+    other = harness("run", "gate.yaml", "--fail-on", "ttft p50 +10%", "--out", "other", cwd=tmp_path, env=VIRTUAL_TIME)
+    assert other.code == 5, other.err + other.out
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"baseline": "nobody"}, "no engine has this variant"),
+        ({"baseline": "base", "pairs": 3}, "3 pairs are too few for an interval"),
+        ({"baseline": "base", "margins": {"ttft": "10%"}}, "`ttft_ms` needs a statistic"),
+        ({"baseline": "base", "margins": {"ttft p50": "10"}}, "is no margin"),
+        ({"pairs": 4}, "baseline"),
+    ],
+)
+def test_a_wrong_section_is_one_sentence(tmp_path: Path, section: dict[str, Any], sentence: str) -> None:
+    """With its place in the file."""
+    content = json.loads(two_variants(tmp_path, 60.0).read_text())
+    (tmp_path / "gate.yaml").write_text(json.dumps(content | {"compare": section}))
+    ended = harness("run", "gate.yaml", "--out", "gate", cwd=tmp_path)
+    assert (ended.code, sentence in ended.err, len(ended.err.splitlines())) == (2, True, 1), ended.err
+
+
 def test_a_gate_that_was_ended_goes_on_with_its_seeds(tmp_path: Path) -> None:
     """The same command measures the rest; what was whole is kept, what was not is put aside."""
     path = two_variants(tmp_path, 20.0)

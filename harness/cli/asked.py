@@ -57,7 +57,7 @@ class Asked:
     pairs: str | None
     budget: str | None
     fail_on: list[str]
-    inconclusive: str
+    inconclusive: str | None
     web: bool
 
     @property

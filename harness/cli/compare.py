@@ -15,7 +15,7 @@ from harness.cli.output import table_console
 from harness.errors import ExitCode, UsageError, first_that_applies
 
 if TYPE_CHECKING:
-    from harness.comparison.margins import Margin
+    from harness.scenario.margins import Margin
 
 _RUNS = "The baseline, then runs: folder, name, latest, latest~1, or KEY=VALUE of a label. Or the folder of a gate."
 _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable."
@@ -71,7 +71,7 @@ def _compared(
 
 def parse_margins(texts: Sequence[str]) -> list[Margin]:
     """Return the margins of `--fail-on`. Raises UsageError for a text that is none."""
-    from harness.comparison.margins import parse_margin
+    from harness.scenario.margins import parse_margin
 
     try:
         return [parse_margin(text) for text in texts]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.comparison.gate import Arm, Gate, Look
     from harness.comparison.rounds import Start
     from harness.run.job import Job
+    from harness.scenario.compare import Compare
     from harness.scenario.model import Scenario
 
 
@@ -38,24 +39,39 @@ class Wanted:
     fails: bool
 
 
-def gate_of(asked: Asked) -> Wanted | None:
-    """Return the gate that was asked for; None without a baseline. Raises UsageError for options that need one."""
+def gate_of(asked: Asked, section: Compare | None = None) -> Wanted | None:
+    """Return the gate that was asked for; None without a baseline. Raises UsageError for options that need one.
+
+    Args:
+        section: `compare` of the scenario, whose values options replace.
+    """
     of_engine = {"url": asked.base_url, "command": asked.base_command, "python": asked.base_python}
     sets = [f"engines.0.{key}={json.dumps(value)}" for key, value in of_engine.items() if value is not None]
-    fails = check_inconclusive(asked.inconclusive)
+    if section is not None:
+        return _of_section(asked, section, (*asked.base_sets, *sets))
     if asked.against is None and not (sets or asked.base_sets):
         alone = {"--pairs": asked.pairs, "--budget": asked.budget, "--fail-on": asked.fail_on}
         if given := next((name for name, value in alone.items() if value), None):
             raise UsageError(f"{given} belongs to a gate: name its baseline with --against, --base-url or --base-set")
         return None
     _refuse(asked)
+    fails = check_inconclusive(asked.inconclusive or "fail")
     return Wanted(asked.against, (*asked.base_sets, *sets), asked.pairs, asked.budget, tuple(asked.fail_on), fails)
+
+
+def _of_section(asked: Asked, section: Compare, sets: tuple[str, ...]) -> Wanted:
+    _refuse(asked)
+    against = asked.against or (None if sets else section.baseline)
+    budget = asked.budget if asked.budget is not None or section.budget_s is None else f"{section.budget_s:g}s"
+    fail_on = tuple(asked.fail_on) or tuple(margin.text for margin in section.gating)
+    fails = check_inconclusive(asked.inconclusive or section.inconclusive)
+    return Wanted(against, sets, asked.pairs or section.pairs, budget, fail_on, fails)
 
 
 def _refuse(asked: Asked) -> None:
     """Raise UsageError for options that a gate has no use for."""
     without: dict[str, object] = {"--resume": asked.resume, "--format": asked.formats, "--export": asked.exports}
-    without |= {"--driver": asked.driver, "--columns": asked.columns, "--dry-run": asked.dry_run}
+    without |= {"--driver": asked.driver, "--columns": asked.columns}
     without |= {"--expect-workers": asked.expect_workers, "--web": asked.web}
     for name, value in without.items():
         if value:
@@ -83,6 +99,8 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     folder = asked.out or new_run_path(f"{title}-gate")
     measure = _Measure(scenarios, consent=asked.yes, quiet=asked.quiet, pairs=gate.pairs.most)
     measure.check(gate)
+    if asked.dry_run:
+        return _preview(measure, gate, folder)
     _open(gate, folder)
     try:
         with machine_to_ourselves(title, wait_s=wait_s):
@@ -99,7 +117,7 @@ def _gate(wanted: Wanted, scenarios: Mapping[str, Scenario], only: Mapping[str, 
     """Return the plan of the gate. Raises UsageError, naming the option, for a value that is none."""
     from harness.cli.compare import parse_margins
     from harness.comparison.gate import Arm, Gate
-    from harness.comparison.rounds import parse_pairs
+    from harness.scenario.compare import parse_pairs
     from harness.units import parse_duration_s
 
     parse_margins(wanted.fail_on)
@@ -140,6 +158,19 @@ def _other_variant(scenario: Scenario, against: str, only: Mapping[str, str]) ->
     return others[0]
 
 
+def _preview(measure: _Measure, gate: Gate, folder: Path) -> ExitCode:
+    """Print the plan of each side's first start, and how many there are."""
+    from harness.cli.listing import plan_text
+    from harness.comparison.gate import run_folder
+    from harness.comparison.rounds import starts
+
+    print(f"{gate.pairs.least} to {gate.pairs.most} pairs of starts, in turns; the first:\n")
+    for start in sorted(starts(1, gate.seed), key=lambda one: one.side):
+        job = measure.job(gate.base if start.side == "base" else gate.head, start, run_folder(folder, start))
+        print(plan_text(job.scenario, job.planned, job.folder))
+    return ExitCode.HOLDS
+
+
 def _open(gate: Gate, folder: Path) -> None:
     """Store the plan in a new folder, or find the same plan there. Raises RunDirectoryExists if another is."""
     from harness.comparison.gate import STATE, Gate
@@ -164,7 +195,7 @@ class _Measure:
         from harness.schedule.matrix import check_runnable
 
         for side, arm in (("base", gate.base), ("head", gate.head)):
-            check_runnable(self._job(arm, Start(1, side, gate.seed), Path(side)).planned)
+            check_runnable(self.job(arm, Start(1, side, gate.seed), Path(side)).planned)
 
     def __call__(self, arm: Arm, start: Start, place: Path) -> None:
         """Make the run. What an attempt that was ended has left is put aside."""
@@ -176,13 +207,14 @@ class _Measure:
             _put_aside(place)
         if not self._quiet:
             say(f"pair {start.pair} of at most {self._pairs}: {arm.name}")
-        job = self._job(arm, start, place)
+        job = self.job(arm, start, place)
         job.check(consent=self._consent)
         writer = execute(job.scenario, job.planned, place, SilentWatcher(), command=command_line())
         if writer.manifest.status == "interrupted":
             raise Interrupted("interrupted")
 
-    def _job(self, arm: Arm, start: Start, place: Path) -> Job:
+    def job(self, arm: Arm, start: Start, place: Path) -> Job:
+        """Return what a start measures."""
         from harness.run.job import Job
         from harness.schedule.matrix import expand
 

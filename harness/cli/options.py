@@ -64,8 +64,10 @@ FailOn = Annotated[
     list[str],
     typer.Option("--fail-on", metavar="MARGIN", help="A number that gates, such as 'ttft p95 +10%'; repeatable."),
 ]
-Inconclusive = Annotated[
-    str, typer.Option(metavar="fail|warn", help='What "cannot tell" means for the exit code: fail (6) or warn (0).')
+_INCONCLUSIVE = 'What "cannot tell" means for the exit code: fail (6) or warn (0).'
+Inconclusive = Annotated[str, typer.Option(metavar="fail|warn", help=_INCONCLUSIVE)]
+RunInconclusive = Annotated[
+    str | None, typer.Option("--inconclusive", metavar="fail|warn", help=f"Gate: {_INCONCLUSIVE} [default: fail]")
 ]
 
 

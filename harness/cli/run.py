@@ -62,7 +62,7 @@ def run(
     pairs: shared.Pairs = None,
     budget: shared.GateBudget = None,
     fail_on: shared.FailOn = [],  # noqa: B006
-    inconclusive: shared.Inconclusive = "fail",
+    inconclusive: shared.RunInconclusive = None,
     web: Annotated[bool, typer.Option("--web", help="With Locust: serve its web page, on this machine only.")] = False,
 ) -> None:
     """Run a scenario, store it, and report."""
@@ -76,9 +76,9 @@ def carry_out(asked: Asked) -> ExitCode:
 
     wait_s, within_s = shared.parse_wait(asked.wait), shared.parse_wait(asked.workers_within, "--workers-within")
     files, kinds = shared.check_exports(asked.exports), shared.check_formats(asked.formats)
-    if (gate := gate_of(asked)) is not None:
-        return run_gate(gate, lambda more: _of_file(asked, more), asked, wait_s)
     job = _job(asked.scenario, asked.resume, asked.of_url, asked.changes, quiet=asked.quiet)
+    if (gate := gate_of(asked, None if job.stored else job.scenario.compare)) is not None:
+        return run_gate(gate, lambda more: _of_file(asked, more), asked, wait_s)
     bind = (asked.master_bind_host, asked.master_bind_port)
     workers: dict[str, Any] = {"expect_workers": asked.expect_workers, "workers_within_s": within_s, "bind": bind}
     locust = options(job.scenario, web=asked.web, **workers)

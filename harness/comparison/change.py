@@ -9,27 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
 
 from harness.analysis.stats import Floats, Measured
+from harness.scenario.compare import ALPHA, LEAST_PAIRS
+from harness.scenario.margins import Scale
 
-ALPHA = 0.05
 POWER = 0.8
-LEAST_PAIRS = 4
-"""Fewer pairs give no Student's interval of use: its factor is 2.9 for three pairs and 6.3 for two."""
 LEAST_RANKED = 6
 """Pairs from which the signed-rank test can be sure: of five, none is below p = 0.06."""
 _Z95, _Z90 = 1.959964, 1.644854
-
-
-class Scale(StrEnum):
-    """How two numbers are compared: by their ratio, or by their difference."""
-
-    RATIO = "ratio"
-    DIFFERENCE = "difference"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,24 +11,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis.stats import Floats, Measured
-from harness.comparison.change import (
-    ALPHA,
-    LEAST_PAIRS,
-    Change,
-    Scale,
-    of_intervals,
-    of_pairs,
-    of_requests,
-    unknown,
-    unpaired,
-)
+from harness.comparison.change import Change, of_intervals, of_pairs, of_requests, unknown, unpaired
 from harness.comparison.differences import Difference, differences, refused
 from harness.comparison.judgement import Word, judge
-from harness.comparison.margins import Margin, default_margin
 from harness.comparison.sides import Figure, Measurement, Side
 from harness.errors import ExitCode, UsageError, first_that_applies
 from harness.metrics import SCALAR
 from harness.records import Loop
+from harness.scenario.compare import ALPHA, LEAST_PAIRS
+from harness.scenario.margins import Margin, Scale, default_margin
 from harness.verdict.limits.against import resampled_relative
 
 SHOWN = (

@@ -15,10 +15,11 @@ from typing import Any
 
 from harness.comparison.comparison import Comparison, compare
 from harness.comparison.judgement import Word
-from harness.comparison.margins import Margin, parse_margin
-from harness.comparison.rounds import BASE, HEAD, Pairs, Start, interleaved, starts
+from harness.comparison.rounds import BASE, HEAD, Start, interleaved, starts
 from harness.comparison.sides import Side, joined, read_side
 from harness.errors import RunUnreadable, TrialFailed
+from harness.scenario.compare import Pairs
+from harness.scenario.margins import Margin, parse_margin
 from harness.store.run import MANIFEST, Run
 from harness.store.streams import storage_errors, write_atomically
 

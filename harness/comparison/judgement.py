@@ -12,8 +12,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from harness.comparison.change import ALPHA, Change
-from harness.comparison.margins import Margin
+from harness.comparison.change import Change
+from harness.scenario.compare import ALPHA
+from harness.scenario.margins import Margin
 
 DISCOVERY_RATE = 0.1
 

@@ -7,18 +7,13 @@ so that looking often costs no certainty.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.comparison.change import ALPHA, LEAST_PAIRS
 from harness.seeding import generator
 
 BASE, HEAD = "base", "head"
-LOOK_EVERY = 2
-MOST_PAIRS = 64
 _ORDER, _SEEDS = 31, 32  # of the seed's random numbers
-_SHAPE = re.compile(r"(?P<least>[0-9]+)(?:\.\.(?P<most>[0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,38 +23,6 @@ class Start:
     pair: int  # from 1
     side: str
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Least and greatest number of pairs."""
-
-    least: int
-    most: int
-
-    @property
-    def looks(self) -> list[int]:
-        """Numbers of pairs after which the result is judged."""
-        return sorted({*range(self.least, self.most, LOOK_EVERY), self.most})
-
-    @property
-    def alpha(self) -> float:
-        """Chance of a false word at each look."""
-        return ALPHA / len(self.looks)
-
-
-def parse_pairs(text: str) -> Pairs:
-    """Return the numbers of pairs of `6` or `4..8`. Raises ValueError, with the fix."""
-    match = _SHAPE.fullmatch(text.replace(" ", ""))
-    if match is None:
-        raise ValueError(f"{text!r} is no number of pairs; write 6, or 4..8")
-    least = int(match["least"])
-    most = int(match["most"] or least)
-    if least < LEAST_PAIRS:
-        raise ValueError(f"{least} pairs are too few for an interval; write {LEAST_PAIRS} or more")
-    if not least <= most <= MOST_PAIRS:
-        raise ValueError(f"{text!r}: write the smaller number first, and at most {MOST_PAIRS} pairs")
-    return Pairs(least, most)
 
 
 def starts(pairs: int, seed: int) -> Iterator[Start]:

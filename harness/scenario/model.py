@@ -31,6 +31,7 @@ from harness.scenario.base import (
     listed,
 )
 from harness.scenario.columns import GROUPS, ColumnName
+from harness.scenario.compare import Compare
 from harness.scenario.engines import EngineBlock, ModelEntry, known_spelling
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.loads import LoadItem
@@ -179,7 +180,9 @@ class Scenario(StrictModel):
     )
     quality: Quality | None = Field(default=None, description="Quality loss against a reference.")
     telemetry: Telemetry = Field(default=Telemetry(), description="Readings of the machine and of servers.")
-    compare: NotBuilt = Field(default=None, description="Defaults of `harness compare`.")
+    compare: Compare | None = Field(
+        default=None, description="Baseline of a gate: `harness run` compares the other variant with it."
+    )
     history: NotBuilt = Field(default=None, description="Defaults of `harness history` and `harness regress`.")
     plan: NotBuilt = Field(default=None, description="Defaults of `harness plan`.")
     budget: Budget = Field(default=Budget(), description="Upper bounds for the whole run.")

@@ -11,10 +11,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from harness.comparison.change import Scale, of_pairs
+from harness.comparison.change import of_pairs
 from harness.comparison.judgement import Word, judge
-from harness.comparison.margins import Margin
-from harness.comparison.rounds import BASE, Pairs, starts
+from harness.comparison.rounds import BASE, starts
+from harness.scenario.compare import Pairs
+from harness.scenario.margins import Margin, Scale
 
 MARGIN = Margin("tpot_ms", "p50", 0.03)
 DEVIATION = 0.02

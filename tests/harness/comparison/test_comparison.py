@@ -13,10 +13,10 @@ from harness.analysis.stats import Measured
 from harness.comparison.comparison import compare
 from harness.comparison.differences import MUST_MATCH, Difference, differences, refused
 from harness.comparison.judgement import Word
-from harness.comparison.margins import parse_margin
 from harness.comparison.plain import as_data
 from harness.comparison.sides import Measurement, Side, Start
 from harness.errors import ExitCode, UsageError
+from harness.scenario.margins import parse_margin
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
 
 GOOD = {"ttft_ms p50": (60.0, 59.0, 61.0), "tpot_ms p50": (10.0, 9.95, 10.05), "error_rate value": (0.0, 0.0, 0.004)}

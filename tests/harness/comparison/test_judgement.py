@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from harness.comparison.change import Change, Scale, of_pairs, unknown
+from harness.comparison.change import Change, of_pairs, unknown
 from harness.comparison.judgement import Word, discoveries, holm, judge
-from harness.comparison.margins import Margin, default_margin, parse_margin
+from harness.scenario.margins import Margin, Scale, default_margin, parse_margin
 
 P_VALUES = some.lists(some.floats(0, 1), max_size=30)
 TTFT = default_margin("ttft_ms", "p50")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from harness.comparison.rounds import BASE, HEAD, Pairs, interleaved, parse_pairs, starts
+from harness.comparison.rounds import BASE, HEAD, interleaved, starts
+from harness.scenario.compare import Pairs, parse_pairs
 
 SEEDS = some.integers(0, 2**32)
 NUMBERS = some.integers(4, 24)

@@ -66,7 +66,7 @@ SENTENCES = """\
 22:36: limits.1: unknown class `chat`; there are no `classes`
 23:9: decide: must be `all` or `any`, found 'alll'; did you mean `all`?
 24:14: repetitions: must be a whole number, found 1.5
-25:1: compare: `compare` is not built yet
+25:1: compare.baseline: is missing; write it, such as `baseline: base`
 """
 LEAST = "engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 3}]\n"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
-from harness.comparison.change import Scale
 from harness.metrics import METRICS, SCALAR, Direction, Metric, find
 from harness.scenario.base import near
 
@@ -18,6 +18,13 @@ _SHAPE = re.compile(
 )
 _STATISTIC = re.compile(r"mean|max|min|p[1-9][0-9]?(\.[0-9]{1,3})?")
 _EXAMPLE = "such as `ttft p95 +10%`, `output_tokens_per_s -5%` or `error_rate +0.5pp`"
+
+
+class Scale(StrEnum):
+    """How two numbers are compared: by their ratio, or by their difference."""
+
+    RATIO = "ratio"
+    DIFFERENCE = "difference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,14 @@ def parse_margin(text: str) -> Margin:
     )
     _check(margin, metric, match["sign"], match["unit"])
     return margin
+
+
+def margin_of(number: str, size: str) -> Margin:
+    """Return the margin of a number such as "ttft p95" with a size such as 10%. Raises ValueError as `parse_margin`."""
+    name = number.split()[0].rpartition(".")[2] if number.split() else ""
+    metric = next((one for known in _names(name) if (one := find(known))), None)
+    sign = "-" if metric is not None and metric.direction is Direction.HIGHER else "+"
+    return parse_margin(f"{number} {sign}{size}")
 
 
 def _names(name: str) -> tuple[str, ...]:
