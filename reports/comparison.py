@@ -37,12 +37,7 @@ def others(data: Mapping[str, Any]) -> Table:
 def _table(data: Mapping[str, Any], title: str, *, gates: bool) -> Table:
     head = ("load", "number", "base", "head", "change", interval_name(data), "margin", "least seen", "verdict")
     rows = [row for row in data["rows"] if row["gates"] is gates]
-    names = _names(rows)
-    last = ""
-    found = []
-    for row, name in zip(rows, names, strict=True):
-        found.append(_cells(row, "" if name == last else name))
-        last = name
+    found = [_cells(row, name) for row, name in zip(rows, _names(rows), strict=True)]
     return Table(title, head, found, texts=2)
 
 
@@ -135,10 +130,14 @@ def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
     if told is None:
         return VERDICTS[word], "", TONES.get(word, "")
     more = f" · {len(rows) - 1} more" if len(rows) > 1 and word in ("regressed", "improved", "cannot tell") else ""
-    change = change_text(told["change"], told["scale"])
-    before, after = (_value(told[side]["value"], _show(told), told["unit"]) for side in ("base", "head"))
-    why = f"{number_name(told)} {before} → {after}, {change} [{_interval(told)}], {told['load']}"
-    return VERDICTS[word], (told["doubt"] or why) + more, TONES.get(word, "")
+    return VERDICTS[word], sentence(told) + more, TONES.get(word, "")
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """Return a number on both sides with its change; or why its data is poor."""
+    before, after = (_value(row[side]["value"], _show(row), row["unit"]) for side in ("base", "head"))
+    change = change_text(row["change"], row["scale"])
+    return row["doubt"] or f"{number_name(row)} {before} → {after}, {change} [{_interval(row)}], {row['load']}"
 
 
 def _show(row: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,36 @@ def test_files_for_a_comment_and_for_programs(stored: Path, tmp_path: Path) -> N
     assert float(rows[0]["change"]) == data["rows"][0]["change"]
 
 
+def test_the_page_and_the_test_cases(stored: Path, tmp_path: Path) -> None:
+    """The page loads nothing and has its pictures; JUnit has a case for each gating number."""
+    ended = harness("compare", "base", "slow", "--format", "html,junit", "--out", str(tmp_path), cwd=stored)
+    assert ended.code == 5, ended.err
+    page = (tmp_path / "comparison.html").read_text()
+    assert "REGRESSED" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    for title in (
+        "Changes that gate",
+        "Changes that do not gate",
+        "TTFT, sustained",
+        "end to end, sustained",
+        "Over time",
+    ):
+        assert title in page
+    suite = ET.fromstring((tmp_path / "comparison.xml").read_text())
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
+    (failure,) = suite.iter("failure")
+    assert failure.get("type") == "regressed"
+    assert "TTFT p50 60" in str(failure.get("message"))
+
+
+def test_a_narrow_terminal_keeps_the_verdicts(stored: Path) -> None:
+    """Columns that explain are left out first."""
+    ended = harness("compare", "base", "slow", cwd=stored, env={"COLUMNS": "60"})
+    assert ended.code == 5
+    assert all(len(line) <= 60 for line in ended.out.splitlines() if "─" in line or ("TTFT" in line and "→" not in line))
+    assert sum("regressed" in line for line in ended.out.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -88,7 +119,7 @@ def test_files_for_a_comment_and_for_programs(stored: Path, tmp_path: Path) -> N
         (("base", "latest~9"), "latest~9: runs/ has 4 runs"),
         (("base", "slow", "--fail-on", "ttft +10%"), "--fail-on: `ttft_ms` needs a statistic"),
         (("base", "slow", "--across", "hardwere"), "--across hardwere: did you mean `hardware`"),
-        (("base", "slow", "--format", "pdf"), "--format pdf: known are md, json, csv"),
+        (("base", "slow", "--format", "pdf"), "--format pdf: known are html, md, json, csv, junit"),
         (("base", "slow", "--inconclusive", "maybe"), "--inconclusive maybe: write fail or warn"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import webbrowser
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +17,14 @@ from harness.cli.output import table_console
 from harness.errors import ExitCode, UsageError, first_that_applies
 
 if TYPE_CHECKING:
+    from harness.comparison.comparison import Comparison
     from harness.scenario.margins import Margin
+    from reports.plots.comparison import Curves
 
 _RUNS = "The baseline, then runs: folder, name, latest, latest~1, or KEY=VALUE of a label. Or the folder of a gate."
 _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable."
-_FORMATS = ("md", "json", "csv")
+_FILES = "Files: html, md, json, csv, junit."
+_FORMATS = ("html", "md", "json", "csv", "junit")
 
 
 def compare(
@@ -27,46 +32,73 @@ def compare(
     fail_on: FailOn = [],  # noqa: B006
     across: Annotated[list[str], typer.Option("--across", metavar="KIND", help=_ACROSS)] = [],  # noqa: B006
     inconclusive: Inconclusive = "fail",
-    formats: Annotated[list[str], typer.Option("--format", metavar="NAME", help="Files: md, json, csv.")] = [],  # noqa: B006
+    formats: Annotated[list[str], typer.Option("--format", metavar="NAME", help=_FILES)] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder for the files. [default: here]")] = None,
+    opens: Annotated[bool, typer.Option("--open", help="Write comparison.html and show it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare stored runs with a baseline: regressed, improved, unchanged, or cannot tell."""
     margins, kinds = parse_margins(fail_on), _kinds(across)
     fails = check_inconclusive(inconclusive)
-    wanted = _wanted(formats)
-    gate = _gate(runs[0], fails=fails) if len(runs) == 1 else None
+    wanted = _wanted([*formats, *(["html"] if opens else [])])
+    gate = _of_gate(runs[0], fails=fails) if len(runs) == 1 else None
     if len(runs) < 2 and gate is None:
         raise UsageError(f"name a baseline and a run, such as `harness compare {runs[0]} latest`")
-    found = [gate] if gate is not None else [_compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
-    for number, data in enumerate(found, 1):
-        store(data, wanted, out or Path(), "" if len(found) == 1 else f"-{number}")
-    shown(found, table_console(), as_json=as_json)
-    raise typer.Exit(first_that_applies(ExitCode(data["exit_code"]) for data in found))
+    found = [gate] if gate else [_compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
+    for number, told in enumerate(found, 1):
+        files = store(told, wanted, out or Path(), "" if len(found) == 1 else f"-{number}")
+        if opens:
+            webbrowser.open(files["html"].absolute().as_uri())
+    shown([told.data for told in found], table_console(), as_json=as_json)
+    raise typer.Exit(first_that_applies(ExitCode(told.data["exit_code"]) for told in found))
 
 
-def _gate(name: str, *, fails: bool) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A comparison as plain data, with the curves behind its pictures."""
+
+    data: dict[str, Any]
+    curves: Sequence[Curves]
+
+    @classmethod
+    def of(cls, found: Comparison, *, fails: bool) -> Told:
+        """Return a comparison for reports. fails: whether "cannot tell" has an exit code of its own."""
+        from harness.comparison.plain import as_data
+
+        return cls(as_data(found, inconclusive_fails=fails), _curves(found))
+
+
+def _curves(found: Comparison) -> list[Curves]:
+    """Return the distributions and times of the loads that both sides have."""
+    from reports.plots.comparison import Curves
+
+    curves = []
+    for base, head in found.matched:
+        sides = {"base": (found.base, base), "head": (found.head, head)}
+        both = {name: side.distributions[keys] for name, (side, keys) in sides.items() if keys in side.distributions}
+        times = {name: side.times[keys] for name, (side, keys) in sides.items() if keys in side.times}
+        curves.append(Curves(base[-1], both, times))
+    return curves
+
+
+def _of_gate(name: str, *, fails: bool) -> Told | None:
     """Return the comparison of a stored gate; None if the folder is none."""
     from harness.comparison.gate import STATE, Gate, judged
-    from harness.comparison.plain import as_data
 
     folder = Path(name)
     if not (folder / STATE).exists():
         return None
-    return as_data(judged(Gate.read(folder), folder).comparison, inconclusive_fails=fails)
+    return Told.of(judged(Gate.read(folder), folder).comparison, fails=fails)
 
 
-def _compared(
-    base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool
-) -> dict[str, Any]:
+def _compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
     from harness.comparison.comparison import compare as compare_sides
-    from harness.comparison.plain import as_data
     from harness.comparison.sides import read_side
     from harness.store.run import find_run
 
     statistics = {(one.metric, one.statistic) for one in margins if one.statistic != "value"}
     sides = [read_side(name, find_run(name), statistics) for name in (base, head)]
-    return as_data(compare_sides(sides[0], sides[1], margins, across), inconclusive_fails=fails)
+    return Told.of(compare_sides(sides[0], sides[1], margins, across), fails=fails)
 
 
 def parse_margins(texts: Sequence[str]) -> list[Margin]:
@@ -98,17 +130,20 @@ def _wanted(formats: Sequence[str]) -> list[str]:
     return names
 
 
-def store(data: dict[str, Any], formats: Sequence[str], folder: Path, suffix: str = "") -> None:
-    """Write the files of a comparison. Raises StorageFailed if one cannot be written."""
+def store(told: Told, formats: Sequence[str], folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Write the files of a comparison; return them by format. Raises StorageFailed if one cannot be written."""
     from harness.store.streams import storage_errors
     from reports.writers import comparison
 
-    renderers = {"md": comparison.as_markdown, "json": _as_json, "csv": comparison.as_csv}
+    renderers = {"md": comparison.as_markdown, "json": _as_json, "csv": comparison.as_csv, "junit": comparison.as_junit}
+    files = {}
     for name in formats:
-        file = folder / f"comparison{suffix}.{name}"
-        with storage_errors(file):
+        files[name] = folder / f"comparison{suffix}.{'xml' if name == 'junit' else name}"
+        text = comparison.as_html(told.data, told.curves) if name == "html" else renderers[name](told.data)
+        with storage_errors(files[name]):
             folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(renderers[name](data), encoding="utf-8", newline="\n")
+            files[name].write_text(text, encoding="utf-8", newline="\n")
+    return files
 
 
 def shown(found: Sequence[dict[str, Any]], console: Console, *, as_json: bool) -> None:

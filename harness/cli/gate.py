@@ -86,9 +86,8 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     Args:
         read: Returns the scenario with further `--set`s.
     """
-    from harness.cli.compare import shown, store
+    from harness.cli.compare import Told, shown, store
     from harness.comparison.gate import conduct
-    from harness.comparison.plain import as_data
     from harness.run.job import parse_only
     from harness.run.lock import machine_to_ourselves
     from harness.store.run import new_run_path
@@ -107,10 +106,10 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
             look = conduct(gate, folder, measure, lambda look: None if asked.quiet else say(_told(look)))
     except Interrupted as error:
         raise Interrupted(f"interrupted: the same command with --out {folder} goes on with its seeds") from error
-    data = as_data(look.comparison, inconclusive_fails=wanted.fails)
-    store(data, ("md", "json", "csv"), folder)
-    shown([data], table_console(), as_json=asked.as_json)
-    return ExitCode(data["exit_code"])
+    told = Told.of(look.comparison, fails=wanted.fails)
+    store(told, ("html", "md", "json", "csv", "junit"), folder)
+    shown([told.data], table_console(), as_json=asked.as_json)
+    return ExitCode(told.data["exit_code"])
 
 
 def _gate(wanted: Wanted, scenarios: Mapping[str, Scenario], only: Mapping[str, str]) -> Gate:

@@ -40,6 +40,7 @@ class Row:
         keys: Model, engine, level, variant and load of the base.
         gates: Whether the verdict depends on it.
         doubt: Why the data of a side is poor; "" if it is not.
+        values: Numbers of each pair of starts (base, head); none for two stored runs.
     """
 
     keys: tuple[str, ...]
@@ -51,6 +52,7 @@ class Row:
     gates: bool
     doubt: str = ""
     word: Word = Word.CANNOT_TELL
+    values: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Comparison:
         starts: Starts of each side, of the configuration with the fewest.
         pairs: Pairs of starts that were made in turns; 0 for two stored runs.
         alpha: Chance of a false word among the gating numbers.
+        matched: Keys of the measurements that were compared, of both sides.
         missing: Sentences on what only one side measured.
     """
 
@@ -73,6 +76,7 @@ class Comparison:
     missing: list[str] = field(default_factory=list)
     pairs: int = 0
     alpha: float = ALPHA
+    matched: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
 
     @property
     def gating(self) -> list[Row]:
@@ -127,7 +131,8 @@ def compare(
     _check_asked(rows, margins)
     starts = [min(len(side.starts) for side in sides) for sides in zip(*matched, strict=True)]
     judged, missing = _judged(rows, alpha), _missing(base, head, matched)
-    return Comparison(base, head, judged, differs, (starts[0], starts[1]), missing, pairs, alpha)
+    keys = tuple((one.keys, other.keys) for one, other in matched)
+    return Comparison(base, head, judged, differs, (starts[0], starts[1]), missing, pairs, alpha, keys)
 
 
 def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measurement, Measurement]]:
@@ -162,8 +167,9 @@ def _rows(base: Measurement, head: Measurement, margins: Sequence[Margin], pairs
         if figure in base.pooled and figure in head.pooled:
             doubt = base.poor_because(margin.metric) or head.poor_because(margin.metric)
             numbers = base.pooled[figure], head.pooled[figure]
-            change = (_of_pairs if pairs else _change)(base, head, figure, margin.scale)
-            yield Row(base.keys, figure[0], margin, *numbers, change, figure in gating, doubt)
+            values = _pairs(base, head, figure) if pairs else ()
+            change = of_pairs(margin.scale, values) if pairs else _change(base, head, figure, margin.scale)
+            yield Row(base.keys, figure[0], margin, *numbers, change, figure in gating, doubt, values=values)
 
 
 def _gates(base: Measurement) -> list[Margin]:
@@ -178,10 +184,10 @@ def _gates(base: Measurement) -> list[Margin]:
     return [default_margin(*one) for one in chosen]
 
 
-def _of_pairs(base: Measurement, head: Measurement, figure: Figure, scale: Scale) -> Change:
-    """Return how a number changed from the starts of one side to those of the other, pair by pair."""
+def _pairs(base: Measurement, head: Measurement, figure: Figure) -> tuple[tuple[float, float], ...]:
+    """Return a number of each pair of starts."""
     sides = [[start.values.get(figure, math.nan) for start in side.starts] for side in (base, head)]
-    return of_pairs(scale, [*zip(*sides, strict=True)])
+    return tuple(zip(*sides, strict=True))
 
 
 def _change(base: Measurement, head: Measurement, figure: Figure, scale: Scale) -> Change:

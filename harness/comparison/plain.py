@@ -72,7 +72,7 @@ def _row(row: Row, alpha: float) -> dict[str, Any]:
         "low": _known(low),
         "high": _known(high),
         "method": row.change.method,
-        "pairs": row.change.pairs,
+        "values": [[_known(one) for one in pair] for pair in row.values],
         "margin": row.margin.size,
         "worse_beyond": row.margin.worse,
         "least_seen": _known(row.change.least_seen),

@@ -73,12 +73,16 @@ class Side:
 
     Attributes:
         name: As it was asked for.
+        distributions: Latencies of each measurement by its keys, see `analysis.series.curves`; none for joined runs.
+        times: Latencies over time, alike, see `analysis.series.time`.
     """
 
     name: str
     path: Path
     manifest: Manifest
     measurements: tuple[Measurement, ...]
+    distributions: Mapping[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
+    times: Mapping[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
 
 def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = ()) -> Side:
@@ -89,7 +93,13 @@ def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = (
     """
     run = Run.open(path)
     results = derive(run.manifest, run.trials(), path, statistics)
-    return Side(name, path, run.manifest, tuple(_measurements(results)))
+    curves = {keys: frames["distribution"] for keys, frames in results.pooled.items()}
+    times: dict[tuple[str, ...], pd.DataFrame] = {
+        (*cell.keys, trial.load): results.series[cell.id, trial.id]["latency_bins"]
+        for cell, trial in run.manifest.trials()
+        if (cell.id, trial.id) in results.series
+    }
+    return Side(name, path, run.manifest, tuple(_measurements(results)), curves, times)
 
 
 def _measurements(results: Results) -> list[Measurement]:
@@ -153,7 +163,7 @@ def joined(name: str, parts: Sequence[Side]) -> Side:
         same = [one, *(table[one.keys] for table in by_keys if one.keys in table)]
         if len(same) == len(parts):
             found.append(_joined(same))
-    return replace(first, name=name, measurements=tuple(found))
+    return replace(first, name=name, measurements=tuple(found), distributions={}, times={})
 
 
 def _joined(parts: Sequence[Measurement]) -> Measurement:

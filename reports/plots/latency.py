@@ -96,7 +96,7 @@ def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
     if not curves:
         return None
     title = "How latencies are distributed"
-    return _plot(f"{name}-distribution", "Latency distributions", title, curves, "latency")
+    return distribution_of(f"{name}-distribution", "Latency distributions", title, curves, "latency")
 
 
 def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
@@ -108,7 +108,9 @@ def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
     curves = [Curve.of(shortened_inside(str(group), MAX_LABEL), own) for group, own in groups][: len(COLOURS)]
     of = "each class" if total <= len(curves) else f"{len(curves)} of {total} classes"
     label = LATENCIES[metric]
-    return _plot(f"{name}-classes", f"Distribution of {label} of {of}", f"{_capital(label)} of {of}", curves, label)
+    return distribution_of(
+        f"{name}-classes", f"Distribution of {label} of {of}", f"{_capital(label)} of {of}", curves, label
+    )
 
 
 def of_loads(data: ReportData) -> list[Plot]:
@@ -140,10 +142,12 @@ def _of_loads(data: ReportData, metric: str, places: Mapping[tuple[str, ...], in
     for under, curves in shared.items():
         name = file_name(f"load-{under}-{metric.removesuffix('_ms')}")
         about = f"Distribution of {label} under {under}"
-        yield _plot(name, about, f"{_capital(label)}, {under}", list(curves.values()), label, list(curves), every)
+        yield distribution_of(
+            name, about, f"{_capital(label)}, {under}", list(curves.values()), label, list(curves), every
+        )
 
 
-def _plot(
+def distribution_of(
     name: str,
     about: str,
     title: str,

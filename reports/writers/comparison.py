@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 from rich.console import Console
 from rich.text import Text
 
 from reports import comparison
-from reports.format import for_terminal
+from reports.format import for_terminal, for_xml
 from reports.tables.base import Table
 from reports.writers.grid import STYLES, grid_of_table
 from reports.writers.markdown import escape, section
+
+if TYPE_CHECKING:
+    from reports.plots.comparison import Curves
 
 _LABEL = 13
 
@@ -24,7 +29,7 @@ def show(data: Mapping[str, Any], console: Console) -> None:
     console.print(Text(for_terminal(comparison.title(data)), style="bold"))
     for table in (comparison.gating(data), comparison.others(data)):
         if table.rows:
-            _print(table, console, ("least seen", comparison.interval_name(data), "margin"))
+            _print(table, console, ("least seen", comparison.interval_name(data), "margin", "head", "base"))
     for label, text in comparison.lines(data):
         console.print(Text.assemble((f" {label:<{_LABEL - 1}}", "bold"), for_terminal(text)))
     console.print()
@@ -35,7 +40,10 @@ def show(data: Mapping[str, Any], console: Console) -> None:
 
 def _print(table: Table, console: Console, left_out: Sequence[str]) -> None:
     console.print(Text(table.title, style="dim"))
-    for line in grid_of_table(table, console.width, left_out):
+    names = [row[0].text for row in table.rows]
+    shown = ["" if name == before else name for name, before in zip(names, ["", *names], strict=False)]
+    rows = [(replace(row[0], text=name), *row[1:]) for row, name in zip(table.rows, shown, strict=True)]
+    for line in grid_of_table(replace(table, rows=rows), console.width, left_out, "comparison.html (--open)"):
         console.print(line, no_wrap=True, overflow="crop")
     console.print()
 
@@ -64,6 +72,52 @@ def as_markdown(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def as_html(data: Mapping[str, Any], curves: Sequence[Curves] = ()) -> str:
+    """Return the page: the verdict with the changes first, then all numbers and pictures."""
+    from reports.plots.comparison import of_comparison
+    from reports.writers.html import page
+
+    word, why, tone = comparison.verdict(data)
+    plots = of_comparison(data, curves)
+    return page(
+        "comparison.html",
+        names=f"{data['base']['name']} → {data['head']['name']}",
+        title=comparison.title(data),
+        word=word,
+        why=why,
+        tone=tone,
+        code=data["exit_code"],
+        first=plots[:1],
+        plots=plots[1:],
+        lines=comparison.lines(data),
+        gate=comparison.gating(data),
+        others=comparison.others(data),
+        sure=f"{100 * (1 - data['alpha']):.3g} %",
+        footer=f"{data['base']['path']} · {data['head']['path']}",
+    )
+
+
+def as_junit(data: Mapping[str, Any]) -> str:
+    """Return a test case for each gating number: a failure if it regressed, an error if nobody can tell."""
+    suite = ET.Element("testsuite", name=for_xml(comparison.title(data)), hostname="localhost", time="0")
+    for row in data["rows"]:
+        if not row["gates"]:
+            continue
+        case = ET.SubElement(
+            suite, "testcase", classname=for_xml(row["load"]), name=comparison.number_name(row), time="0"
+        )
+        told = for_xml(comparison.sentence(row))
+        if row["word"] in ("regressed", "cannot tell"):
+            kind = "failure" if row["word"] == "regressed" else "error"
+            ET.SubElement(case, kind, {"type": row["word"], "message": told}).text = told
+        else:
+            ET.SubElement(case, "system-out").text = told
+    for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+        suite.set(name, str(sum(1 for _ in suite.iter(tag))))
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
 def as_csv(data: Mapping[str, Any]) -> str:
     """Return one row for each number."""
     out = io.StringIO()
@@ -76,5 +130,5 @@ def as_csv(data: Mapping[str, Any]) -> str:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in row.items() if not isinstance(value, Mapping)}
+    found = {name: value for name, value in row.items() if not isinstance(value, Mapping | list)}
     return found | {f"{side}_{name}": value for side in ("base", "head") for name, value in row[side].items()}

@@ -41,7 +41,7 @@ def grid(found: Overview, width: int) -> list[Text]:
     return _drawn(columns, len(found.lines))
 
 
-def grid_of_table(table: Table, width: int, left_out: Sequence[str]) -> list[Text]:
+def grid_of_table(table: Table, width: int, left_out: Sequence[str], page: str = "report.html") -> list[Text]:
     """Return a table; columns without a value are missing, and without room those of `left_out`, in their order."""
     cells = [tuple(row[number] for row in table.rows) for number in range(len(table.head))]
     named = {
@@ -54,7 +54,7 @@ def grid_of_table(table: Table, width: int, left_out: Sequence[str]) -> list[Tex
         if total(list(named.values())) > width:
             named.pop(name, None)
     missing = known - len(named)
-    more = [Text(f" {missing} more column{'' if missing == 1 else 's'} in report.html", style="dim")] if missing else []
+    more = [Text(f" {missing} more column{'' if missing == 1 else 's'} in {page}", style="dim")] if missing else []
     return [*_drawn(list(named.values()), len(table.rows)), *more]
 
 

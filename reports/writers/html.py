@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,30 +48,12 @@ class Part:
 
 def render(data: ReportData) -> str:
     """Return the page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     first = _first_plots(data)
     parts, trials = list(_parts(data, first)), list(_trials(data, first))
     doubts = checks.reasons(data)
-    shown: set[str] = set()
-
-    def first_use(metric: str) -> bool:
-        """Return whether no table has shown a metric yet: its first place gets an anchor, to come back to."""
-        new = metric not in shown
-        shown.add(metric)
-        return new
-
-    loader = FileSystemLoader(TEMPLATES)
-    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters["ticks"] = _ticks
-    jinja.globals |= {
-        "defined": {metric["name"] for metric in data.definitions}.__contains__,
-        "first_use": first_use,
-        "used": shown.__contains__,
-        "grid_rows": _grid_rows,
-    }
-    return jinja.get_template("report.html").render(
+    return page(
+        "report.html",
+        {metric["name"] for metric in data.definitions},
         data=data,
         first=_first_screen(data, first),
         contents=_contents(parts, trials, caveats=bool(doubts.rows)),
@@ -81,9 +63,32 @@ def render(data: ReportData) -> str:
         command=str(data.manifest.command or ""),
         environment=environment.groups(data),
         footer=dotted((f"harness {data.manifest.harness_version or ''}".strip(), str(data.manifest.created_utc or ""))),
-        script=script,
-        script_hash=script_hash(script),
     )
+
+
+def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
+    """Return a page made from a template, with the script of all pages.
+
+    Args:
+        defined: Names of the metrics that the page defines.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    shown: set[str] = set()
+
+    def first_use(metric: str) -> bool:
+        """Return whether no table has shown a metric yet: its first place gets an anchor, to come back to."""
+        new = metric not in shown
+        shown.add(metric)
+        return new
+
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    loader = FileSystemLoader(TEMPLATES)
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters["ticks"] = _ticks
+    uses = {"defined": defined.__contains__, "first_use": first_use, "used": shown.__contains__}
+    jinja.globals |= {**uses, "grid_rows": _grid_rows}
+    return jinja.get_template(template).render(**values, script=script, script_hash=script_hash(script))
 
 
 def script_hash(script: str) -> str:
