@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import RunResult, benchmark, load, runs
+    from harness.api import ComparisonResult, RunResult, benchmark, compare, load, runs
 
 __version__ = "0.1.0"
 
-__all__ = ["RunResult", "__version__", "benchmark", "load", "runs"]
+__all__ = ["ComparisonResult", "RunResult", "__version__", "benchmark", "compare", "load", "runs"]
 
 
 def __getattr__(name: str) -> Any:

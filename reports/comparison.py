@@ -22,6 +22,7 @@ VERDICTS = {
 UNDER_TEST = ("version", "options")
 _HEADS = {(one.metric, one.statistic): " ".join(filter(None, (one.over, one.head))) for one in RESULTS}
 _MOST_FACTS = 8
+USUAL_PAIRS = 6
 
 
 def gating(data: Mapping[str, Any]) -> Table:
@@ -154,6 +155,8 @@ def _size(row: Mapping[str, Any]) -> float:
 def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the sentences below the tables, each with its label."""
     found = [("STARTS", starts_sentence(data["starts"], data["pairs"]))]
+    if (settles := settling(data)) is not None:
+        found.append(("SETTLES IT", settles))
     differs = data["differs"]
     facts = [
         f"{one['what']}{' (' + one['load'] + ')' if one['load'] else ''}: {one['base']} → {one['head']}"
@@ -167,6 +170,18 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["missing"]:
         found.append(("LEFT OUT", " · ".join(data["missing"][:_MOST_FACTS])))
     return found
+
+
+def settling(data: Mapping[str, Any]) -> str | None:
+    """Return what would tell more; None if nothing is open."""
+    if data["pairs"]:
+        needed = [row["pairs_needed"] for row in data["rows"] if row["gates"] and row["pairs_needed"]]
+        return f"about {max(needed)} pairs of starts, as much as these differ" if needed else None
+    if min(data["starts"]) > 1:
+        return None
+    minutes = USUAL_PAIRS * sum(data[side]["seconds"] for side in ("base", "head")) / 60
+    took = f", about {minutes:.0f} min" if minutes >= 1 else ""
+    return f"{USUAL_PAIRS} pairs of starts in turns{took}: `harness run SCENARIO --against BASE --pairs {USUAL_PAIRS}`"
 
 
 def starts_sentence(starts: Sequence[int], pairs: int = 0) -> str:

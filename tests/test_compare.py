@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from command import VIRTUAL_TIME, scenario
 
-from tests.forked import harness
+import harness
+from tests.forked import harness as command
 
 pytestmark = pytest.mark.slow
 LOAD = [{"kind": "sustained", "rate": 20, "arrivals": "constant", "requests": 150, "timeout": "5s"}]
@@ -27,7 +28,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         engine = {"engine": "simulated", "options": {"ttft_ms": 60.0, "tpot_ms": 2.0, **options}}
         path = scenario(folder, name="s", engines=[engine], load=LOAD, seed=7)
         arguments = ("run", str(path), "--out", f"runs/{name}", "--label", f"kind={name}", "--format", "json", "-q")
-        ended = harness(*arguments, cwd=folder, env=VIRTUAL_TIME)
+        ended = command(*arguments, cwd=folder, env=VIRTUAL_TIME)
         assert ended.code == 0, ended.err
     return folder
 
@@ -46,7 +47,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_the_word_is_the_exit_code(stored: Path, runs: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
     """Runs are named by folder, name, label or age; of several the worst code counts."""
-    ended = harness("compare", *runs, cwd=stored)
+    ended = command("compare", *runs, cwd=stored)
     assert ended.code == code, ended.out + ended.err
     text = ended.out.replace("\u202f", " ")
     assert all(word in text for word in words), ended.out
@@ -55,7 +56,7 @@ def test_the_word_is_the_exit_code(stored: Path, runs: tuple[str, ...], code: in
 
 def test_the_same_requests_are_compared_one_by_one(stored: Path) -> None:
     """So 150 of them tell 20 % within a tenth of a per cent, and p95 gates where it is asked for."""
-    ended = harness("compare", "base", "slow", "--fail-on", "ttft p95 +10%", "--json", cwd=stored)
+    ended = command("compare", "base", "slow", "--fail-on", "ttft p95 +10%", "--json", cwd=stored)
     assert ended.code == 5, ended.err
     found = json.loads(ended.out)
     (row,) = [row for row in found["rows"] if row["gates"]]
@@ -64,12 +65,12 @@ def test_the_same_requests_are_compared_one_by_one(stored: Path) -> None:
     assert row["change"] == pytest.approx(1.2, rel=0.01)
     assert (found["word"], found["exit_code"], found["starts"]) == ("regressed", 5, [1, 1])
     assert [(one["what"], one["base"], one["head"]) for one in found["differs"]] == [("ttft_ms", "60.0", "72.0")]
-    assert harness("compare", "base", "slow", "--fail-on", "ttft p95 +30%", cwd=stored).code == 0
+    assert command("compare", "base", "slow", "--fail-on", "ttft p95 +30%", cwd=stored).code == 0
 
 
 def test_files_for_a_comment_and_for_programs(stored: Path, tmp_path: Path) -> None:
     """Markdown begins with the verdict; JSON and CSV have every number."""
-    ended = harness("compare", "base", "slow", "--format", "md,json,csv", "--out", str(tmp_path / "c"), cwd=stored)
+    ended = command("compare", "base", "slow", "--format", "md,json,csv", "--out", str(tmp_path / "c"), cwd=stored)
     assert ended.code == 5
     text = (tmp_path / "c" / "comparison.md").read_text().replace("\u202f", " ")
     assert text.startswith("## REGRESSED TTFT p50")
@@ -83,7 +84,7 @@ def test_files_for_a_comment_and_for_programs(stored: Path, tmp_path: Path) -> N
 
 def test_the_page_and_the_test_cases(stored: Path, tmp_path: Path) -> None:
     """The page loads nothing and has its pictures; JUnit has a case for each gating number."""
-    ended = harness("compare", "base", "slow", "--format", "html,junit", "--out", str(tmp_path), cwd=stored)
+    ended = command("compare", "base", "slow", "--format", "html,junit", "--out", str(tmp_path), cwd=stored)
     assert ended.code == 5, ended.err
     page = (tmp_path / "comparison.html").read_text()
     assert "REGRESSED" in page
@@ -105,9 +106,11 @@ def test_the_page_and_the_test_cases(stored: Path, tmp_path: Path) -> None:
 
 def test_a_narrow_terminal_keeps_the_verdicts(stored: Path) -> None:
     """Columns that explain are left out first."""
-    ended = harness("compare", "base", "slow", cwd=stored, env={"COLUMNS": "60"})
+    ended = command("compare", "base", "slow", cwd=stored, env={"COLUMNS": "60"})
     assert ended.code == 5
-    assert all(len(line) <= 60 for line in ended.out.splitlines() if "─" in line or ("TTFT" in line and "→" not in line))
+    assert all(
+        len(line) <= 60 for line in ended.out.splitlines() if "─" in line or ("TTFT" in line and "→" not in line)
+    )
     assert sum("regressed" in line for line in ended.out.splitlines()) == 1
 
 
@@ -125,10 +128,22 @@ def test_a_narrow_terminal_keeps_the_verdicts(stored: Path) -> None:
 )
 def test_a_slip_is_one_sentence(stored: Path, arguments: tuple[str, ...], sentence: str) -> None:
     """With what to write instead."""
-    ended = harness("compare", *arguments, cwd=stored)
+    ended = command("compare", *arguments, cwd=stored)
     assert (ended.code, ended.out) == (2, "")
     assert sentence in ended.err, ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+def test_from_python(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers as a data frame; runs are named or given."""
+    monkeypatch.chdir(stored)
+    found = harness.compare("base", harness.load("slow"), fail_on={"ttft_p95": "+10%"})
+    assert (found.verdict, found.exit_code) == ("regressed", 5)
+    (row,) = found.table[found.table["gates"]].to_dict("records")
+    assert (row["metric"], row["statistic"]) == ("ttft_ms", "p95")
+    assert row["head_value"] / row["base_value"] == pytest.approx(row["change"])
+    assert found.differs["what"].tolist() == ["ttft_ms"]
+    assert "REGRESSED" in repr(found)
 
 
 def changed(stored: Path, tmp_path: Path, **keys: Any) -> Path:
@@ -144,19 +159,19 @@ def test_another_machine_is_refused_unless_it_is_meant(stored: Path, tmp_path: P
     """Both values are named, and the option that allows it."""
     machine = json.loads((stored / "runs" / "slow" / "manifest.json").read_text())["provenance"]["must_match"]
     copy = changed(stored, tmp_path, provenance={"must_match": machine | {"cpu": "Z80"}})
-    ended = harness("compare", "base", str(copy), cwd=stored)
+    ended = command("compare", "base", str(copy), cwd=stored)
     assert ended.code == 2
     assert f"cpu: {machine['cpu']} and Z80. If that is meant, add --across hardware" in ended.err
-    assert harness("compare", "base", str(copy), "--across", "hardware", cwd=stored).code == 5
+    assert command("compare", "base", str(copy), "--across", "hardware", cwd=stored).code == 5
 
 
 def test_a_run_that_cannot_be_read_is_one_sentence(stored: Path, tmp_path: Path) -> None:
     """A future version, and a manifest that is none."""
-    ended = harness("compare", "base", str(changed(stored, tmp_path, format=999)), cwd=stored)
+    ended = command("compare", "base", str(changed(stored, tmp_path, format=999)), cwd=stored)
     assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "manifest.json").write_text("{")
-    ended = harness("compare", str(broken), "base", cwd=stored)
+    ended = command("compare", str(broken), "base", cwd=stored)
     assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
     assert str(broken) in ended.err

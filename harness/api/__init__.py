@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from harness.api.comparison import ComparisonResult, compare
 from harness.api.measure import benchmark
 from harness.api.result import RunResult, load, runs
 
-__all__ = ["RunResult", "benchmark", "load", "runs"]
+__all__ = ["ComparisonResult", "RunResult", "benchmark", "compare", "load", "runs"]

@@ -38,13 +38,13 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare stored runs with a baseline: regressed, improved, unchanged, or cannot tell."""
-    margins, kinds = parse_margins(fail_on), _kinds(across)
+    margins, kinds = parse_margins(fail_on), check_across(across)
     fails = check_inconclusive(inconclusive)
     wanted = _wanted([*formats, *(["html"] if opens else [])])
     gate = _of_gate(runs[0], fails=fails) if len(runs) == 1 else None
     if len(runs) < 2 and gate is None:
         raise UsageError(f"name a baseline and a run, such as `harness compare {runs[0]} latest`")
-    found = [gate] if gate else [_compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
+    found = [gate] if gate else [compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
     for number, told in enumerate(found, 1):
         files = store(told, wanted, out or Path(), "" if len(found) == 1 else f"-{number}")
         if opens:
@@ -91,7 +91,8 @@ def _of_gate(name: str, *, fails: bool) -> Told | None:
     return Told.of(judged(Gate.read(folder), folder).comparison, fails=fails)
 
 
-def _compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
+def compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
+    """Compare two stored runs. fails: whether "cannot tell" has an exit code of its own."""
     from harness.comparison.comparison import compare as compare_sides
     from harness.comparison.sides import read_side
     from harness.store.run import find_run
@@ -111,7 +112,8 @@ def parse_margins(texts: Sequence[str]) -> list[Margin]:
         raise UsageError(f"--fail-on: {error}") from error
 
 
-def _kinds(across: Sequence[str]) -> frozenset[str]:
+def check_across(across: Sequence[str]) -> frozenset[str]:
+    """Return the kinds of differences that are allowed. Raises UsageError for one that is none."""
     from harness.comparison.differences import MUST_MATCH
     from harness.scenario.base import near
 

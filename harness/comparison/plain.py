@@ -7,9 +7,12 @@ from typing import Any
 
 from harness.analysis.stats import Measured
 from harness.analysis.summary import KEYS
+from harness.comparison.change import pairs_needed
 from harness.comparison.comparison import Comparison, Row
+from harness.comparison.judgement import Word
 from harness.comparison.sides import Side
 from harness.metrics import METRICS
+from harness.scenario.margins import Scale
 
 FORMAT = 1
 
@@ -51,8 +54,29 @@ def _side(side: Side) -> dict[str, Any]:
         "path": str(side.path),
         "created_utc": manifest.created_utc,
         "labels": dict(manifest.labels or {}),
+        "seconds": _seconds(side),
         "engines": [*engines],
     }
+
+
+def _seconds(side: Side) -> float:
+    """Return how long the cells of a run took, their starts included."""
+    took_s = 0.0
+    for cell in side.manifest.cells:
+        ends = [trial.ended_ns for trial in cell.trials if trial.ended_ns is not None]
+        begins = [trial.begun_ns for trial in cell.trials if trial.begun_ns is not None]
+        began = cell.start.began_ns if cell.start.began_ns is not None else min(begins, default=None)
+        took_s += 0.0 if not ends or began is None else (max(ends) - began) / 1e9
+    return took_s
+
+
+def _pairs_needed(row: Row) -> int | None:
+    """Return how many pairs would tell whether a number is beyond its margin; None if it is told, or without pairs."""
+    change = row.change
+    if row.word is not Word.CANNOT_TELL or not change.pairs or not change.known:
+        return None
+    margin = row.margin.size if change.scale is Scale.DIFFERENCE else abs(math.log(row.margin.worse))
+    return pairs_needed(change.below * math.sqrt(change.pairs), margin)
 
 
 def _row(row: Row, alpha: float) -> dict[str, Any]:
@@ -76,6 +100,7 @@ def _row(row: Row, alpha: float) -> dict[str, Any]:
         "margin": row.margin.size,
         "worse_beyond": row.margin.worse,
         "least_seen": _known(row.change.least_seen),
+        "pairs_needed": _pairs_needed(row),
         "gates": row.gates,
         "word": row.word.value,
         "doubt": row.doubt,

@@ -150,8 +150,8 @@ def test_the_api_is_loaded_when_it_is_used() -> None:
     program = "import sys, harness; print('pandas' in sys.modules, harness.load.__name__, 'pandas' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True)
     assert out.stdout == "False load False\n"
-    with pytest.raises(AttributeError, match="has no attribute 'compare'"):
-        harness.compare  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'compute'"):
+        harness.compute  # noqa: B018
 
 
 def test_the_page_names_what_there_is() -> None:
@@ -160,4 +160,4 @@ def test_the_page_names_what_there_is() -> None:
     named = {*re.findall(r"\brun\.(\w+)", text)}
     public = {name for name in vars(harness.RunResult) if not name.startswith("_")}
     assert named == public
-    assert {*re.findall(r"\bharness\.(\w+)\(", text)} == {"benchmark", "load", "runs"}
+    assert {*re.findall(r"\bharness\.(\w+)\(", text)} == {"benchmark", "compare", "load", "runs"}
