@@ -146,6 +146,50 @@ def test_from_python(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "REGRESSED" in repr(found)
 
 
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of three variants, four starts of each."""
+    folder = tmp_path_factory.mktemp("variants")
+    each = {"one": {"ttft_ms": 40}, "same": {"ttft_ms": 40}, "slow": {"ttft_ms": 60}}
+    path = scenario(folder, engines=[{"engine": "simulated", "variants": each}], load=LOAD, repetitions=4)
+    ended = command("run", str(path), "--out", "run", "--format", "json", "-q", cwd=folder, env=VIRTUAL_TIME)
+    assert ended.code == 0, ended.err
+    return folder
+
+
+def test_configurations_of_one_run_are_compared(variants: Path) -> None:
+    """Each with the first, or with the one that is named; starts that took turns are pairs."""
+    ended = command("compare", "run", "--by", "variant", "--json", cwd=variants)
+    assert ended.code == 5, ended.err
+    found = json.loads(ended.out)
+    assert [(one["base"]["name"], one["head"]["name"], one["word"]) for one in found] == [
+        ("one", "same", "unchanged"),
+        ("one", "slow", "regressed"),
+    ]
+    ended = command("compare", "run", "--by", "variant", "--against", "slow", "--json", cwd=variants)
+    assert ended.code == 0, ended.err
+    assert [(one["head"]["name"], one["word"]) for one in json.loads(ended.out)] == [
+        ("one", "improved"),
+        ("same", "improved"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--by", "varient"), "--by varient: did you mean `variant`"),
+        (("--by", "engine"), "--by engine: run has one engine, simulated; there is nothing to compare"),
+        (("--by", "variant", "--against", "slower"), "--against slower: did you mean `slow`"),
+        (("--against", "slow"), "--by compares the configurations of one run"),
+        ((), "or what to compare within it: `harness compare run --by variant`"),
+    ],
+)
+def test_what_cannot_be_compared_within_a_run(variants: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    """One sentence with what to write instead."""
+    ended = command("compare", "run", *arguments, cwd=variants)
+    assert (ended.code, sentence in ended.err, len(ended.err.splitlines())) == (2, True, 1), ended.err
+
+
 def changed(stored: Path, tmp_path: Path, **keys: Any) -> Path:
     """A copy of a run with other keys of its manifest."""
     copy = tmp_path / "copy"

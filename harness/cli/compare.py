@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _RUNS = "The baseline, then runs: folder, name, latest, latest~1, or KEY=VALUE of a label. Or the folder of a gate."
 _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable."
+_BY = "Compare within one run: model, engine, quantization, variant or load."
+_AGAINST = "With --by: the value that is the baseline. [default: the first]"
 _FILES = "Files: html, md, json, csv, junit."
 _FORMATS = ("html", "md", "json", "csv", "junit")
 
@@ -31,6 +33,8 @@ def compare(
     runs: Annotated[list[str], typer.Argument(help=_RUNS, show_default=False)],
     fail_on: FailOn = [],  # noqa: B006
     across: Annotated[list[str], typer.Option("--across", metavar="KIND", help=_ACROSS)] = [],  # noqa: B006
+    by: Annotated[str | None, typer.Option(metavar="KIND", help=_BY)] = None,
+    against: Annotated[str | None, typer.Option(metavar="VALUE", help=_AGAINST)] = None,
     inconclusive: Inconclusive = "fail",
     formats: Annotated[list[str], typer.Option("--format", metavar="NAME", help=_FILES)] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder for the files. [default: here]")] = None,
@@ -41,10 +45,12 @@ def compare(
     margins, kinds = parse_margins(fail_on), check_across(across)
     fails = check_inconclusive(inconclusive)
     wanted = _wanted([*formats, *(["html"] if opens else [])])
-    gate = _of_gate(runs[0], fails=fails) if len(runs) == 1 else None
-    if len(runs) < 2 and gate is None:
-        raise UsageError(f"name a baseline and a run, such as `harness compare {runs[0]} latest`")
-    found = [gate] if gate else [compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
+    if by is not None or against is not None:
+        found = _of_parts(runs, by, against, margins, kinds, fails=fails)
+    elif len(runs) == 1:
+        found = [_of_gate(runs[0], fails=fails)]
+    else:
+        found = [compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
     for number, told in enumerate(found, 1):
         files = store(told, wanted, out or Path(), "" if len(found) == 1 else f"-{number}")
         if opens:
@@ -81,14 +87,45 @@ def _curves(found: Comparison) -> list[Curves]:
     return curves
 
 
-def _of_gate(name: str, *, fails: bool) -> Told | None:
-    """Return the comparison of a stored gate; None if the folder is none."""
+def _of_gate(name: str, *, fails: bool) -> Told:
+    """Return the comparison of a stored gate. Raises UsageError if the folder is none."""
     from harness.comparison.gate import STATE, Gate, judged
 
     folder = Path(name)
     if not (folder / STATE).exists():
-        return None
+        one, parts = f"`harness compare {name} latest`", f"`harness compare {name} --by variant`"
+        raise UsageError(f"name a baseline and a run, such as {one}, or what to compare within it: {parts}")
     return Told.of(judged(Gate.read(folder), folder).comparison, fails=fails)
+
+
+def _of_parts(
+    runs: Sequence[str],
+    by: str | None,
+    against: str | None,
+    margins: Sequence[Margin],
+    across: frozenset[str],
+    *,
+    fails: bool,
+) -> list[Told]:
+    """Compare the configurations of one run with one of them, the first unless another is named."""
+    from harness.comparison.comparison import compare as compare_sides
+    from harness.comparison.parts import pairs_in_turns, parts_of
+    from harness.comparison.sides import read_side
+    from harness.scenario.base import near
+    from harness.store.run import find_run
+
+    if by is None or len(runs) != 1:
+        raise UsageError("--by compares the configurations of one run, such as `harness compare latest --by variant`")
+    statistics = {(one.metric, one.statistic) for one in margins if one.statistic != "value"}
+    parts = parts_of(read_side(runs[0], find_run(runs[0]), statistics), by)
+    if against is not None and against not in parts:
+        raise UsageError(f"--against {against}: {near(against, parts)}")
+    base = parts.pop(against or next(iter(parts)))
+    kinds = across | {by}
+    return [
+        Told.of(compare_sides(base, head, margins, kinds, pairs=pairs_in_turns(base, head)), fails=fails)
+        for head in parts.values()
+    ]
 
 
 def compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
