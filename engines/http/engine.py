@@ -18,6 +18,7 @@ from engines.dialects import get as dialect_of
 from engines.http.addresses import Address, check_proxy, is_loopback
 from engines.http.pages import Pages, open_pages
 from engines.options import read_options
+from engines.process.placeholders import problem_with
 from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, ServerProcess
 from engines.secrets import hide
 
@@ -64,6 +65,9 @@ class HttpOptions:
         dialect_of(self.dialect, self.request, self.rename)
         if self.ready is not None and not set(self.ready) <= {"path", "timeout_s"}:
             raise ValueError(f"ready is written {{path: /health, timeout: 5m}}, not {dict(self.ready)!r}")
+        for name, text in (("command", self.command), ("stop", self.stop)):
+            if text is not None and (why := problem_with(text)) is not None:
+                raise ValueError(f"{name} has an {why}")
         if self.url is not None and not self.urls:
             raise ValueError("url is empty; write the address of the server")
         addresses = [Address.of(url) for url in self.urls]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +26,7 @@ from engines.models.gguf.quantize import LEVELS
 from engines.models.shape import ModelShape, shape_of
 from engines.models.types import ModelSource
 from engines.options import DEFAULT_CONTEXT_TOKENS
+from engines.process.placeholders import command_of
 from engines.process.server import EngineServer, ServerCommand, ServerProcess
 
 _MIB = 1 << 20
@@ -188,7 +188,7 @@ class GgufServer(GgufEngine[Options]):
     ) -> ServerProcess:
         """Return the server that a command line starts."""
         command = ServerCommand(
-            shlex.join(words),
+            command_of(words),
             env=self._environment,
             ready_path=ready_path,
             ready_timeout_s=ready_timeout_s,

@@ -24,6 +24,7 @@ import psutil
 
 from engines.base import NO_USAGE_REPORTS, EngineError, StartFailed
 from engines.process.log import begun, read_from, size_of
+from engines.process.placeholders import MODEL, PORT, filled, names_in
 from engines.secrets import masked
 
 READY_LIMIT_S = 300.0
@@ -43,7 +44,7 @@ _GUARD = 'read -r word; [ "$word" = done ] && exit 0; kill -TERM "-$0"; sleep 5;
 class ServerCommand:
     """Command line of a server."""
 
-    command: str  # split like a shell would, but no shell runs it; {port} and {model} are filled in
+    command: str  # split like a shell would, but no shell runs it; see `placeholders`
     model: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -126,12 +127,12 @@ class ServerProcess:
             raise StartFailed(f"the command {self._command.command!r} cannot be split: {error}") from error
         if not parts:
             raise StartFailed("the command is empty; write how to start the server")
-        if self._command.model is None and any("{model}" in part for part in parts):
+        if self._command.model is None and MODEL in names_in(self._command.command):
             raise StartFailed("the command contains {model}, but the scenario names no model; add `model:`")
         return [self._filled(part) for part in parts]
 
     def _filled(self, text: str) -> str:
-        return text.replace("{port}", str(self.port)).replace("{model}", self._command.model or "")
+        return filled(text, {PORT: str(self.port), MODEL: self._command.model or ""})
 
     def _spawn(self) -> None:
         arguments = self._arguments()

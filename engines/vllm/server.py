@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, Scores, StartFailed, beginning_of
+from engines.process.placeholders import command_of
 from engines.process.server import EngineServer, ServerCommand, ServerProcess
 from engines.vllm.base import VllmEngine
 from engines.vllm.levels import WHILE_LOADING
@@ -97,7 +97,7 @@ class VllmServer(VllmEngine):
         environment = {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": ""} if self._spec.python else {})
         words = [self._python, "-m", _MODULE, "--host", "127.0.0.1", "--port", "{port}", *self._arguments()]
         return ServerCommand(
-            shlex.join(words),
+            command_of(words),
             env={**environment, **self._model.environment()},
             ready_path="/health",
             ready_timeout_s=self._options.ready_timeout_s,

@@ -13,6 +13,7 @@ from engines import engine_class
 from engines.base import EngineError, EngineSpec, ModelReference
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
+from engines.process.placeholders import MODEL, names_in
 from harness.errors import Problem
 from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock, Level, Variant
@@ -26,7 +27,8 @@ def engine_problems(scenario: Scenario) -> list[Problem]:
     model = ModelReference(scenario.model[0].name) if scenario.model else None
     options = [problem for number, block in enumerate(scenario.engines) for problem in _of_block(block, number, model)]
     added = [*_class_problems(scenario), *_image_problems(scenario)]
-    return [*options, *_adapter_problems(scenario), *_reference_problems(scenario), *added]
+    found = [*options, *_command_problems(scenario), *_adapter_problems(scenario)]
+    return [*found, *_reference_problems(scenario), *added]
 
 
 def level_problems(scenario: Scenario) -> Iterator[Problem]:
@@ -70,6 +72,19 @@ def _of_block(block: EngineBlock, number: int, model: ModelReference | None) -> 
             kind(EngineSpec(block.engine, model, options={**block.options, **block.http_options(), **merged}))
         except EngineError as error:
             yield Problem(str(error), f"engines.{number}.variants.{name}" if merged else f"engines.{number}.options")
+
+
+def _command_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield each command that names the model of a scenario without one."""
+    for number, block in enumerate(scenario.engines):
+        if scenario.model or any(level.model for level in block.quantization):
+            continue
+        commands = {"command": block.command, "stop": block.stop}
+        for name, variant in block.variants.items():
+            commands |= {f"variants.{name}.command": variant.command, f"variants.{name}.stop": variant.stop}
+        for key, command in commands.items():
+            if command is not None and MODEL in names_in(command):
+                yield Problem("contains `{model}`, and the scenario names none; add `model`", f"engines.{number}.{key}")
 
 
 def _levels(block: EngineBlock) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from engines.base import EngineError, check_header
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.http.addresses import NO_PROXY, UNIX_SCHEME, check_proxy
+from engines.process.placeholders import PORT, names_in, problem_with
 from engines.secrets import looks_secret
 from harness.scenario.base import (
     AlsoAccepts,
@@ -85,8 +86,16 @@ def _checked_urls(value: Any) -> Any:
 
 
 def _checked_command(value: str) -> str:
-    if "{port}" not in value:
+    if (why := problem_with(value)) is not None:
+        raise ValueError(why)
+    if PORT not in names_in(value):
         raise ValueError("has no `{port}`; write it where the server takes its port")
+    return value
+
+
+def _checked_stop(value: str) -> str:
+    if (why := problem_with(value)) is not None:
+        raise ValueError(why)
     return value
 
 
@@ -224,11 +233,12 @@ class HttpKeys(StrictModel):
     )
     command: Annotated[str, AfterValidator(_checked_command)] | None = Field(
         default=None,
-        description="Command that starts the server, without a shell. `{port}` and `{model}` are filled in.",
+        description="Command that starts the server, without a shell. `{port}` and `{model}` are filled in; "
+        "`{{word}}` stands for `{word}`.",
         examples=["vllm serve {model} --port {port}"],
     )
     ready: Ready | None = Field(default=None, description="Readiness check of the server.")
-    stop: Name | None = Field(
+    stop: Annotated[Name, AfterValidator(_checked_stop)] | None = Field(
         default=None,
         description="Command to stop the server, if ending its process is not enough.",
         examples=["docker rm -f harness-{port}"],

@@ -156,6 +156,20 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str
         ),
         ("{engine: simulated, devices: [0], env: 3}", "1:50: engines.0.env: must be a mapping of keys, found 3"),
         ("{engine: http, url: localhost}", "1:31: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
+        (
+            "{engine: http, command: \"serve {modle} {port}\"}",
+            "1:35: engines.0.command: unknown placeholder `{modle}`: did you mean `{model}`? Write `{{modle}}` for these "
+            "characters themselves",
+        ),
+        (
+            "{engine: http, command: \"serve {port}\", stop: \"kill {pid}\"}",
+            "1:57: engines.0.stop: unknown placeholder `{pid}`: known are `{port}` and `{model}`. Write `{{pid}}` for "
+            "these characters themselves",
+        ),
+        (
+            "{engine: http, command: \"serve {model} {port}\"}",
+            "1:26: engines.0.command: contains `{model}`, and the scenario names none; add `model`",
+        ),
         ("{engine: http, command: serve}", "1:35: engines.0.command: has no `{port}`; write it where the server takes its port"),
         (
             "{engine: http, url: \"http://h\", dialect: openai-chatt}",
