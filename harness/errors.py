@@ -16,11 +16,42 @@ Violated limits (1), invalid measurements (4), regressions (5) and "cannot tell"
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from engines.secrets import masked
+
+_LONGEST_PATH = 100
+_MEMORY = "raise the limit of memory (`ulimit -v`, or the container's), or free some"
+LIMITS = {
+    errno.EFBIG: "raise the limit of file sizes (`ulimit -f`)",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "close files of other programs",
+    errno.ENOMEM: _MEMORY,
+}
+"""Actions where another file would be refused too."""
+_ACTIONS = {
+    **LIMITS,
+    errno.ENAMETOOLONG: "choose a shorter one",
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EAGAIN: "raise the limit of processes (`ulimit -u`)",
+    errno.EACCES: "allow access to it, or name another",
+    errno.EPERM: "allow access to it, or name another",
+    errno.EROFS: "name one on a disk that can be written",
+    errno.ENOENT: "check that it exists, and leave it in place",
+    errno.ENOTDIR: "a part of the path is a file: name another",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "name another",
+    errno.ELOOP: "a link in the path leads to itself: mend it",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the disk",
+}
+"""Actions by the reason of the system."""
+_NO_HOME = "Could not determine home directory"
+_UNLOADABLE = ("failed to map segment", "cannot allocate memory", "out of memory", "too many open files")
 
 
 class ExitCode(IntEnum):
@@ -110,3 +141,45 @@ class Interrupted(HarnessError):
     """Run that the user stopped."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return a sentence with the cause and the action for an error of the system; None for other errors."""
+    if isinstance(error, MemoryError) or _is_about_memory(error):
+        return f"memory ran out; {_MEMORY}"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "the system starts no more threads; raise its limits (`ulimit -u`, `ulimit -v`)"
+    if isinstance(error, RuntimeError) and _NO_HOME in str(error):
+        return "a path begins with `~`, and there is no such home folder; write the whole path"
+    if isinstance(error, ImportError):
+        why = str(error).strip().rpartition("\n")[2]
+        return f"a library cannot be loaded: {why}; {_MEMORY}" if _unloadable(why) else None
+    if isinstance(error, OSError) and error.errno in _ACTIONS:
+        named = f"{shortened(str(error.filename))}: " if error.filename is not None else ""
+        return f"{named}{error.strerror or error}; {_ACTIONS[error.errno]}"
+    return None
+
+
+def code_of(error: BaseException) -> ExitCode:
+    """Return the exit code of a refusal: a path that cannot be is a mistake of the user."""
+    too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+    return ExitCode.USAGE if too_long or _NO_HOME in str(error) else ExitCode.TRIAL_FAILED
+
+
+def shortened(path: str) -> str:
+    """Return a path with at most _LONGEST_PATH characters; the middle of a longer one is left out."""
+    if len(path) <= _LONGEST_PATH:
+        return path
+    half = _LONGEST_PATH // 2
+    return f"{path[:half]}...{path[-half:]}"
+
+
+def _unloadable(why: str) -> bool:
+    return any(sign in why.lower() for sign in _UNLOADABLE)
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    """Return whether a library hides a lack of memory in an error of its own, or of an import."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, MemoryError)

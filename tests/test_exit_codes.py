@@ -144,7 +144,7 @@ def test_6_nobody_can_tell(tmp_path: Path) -> None:
     assert ended.code == 6, ended.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP])
 def test_130_interrupted_once_finishes_what_is_in_flight(tmp_path: Path, number: int) -> None:
     """One signal: no new requests, those in flight end, every row of the plan is accounted for, the report says so."""
     path = scenario(

@@ -67,7 +67,7 @@ def test_output_that_finds_no_room_is_a_sentence(tmp_path: Path) -> None:
     assert manifest(tmp_path / "run")["status"] == "complete"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP])
 def test_a_command_that_is_ended_while_it_is_loaded(tmp_path: Path, number: int) -> None:
     """One sentence and 130, from the first line of the program on."""
     (tmp_path / "typer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('too late')\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,13 +17,19 @@ _BLOCK_BYTES = 1 << 20
 
 
 def directory() -> Path:
-    """Return `models` under HARNESS_CACHE, else under `harness` in the user's cache folder (see XDG_CACHE_HOME)."""
-    if own := os.environ.get("HARNESS_CACHE"):
-        return Path(own).expanduser() / "models"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "harness" / "models"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "harness" / "models"
+    """Return `models` under HARNESS_CACHE, else under `harness` in the user's cache folder (see XDG_CACHE_HOME).
+
+    Raises OSError for a user without a home.
+    """
+    try:
+        if own := os.environ.get("HARNESS_CACHE"):
+            return Path(own).expanduser() / "models"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "harness" / "models"
+        base = os.environ.get("XDG_CACHE_HOME")
+        return (Path(base) if base else Path.home() / ".cache") / "harness" / "models"
+    except RuntimeError as error:  # HOME is not set, and the system does not know the user
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder", "HOME") from error
 
 
 def build_once(name: str, build: Callable[[Path], None]) -> Path:
@@ -32,12 +39,13 @@ def build_once(name: str, build: Callable[[Path], None]) -> Path:
 
     Raises ModelError if it cannot be written.
     """
-    final = directory() / name
-    if final.is_file():
-        return final
     from filelock import FileLock
 
+    final = Path(name)
     try:
+        final = directory() / name
+        if final.is_file():
+            return final
         final.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock_path(final)):
             if not final.is_file():

@@ -15,6 +15,8 @@ from engines.secrets import hide_environment, masked
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.init import init
+from harness.cli.leave import leave
+from harness.cli.limits import check_limits
 from harness.cli.listing import list_
 from harness.cli.options import check_pairs
 from harness.cli.output import lost_output, open_outlets, say
@@ -23,8 +25,8 @@ from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.validate import validate
 from harness.cli.worker import worker
-from harness.errors import ExitCode, HarnessError, Interrupted, UsageError, first_that_applies
-from harness.signals import stop_signals
+from harness.errors import ExitCode, HarnessError, UsageError, code_of, first_that_applies, refusal
+from harness.signals import ASKED, StopSignal, stop_signals
 
 app = typer.Typer(
     help="Benchmark and load-test LLM inference.",
@@ -36,9 +38,17 @@ app = typer.Typer(
 )
 
 
+LOADS_LIBRARIES = ("run", "quality", "worker", "report", "doctor")
+"""Commands that load numpy, scipy and pyarrow."""
+
+
 @app.callback(invoke_without_command=True)
-def harness(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def harness(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     """Benchmark and load-test LLM inference."""
+    if context.invoked_subcommand in LOADS_LIBRARIES:
+        check_limits()
     if version:
         from harness import __version__
 
@@ -80,21 +90,30 @@ def run_command() -> ExitCode:
     try:
         check_pairs(sys.argv[1:])
         app()
+    except StopSignal:
+        say("harness: interrupted")
+        return ExitCode.INTERRUPTED
     except SystemExit as end:
         return ExitCode(int(end.code or 0))
     except HarnessError as error:
         say(f"harness: {masked(str(error))}")
         return error.exit_code
     except Exception as error:
+        if (why := refusal(error)) is not None:
+            say(f"harness: {masked(why)}")
+            return code_of(error)
         say(f"harness: this is a defect of harness, please report it: {type(error).__name__}: {masked(str(error))}")
         say(f"harness: details are in {save_traceback()}")
         return ExitCode.TRIAL_FAILED
     return ExitCode.HOLDS
 
 
-def interrupt(*_: object) -> NoReturn:
-    """Raise Interrupted on Ctrl-C, SIGTERM or SIGHUP outside a run: nothing is in flight."""
-    raise Interrupted("interrupted")
+def interrupt(number: int, *_: object) -> NoReturn:
+    """Raise StopSignal on the first signal outside a run, where nothing is in flight; exit at once on the second."""
+    ASKED.append(number)
+    if len(ASKED) > 1:
+        leave()
+    raise StopSignal(ExitCode.INTERRUPTED)
 
 
 def save_traceback() -> str:

@@ -16,7 +16,7 @@ from engines.models.cache import directory
 from harness import __version__
 from harness.drivers.calibration import store
 from harness.drivers.calibration.store import Calibration
-from harness.errors import ExitCode, StorageFailed, TrialFailed, UsageError
+from harness.errors import ExitCode, StorageFailed, TrialFailed, UsageError, shortened
 from harness.run.lock import machine_to_ourselves
 from harness.schedule.availability import supported
 from harness.store.run import RUNS
@@ -91,17 +91,24 @@ def libraries() -> Check:
 
 def cache_folder() -> Check:
     """Check the folder of derived models and calibrations."""
-    folder = directory().parent
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if os.access(there, os.W_OK):
-        return Check("cache", State.OK, shown(folder))
     advice = "Set HARNESS_CACHE to a folder that can be written: models are built there."
+    try:
+        folder = directory().parent
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK) and not there.is_relative_to("/proc")
+    except OSError as error:
+        return Check("cache", State.WARN, f"{shortened(str(error.filename))}: {error.strerror}", advice)
+    if writable:
+        return Check("cache", State.OK, shown(folder))
     return Check("cache", State.WARN, f"{shown(there)} cannot be written", advice)
 
 
 def shown(path: Path) -> str:
     """Return a path for people, with `~` for their home."""
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return str(path)  # this user has none
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
@@ -149,7 +156,7 @@ def examine(*, calibrating: bool, quick: bool, say: Callable[[str], None]) -> Ex
         return Examination((*checks, kept(known)), known)
     try:
         found = calibrate_alone(quick=quick, say=say)
-    except UsageError as error:
+    except (UsageError, StorageFailed) as error:
         return Examination((*checks, Check("calibration", State.WARN, f"not made: {error}")), store.cached())
     except TrialFailed as error:
         return Examination((*checks, Check("calibration", State.BAD, f"not made: {error}")), None)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.output import say
-from harness.errors import UsageError
+from harness.errors import UsageError, shortened
 
 
 def init(
@@ -22,10 +22,12 @@ def init(
     if out is None:
         print(text, end="")
         return
-    if out.exists():
-        raise UsageError(f"{out} exists; choose another name with --out")
     try:
-        out.write_text(text)
+        if out.exists():
+            raise UsageError(f"{out} exists; choose another name with --out")
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{out}: cannot write: {error.strerror}; choose another name with --out") from error
+        raise UsageError(
+            f"{shortened(str(out))}: cannot write: {error.strerror}; choose another name with --out"
+        ) from error
     say(f"wrote {out}; check it with `harness validate {out}`, run it with `harness run {out}`")

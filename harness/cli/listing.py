@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.errors import UsageError
+from harness.errors import UsageError, shortened
 from harness.units import format_bytes
 from reports.format import sampling
 
@@ -99,7 +99,7 @@ def _beside(plan: TrialPlan) -> str:
 
 
 def _totals(wanted: Estimate, time_s: float, folder: Path) -> list[str]:
-    free = shutil.disk_usage(next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())).free
+    free = free_bytes(folder)
     disk = wanted.likely_tokens * BYTES_PER_TOKEN + wanted.likely_requests * BYTES_PER_RECORD
     endless = wanted.time_s.high is None
     return [
@@ -112,6 +112,14 @@ def _totals(wanted: Estimate, time_s: float, folder: Path) -> list[str]:
         + (", more if replies are slow: the load ends with its last reply" if endless else ""),
         f"disk            about {format_bytes(disk)}; {format_bytes(free)} are free",
     ]
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space where a folder is to be made. Raises UsageError for a path that cannot exist."""
+    try:
+        return shutil.disk_usage(next(one for one in (folder, *folder.absolute().parents) if one.exists())).free
+    except OSError as error:
+        raise UsageError(f"{shortened(str(folder))}: {error.strerror}; choose another folder with --out") from error
 
 
 def rounded_time(seconds: float) -> str:

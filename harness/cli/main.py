@@ -6,6 +6,7 @@ import os
 import signal
 from typing import NoReturn
 
+from harness.cli.leave import leave
 from harness.signals import stop_signals
 
 
@@ -13,15 +14,22 @@ def main() -> NoReturn:
     """Run the command; until it is loaded, a stop signal ends the process at once."""
     for number in stop_signals():
         signal.signal(number, leave)
-    from harness.cli.app import main as run
-
+    try:
+        from harness.cli.app import main as run
+    except (MemoryError, ImportError, OSError) as error:
+        cannot_load(error)
     run()
 
 
-def leave(*_: object) -> NoReturn:
-    """Exit as interrupted; nothing has been done yet."""
-    os.write(2, b"harness: interrupted\n")
-    os._exit(130)
+def cannot_load(error: BaseException) -> NoReturn:
+    """Exit with a sentence for an import that the system refuses; raise the error again if it does not."""
+    from harness.errors import code_of, refusal
+
+    why = refusal(error)
+    if why is None:
+        raise error
+    os.write(2, f"harness: {why}\n".encode("utf-8", "replace"))
+    os._exit(code_of(error))
 
 
 if __name__ == "__main__":

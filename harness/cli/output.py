@@ -18,20 +18,28 @@ from reports.format import for_terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+WITHOUT_TERMINAL = 200  # columns
+
 
 def table_console() -> Console:
     """Return a console on standard output: as wide as the terminal; without one, as COLUMNS says or 200 columns."""
     from rich.console import Console
 
-    named = os.environ.get("COLUMNS", "").isdigit()
-    return Console(highlight=False, width=None if sys.stdout.isatty() or named else 200)
+    width = _columns_named()
+    return Console(highlight=False, width=width if width is not None or sys.stdout.isatty() else WITHOUT_TERMINAL)
 
 
 def error_console() -> Console:
     """Return a console on standard error, for progress."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, width=_columns_named())
+
+
+def _columns_named() -> int | None:
+    """Return the width in COLUMNS; None without one, and for 0, which is no width."""
+    named = os.environ.get("COLUMNS", "")
+    return int(named) or None if named.isascii() and named.isdecimal() and len(named) < 6 else None
 
 
 def say(text: str) -> None:
@@ -84,7 +92,8 @@ def open_outlets() -> list[Outlet]:
 
 def _text(outlet: Outlet, before: TextIO | None, *, by_line: bool) -> TextIO:
     encoding, errors = (before.encoding, before.errors) if before is not None else ("utf-8", "backslashreplace")
-    errors = "replace" if errors == "strict" else errors  # a letter that the output lacks must not end a run
+    if errors in ("strict", "surrogateescape"):  # a letter that the output lacks must not end a run
+        errors = "replace"
     return io.TextIOWrapper(io.BufferedWriter(outlet), encoding=encoding, errors=errors, line_buffering=by_line)
 
 

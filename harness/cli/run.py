@@ -12,6 +12,7 @@ from harness.cli.asked import Asked, Driver, command_line
 from harness.cli.output import error_console, say
 from harness.cli.report import show, write
 from harness.errors import ExitCode, Interrupted, UsageError
+from harness.signals import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,7 +177,7 @@ def measure(
             execute(job.scenario, planned, folder, watcher, command=command, locust=locust)
     try:
         return write(folder, formats)
-    except Interrupted as error:
+    except StopSignal as error:
         raise Interrupted(f"interrupted while the report was made; all is stored: {remaining(folder)}") from error
 
 

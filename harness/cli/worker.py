@@ -18,7 +18,8 @@ import typer
 from harness.cli.options import parse_wait
 from harness.cli.output import say
 from harness.drivers.locust.seals import VARIABLE, check_exposed
-from harness.errors import ExitCode, HarnessError, Interrupted, TrialFailed, UsageError
+from harness.errors import ExitCode, HarnessError, TrialFailed, UsageError
+from harness.signals import StopSignal
 
 NEXT_TRIAL_WITHIN_S = 900.0
 END_S = 5.0
@@ -55,7 +56,7 @@ def serve(host: str, port: int, allowed: Sequence[str], *, within_s: float, say:
         within_s: Time to wait for the master; for the next trial it is 15 minutes.
 
     Raises TrialFailed or WorkerFailed if there is no master, if it vanishes, or if the share cannot be sent from here,
-    and Interrupted after Ctrl-C.
+    and StopSignal after Ctrl-C.
     """
     trials = 0
     say(f"waiting for the master at {host}:{port}")
@@ -97,7 +98,7 @@ def _process(host: str, port: int, within_s: float, allowed: Sequence[str]) -> I
     ) as running:
         try:
             yield running
-        except (KeyboardInterrupt, Interrupted):
+        except (KeyboardInterrupt, StopSignal):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGTERM)
             raise

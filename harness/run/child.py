@@ -47,7 +47,7 @@ from harness.drivers.workers.count import WorkerCount
 from harness.drivers.workers.part import PartSpec, schedule_of
 from harness.drivers.workers.pipes import LoadProcesses
 from harness.drivers.workers.worker import Order
-from harness.errors import CellSkipped, HarnessError, Interrupted
+from harness.errors import CellSkipped, HarnessError, Interrupted, refusal
 from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream, parent_orders
 from harness.records import Record
 from harness.run.engine import settings_of, started_engine, target_of
@@ -325,6 +325,10 @@ async def execute(spec: CellSpec, emit: Emit) -> None:
             emit({"event": "failed", "reason": "memory ran out in the process of the configuration"})
         except (EngineError, HarnessError) as error:
             emit({"event": "failed", "reason": str(error)})
+        except (OSError, RuntimeError, ImportError) as error:
+            if (why := refusal(error)) is None:
+                raise
+            emit({"event": "failed", "reason": why})
 
 
 def in_the_child(cell: Cell, spec: CellSpec) -> Cell:

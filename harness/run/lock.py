@@ -12,40 +12,48 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from engines.models.cache import directory
-from harness.errors import UsageError
+from harness.errors import StorageFailed, UsageError, shortened
+from harness.store.streams import storage_errors
 
 
 @contextlib.contextmanager
 def machine_to_ourselves(name: str, *, wait_s: float = 0.0, folder: Path | None = None) -> Iterator[None]:
     """Hold the lock of this machine's engines during a run. The system releases it when the process ends.
 
-    Raises UsageError if another run holds it for longer than `wait_s`. `name` is shown to a run that is refused.
+    Raises UsageError if another run holds it for longer than `wait_s`, StorageFailed if the cache folder cannot be
+    written. `name` is shown to a run that is refused.
     """
-    where = folder or directory()
-    where.mkdir(parents=True, exist_ok=True)
-    holder = where / "running.json"
     try:
+        where = folder or directory()
+        where.mkdir(parents=True, exist_ok=True)
+        holder = where / "running.json"
         lock = FileLock(where / "running.lock").acquire(timeout=wait_s)
     except Timeout:
         raise UsageError(
             f"another run is measuring on this machine ({_holder(holder)}); two at once would measure each other: "
             "wait for it, or let this one wait with --wait 30m"
         ) from None
+    except OSError as error:  # after Timeout, which is one
+        raise StorageFailed(cache_refusal(error)) from error
+    facts = {"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
     with lock:
         try:
-            holder.write_text(json.dumps({"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}))
+            with contextlib.suppress(OSError):  # a full disk: the lock holds without it
+                holder.write_text(json.dumps(facts))
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                holder.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def run_to_ourselves(path: Path) -> Iterator[None]:
     """Hold the lock of a run's folder while it is made. Raises UsageError if another process holds it."""
-    try:
-        lock = FileLock(path / ".lock").acquire(timeout=0)
-    except Timeout:
-        raise UsageError(f"another process is making {path} at this moment; wait for it to end") from None
+    with storage_errors(path):
+        try:
+            lock = FileLock(path / ".lock").acquire(timeout=0)
+        except Timeout:  # an OSError too
+            raise UsageError(f"another process is making {path} at this moment; wait for it to end") from None
     with lock:
         yield
 
@@ -56,6 +64,12 @@ def refuse_links(path: Path) -> None:
         for name in (*folders, *files):
             if (found := Path(folder) / name).is_symlink():
                 raise UsageError(f"{found} is a symbolic link; put what it names in its place, then resume the run")
+
+
+def cache_refusal(error: OSError) -> str:
+    """Return the sentence for a cache folder that cannot be written."""
+    where = shortened(str(error.filename or "the cache folder"))
+    return f"{where}: {error.strerror or error}; set HARNESS_CACHE to a folder that can be written"
 
 
 def _holder(file: Path) -> str:

@@ -29,7 +29,7 @@ from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip
 from harness.schedule.devices import CPU, visible_gpus
 from harness.schedule.matrix import expand
-from harness.signals import stop_signals
+from harness.signals import ASKED, stop_signals
 from harness.store.manifest import CellEntry, Manifest, PageReaderEntry, QualityEntry, SamplerEntry, TrialEntry
 from harness.store.run import RunWriter
 from harness.telemetry import provenance
@@ -303,7 +303,7 @@ def sampling(sampler: Sampler, interval_s: float, entry: CellEntry) -> Iterator[
 
 @contextlib.contextmanager
 def stop_on_signals(run: RunInProgress) -> Any:
-    """Stop sending at the first Ctrl-C, SIGTERM or SIGHUP, stop at once at the second. Everything is saved."""
+    """Stop sending at the first Ctrl-C, SIGTERM, SIGQUIT or SIGHUP, stop at once at the second. Everything is saved."""
 
     def stop() -> None:
         run.stop.raise_level()
@@ -313,6 +313,8 @@ def stop_on_signals(run: RunInProgress) -> Any:
     before = {number: signal.getsignal(number) for number in stop_signals()}
     for number in before:
         loop.add_signal_handler(number, stop)
+    if ASKED:  # and the command went on, for a library lost the exception
+        stop()
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engines.http.addresses import TLS_FILES
 from engines.secrets import looks_secret
-from harness.errors import Problem
+from harness.errors import Problem, shortened
 from harness.scenario.loads import LIST_VALUED
 from harness.scenario.templates import shipped_names
 from harness.scenario.yaml_tree import Node, Place, join, parse
@@ -71,23 +71,32 @@ def _read_with_parents(path: Path, env: Mapping[str, str], children: tuple[Path,
         return source
     found: list[Problem] = []
     filled = _fill(extends, env, "extends", found)
-    parent_path, line = path.parent / Path(str(filled.value)).expanduser(), (*children, path)
+    line = (*children, path)
     if found:
-        wrong = ""
-    elif not isinstance(filled.value, str):
-        wrong = "must be the path of one file"
-    elif parent_path.resolve() in {one.resolve() for one in line}:
-        chain = " extends ".join(str(one) for one in (*line, parent_path))
-        wrong = f"extends itself: {chain}; break the circle"
-    elif not parent_path.is_file():
-        why = "is a folder" if parent_path.is_dir() else "does not exist"
-        wrong = f"{parent_path} {why}; a path here is relative to this file"
-    else:
-        parent = _read_with_parents(parent_path, env, line)
-        merged = source.tree if parent.tree is None else merge(parent.tree, source.tree)
-        return Source(merged, [*source.problems, *parent.problems])
-    found += [extends.place.problem(wrong, "extends")] if wrong else []
-    return Source(source.tree, [*source.problems, *found])
+        return Source(source.tree, [*source.problems, *found])
+    try:
+        parent_path = path.parent / Path(str(filled.value)).expanduser()
+        wrong = _wrong_parent(filled.value, parent_path, line)
+    except (OSError, RuntimeError) as error:
+        wrong = impossible(str(filled.value), error)
+    if wrong:
+        return Source(source.tree, [*source.problems, extends.place.problem(wrong, "extends")])
+    parent = _read_with_parents(parent_path, env, line)
+    merged = source.tree if parent.tree is None else merge(parent.tree, source.tree)
+    return Source(merged, [*source.problems, *parent.problems])
+
+
+def _wrong_parent(given: object, parent: Path, line: tuple[Path, ...]) -> str:
+    """Return why a file cannot be extended, "" if it can. line: the files that lead to it."""
+    if not isinstance(given, str):
+        return "must be the path of one file"
+    if parent.resolve() in {one.resolve() for one in line}:
+        chain = " extends ".join(str(one) for one in (*line, parent))
+        return f"extends itself: {chain}; break the circle"
+    if not parent.is_file():
+        why = "is a folder" if parent.is_dir() else "does not exist"
+        return f"{parent} {why}; a path here is relative to this file"
+    return ""
 
 
 def _read_file(path: Path) -> Source:
@@ -260,11 +269,20 @@ def _located(tree: Node, problems: list[Problem]) -> Node:
 
 
 def _existing(node: Node, path: str, problems: list[Problem]) -> Node:
-    found = node.place.folder / Path(str(node.value)).expanduser()
-    if not found.is_file():
-        why = f"{found} is not a file; a path here is relative to {node.place.folder}"
-        problems.append(node.place.problem(why, path))
+    try:
+        found = node.place.folder / Path(str(node.value)).expanduser()
+        wrong = "" if found.is_file() else f"{found} is not a file; a path here is relative to {node.place.folder}"
+    except (OSError, RuntimeError) as error:
+        found, wrong = Path(shortened(str(node.value))), impossible(str(node.value), error)  # is looked at again
+    if wrong:
+        problems.append(node.place.problem(wrong, path))
     return replace(node, value=str(found))
+
+
+def impossible(path: str, error: OSError | RuntimeError) -> str:
+    """Return the problem of a path that cannot be looked at. A RuntimeError is about its `~`."""
+    why = error.strerror if isinstance(error, OSError) else "there is no such home folder"
+    return f"{shortened(path)}: {why}; name another file"
 
 
 def _expanded(tree: Node) -> Node:

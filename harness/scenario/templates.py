@@ -38,7 +38,7 @@ def shipped_path(name: str) -> Path:
 def runnable(path: Path) -> Path:
     """Return the file of a shipped scenario if a path is only its name, such as `quickstart`, else the path."""
     name = path.name.replace("-", "_")
-    is_name = not path.suffix and path.parent == Path() and not path.is_file() and name in shipped_names()
+    is_name = not path.suffix and path.parent == Path() and name in shipped_names() and not path.is_file()
     return shipped_path(name) if is_name else path
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from engines.secrets import masked
-from harness.errors import RunDirectoryExists, RunUnreadable, StorageFailed, UsageError
+from harness.errors import RunDirectoryExists, RunUnreadable, StorageFailed, UsageError, shortened
 from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
 from harness.store.categories import frame_of
 from harness.store.manifest import METHOD, CellEntry, Manifest, TrialEntry
@@ -37,8 +37,12 @@ _PLANNED = (
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise RunDirectoryExists unless a new run may be stored there."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """Raise RunDirectoryExists unless a new run may be stored there, UsageError if it cannot be looked at."""
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    except OSError as error:
+        raise UsageError(f"{shortened(str(path))}: {error.strerror}; choose another folder with --out") from error
+    if taken:
         raise RunDirectoryExists(f"{path} exists and results are never overwritten; choose another folder with --out")
 
 
@@ -324,8 +328,11 @@ def find_run(reference: str, *, runs: Path = RUNS) -> Path:
     Raises UsageError if no run or several runs fit.
     """
     path = Path(reference)
-    if (path / MANIFEST).exists():
-        return path
+    try:
+        if (path / MANIFEST).exists():
+            return path
+    except OSError as error:
+        raise UsageError(f"{shortened(reference)}: {error.strerror}; name the folder of a run") from error
     stored = sorted(found.parent for found in runs.glob(f"*/{MANIFEST}"))
     if (asked := _LATEST.fullmatch(reference)) is not None:
         return _newest(stored, int(asked["before"] or 0), runs)

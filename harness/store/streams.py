@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import StorageFailed
+from harness.errors import LIMITS, StorageFailed, shortened
 
 Row = TypeVar("Row")
 _UNSTORABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -34,7 +34,13 @@ def storage_errors(path: Path) -> Iterator[None]:
         reason = f"{error.strerror or error};"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = "no space left on the disk; make room, or"
-        raise StorageFailed(f"{path}: cannot write: {reason} choose another folder with --out") from error
+        elif error.errno in LIMITS:
+            raise StorageFailed(
+                f"{shortened(str(path))}: cannot write: {error.strerror}; {LIMITS[error.errno]}"
+            ) from error
+        raise StorageFailed(
+            f"{shortened(str(path))}: cannot write: {reason} choose another folder with --out"
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

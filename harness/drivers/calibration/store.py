@@ -184,9 +184,10 @@ def summary_for_runs() -> CalibrationEntry | None:
 
 def save(calibration: Calibration) -> Path:
     """Store a calibration; return its file. Raises StorageFailed if the cache folder is not writable."""
-    path = cache_path(calibration.identity)
-    partial = path.with_suffix(f".{os.getpid()}")
+    path = Path("the calibration")
     try:
+        path = cache_path(calibration.identity)
+        partial = path.with_suffix(f".{os.getpid()}")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(calibration.as_dict(), indent=1) + "\n")
         partial.replace(path)
