@@ -5,6 +5,7 @@ HarnessError
 |- ScenarioError         2   the scenario file is wrong; lists every problem with its place
 |- RunDirectoryExists    2   results are never overwritten
 |- RunUnreadable         2   a stored run cannot be read
+|  |- FileUnreadable     3   one of its tables cannot; the rest is reported
 |- TrialFailed           3   a trial could not be run, or ended early
 |- CellSkipped           -   a cell cannot be run on this machine; its row has the reason
 |- StorageFailed         3   results cannot be written (no space, no permission)
@@ -119,6 +120,12 @@ class RunDirectoryExists(HarnessError):
 
 class RunUnreadable(HarnessError):
     """Stored run that is missing, damaged, or newer than this program."""
+
+
+class FileUnreadable(RunUnreadable):
+    """Table of a stored run that is damaged; the other tables of the run can be read."""
+
+    exit_code = ExitCode.TRIAL_FAILED
 
 
 class TrialFailed(HarnessError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import metrics
+from harness.analysis.damage import check_rows, lose_missing
 from harness.analysis.facts import facts_of
 from harness.analysis.reading import StoredTrial, read
 from harness.analysis.repetitions import spreads
@@ -15,7 +16,7 @@ from harness.analysis.samples.gauges import CellSamples
 from harness.analysis.series.pooled import pooled
 from harness.analysis.series.trial import series_of
 from harness.analysis.summary import KEYS, Measures, levels_for, measure, tidy
-from harness.errors import ExitCode
+from harness.errors import ExitCode, FileUnreadable
 from harness.quality.summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
 from harness.store.manifest import Manifest
 from harness.verdict.decision.table import decide
@@ -64,6 +65,7 @@ def derive(
         statistics: Further (metric, statistic) pairs, such as ("ttft_ms", "p99.9").
     """
     tried = [((cell.id, trial.id), trial) for cell, trial in manifest.trials() if cell.status != "skipped"]
+    lose_missing(trial for key, trial in tried if key not in {(one.cell.id, one.trial.id) for one in trials})
     validity = {key: unmeasured(trial) for key, trial in tried if trial.status not in ("pending", "skipped")}
     calibration = manifest.provenance.calibration
     facts, series = {}, {}
@@ -72,7 +74,13 @@ def derive(
     levels, cells = levels_for(extra), CellSamples()
     for one in trials:
         key = (one.cell.id, one.trial.id)
-        reading = read(one, levels)
+        try:
+            reading = read(one, levels)
+            check_rows(reading)
+        except FileUnreadable as error:
+            one.trial.status, one.trial.reason = "failed", str(error)
+            validity[key] = unmeasured(one.trial)
+            continue
         samples = cells.around(one, reading)
         facts[key] = facts_of(one.cell, reading, samples) | {"steady": steady_facts(reading)}
         validity[key] = judge(one.trial, reading, facts[key], calibration, manifest.scenario_keys.tolerance)
@@ -80,6 +88,8 @@ def derive(
         curves = {found.class_name: found.distributions for found in measured}
         series[key] = series_of(reading, samples, facts[key], curves)
         measures.extend(measured)
+    lost = [f"{sentence}; memory, load and counters of its configuration are missing" for sentence in cells.damage]
+    manifest.notes = [*manifest.notes, *lost]
     summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder))
     _compare_starts(manifest, summary, validity, facts)
     groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]

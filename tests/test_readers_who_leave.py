@@ -67,6 +67,32 @@ def test_output_that_finds_no_room_is_a_sentence(tmp_path: Path) -> None:
     assert manifest(tmp_path / "run")["status"] == "complete"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_progress_that_finds_no_room_is_no_failure(tmp_path: Path) -> None:
+    """Standard error carries no data: the exit code is the run's."""
+    scenario(tmp_path, limits=["ttft_ms p50 <= 500"])
+    done = redirected(tmp_path, "2>/dev/full", *RUN)
+    assert done.returncode == 0
+    assert manifest(tmp_path / "run")["status"] == "complete"
+
+
+COMMANDS = [("--version",), ("--help",), ("list", "engines"), ("validate", "s.yaml"), ("init",)]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("redirection", [*LEAVING, ">/dev/full", "2>/dev/full"])
+def test_every_command_loses_its_reader_in_order(tmp_path: Path, arguments: tuple[str, ...], redirection: str) -> None:
+    """0, or 3 and a sentence where the data found no room; of a run, nothing is said."""
+    scenario(tmp_path).rename(tmp_path / "s.yaml")
+    done = redirected(tmp_path, redirection, *arguments)
+    full = redirection == ">/dev/full"
+    assert done.returncode == (3 if full else 0), done.stderr
+    said = "harness: what was printed could not be written: No space left on device\n"
+    assert done.stderr.endswith(said if full else "")
+    assert "Traceback" not in done.stderr
+    assert "defect" not in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP])
 def test_a_command_that_is_ended_while_it_is_loaded(tmp_path: Path, number: int) -> None:
     """One sentence and 130, from the first line of the program on."""

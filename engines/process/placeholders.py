@@ -51,8 +51,8 @@ def literal(text: str) -> str:
 def _fill(values: Mapping[str, str], found: re.Match[str]) -> str:
     opening, name, closing = found.groups()
     if not _is_placeholder(found):
-        return f"{opening[1:]}{name}{closing[1:]}"
-    return f"{opening[1:]}{values[name]}{closing[1:]}" if name in values else found[0]
+        return "".join((opening[1:], name, closing[1:]))
+    return "".join((opening[1:], values[name], closing[1:])) if name in values else found[0]
 
 
 def _is_placeholder(found: re.Match[str]) -> bool:

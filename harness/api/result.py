@@ -49,7 +49,7 @@ def _row(file: Path) -> dict[str, Any] | None:
         stored = json.loads(file.read_bytes())
         labels = {str(name): str(value) for name, value in (stored["scenario"].get("labels") or {}).items()}
         kept = {"name": stored["name"], "created": stored["created_utc"], "status": stored["status"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return {**kept, "labels": labels, "path": file.parent}
 

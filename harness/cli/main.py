@@ -9,15 +9,22 @@ from typing import NoReturn
 from harness.cli.leave import leave
 from harness.signals import stop_signals
 
+NO_MEMORY = b"harness: no memory is left; raise the limit of memory (`ulimit -v`, or the container's), or free some\n"
+TRIAL_FAILED = 3  # as in harness.errors, which may not fit into the memory either
+
 
 def main() -> NoReturn:
     """Run the command; until it is loaded, a stop signal ends the process at once."""
     for number in stop_signals():
         signal.signal(number, leave)
     try:
-        from harness.cli.app import main as run
-    except (MemoryError, ImportError, OSError) as error:
-        cannot_load(error)
+        try:
+            from harness.cli.app import main as run
+        except (ImportError, OSError) as error:
+            cannot_load(error)
+    except MemoryError:
+        os.write(2, NO_MEMORY)
+        os._exit(TRIAL_FAILED)
     run()
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WITHOUT_TERMINAL = 200  # columns
+STORING = (["run"], ["quality"], ["report"])  # commands whose results are files
 
 
 def table_console() -> Console:
@@ -98,10 +99,14 @@ def _text(outlet: Outlet, before: TextIO | None, *, by_line: bool) -> TextIO:
 
 
 def lost_output(outlets: Iterable[Outlet]) -> str | None:
-    """Return a sentence about output that could not be written; None if all was, or its reader had left."""
+    """Return a sentence about data that could not be written; None if all was, or its reader had left.
+
+    Standard error carries no data: a run whose progress is lost is none the worse.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    failure = next((outlet.failure for outlet in outlets if outlet.failure is not None), None)
+    failure = next((one.failure for one in outlets if one.failure is not None and one.fileno() == 1), None)
     if failure is None:
         return None
-    return f"what was printed could not be written: {failure.strerror or failure}; the run's own folder is complete"
+    stored = "; the run's own folder is complete" if sys.argv[1:2] in STORING else ""
+    return f"what was printed could not be written: {failure.strerror or failure}{stored}"

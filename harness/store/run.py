@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from engines.secrets import masked
-from harness.errors import RunDirectoryExists, RunUnreadable, StorageFailed, UsageError, shortened
+from harness.errors import FileUnreadable, RunDirectoryExists, RunUnreadable, StorageFailed, UsageError, shortened
 from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
 from harness.store.categories import frame_of
 from harness.store.manifest import METHOD, CellEntry, Manifest, TrialEntry
-from harness.store.streams import StreamWriter, read_batches, read_parquet, storage_errors, to_parquet, write_atomically
+from harness.store.streams import (
+    StreamWriter,
+    check_columns,
+    read_batches,
+    read_parquet,
+    reading_errors,
+    storage_errors,
+    to_parquet,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +37,11 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 RUNS = Path("runs")
 _LATEST = re.compile(r"latest(?:~(?P<before>[0-9]+))?")
+NEEDED = (
+    "request", "phase", "due_ns", "sent_ns", "first_token_ns", "last_token_ns", "done_ns", "status", "output_tokens",
+    "chunk_ns", "chunk_tokens", "chunk_kind",
+)  # fmt: skip
+"""Columns of the records without which numbers would be missing or wrong."""
 BATCH_ELEMENTS = 2**20
 _PLANNED = (
     "request", "class_name", "session", "turn", "user", "phase", "loop", "after", "think_ns", "repeats",
@@ -206,30 +220,42 @@ class TrialData:
         return frame
 
     def batches(self, columns: Sequence[str], parts: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in order, with some columns only, in batches of bounded size.
+        """Yield the rows in order, with some columns only, in batches of bounded size. Raises FileUnreadable.
 
         Args:
             parts: Approximate number of row groups to read, spread evenly over the file; None for all.
         """
+        import pyarrow.parquet as pq
+
         folder = self.run / self.trial.path
         finished = folder / "records.parquet"
-        if finished.exists():
-            batches = read_parquet(finished, columns, BATCH_ELEMENTS, parts)
-        else:  # the run has not ended, or was killed
-            batches = chain.from_iterable(map(read_batches, record_streams(folder)))
-        yield from (_completed(batch, columns) for batch in batches)
+        with reading_errors(finished):
+            if finished.exists():
+                check_columns(pq.read_schema(finished), record_schema(), NEEDED)
+                batches = read_parquet(finished, columns, BATCH_ELEMENTS, parts)
+            else:  # the run has not ended, or was killed
+                batches = chain.from_iterable(map(read_batches, record_streams(folder)))
+            yield from (_completed(batch, columns) for batch in batches)
 
     def samples(self) -> pd.DataFrame:
-        """Return the readings of the trial's cell: at_ns, source, name, value, scope, width_ns."""
+        """Return the readings of the trial's cell: at_ns, source, name, value, scope, width_ns.
+
+        Raises FileUnreadable.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         folder = (self.run / self.trial.path).parent
         finished = folder / "samples.parquet"
         if finished.exists():
-            table = pq.read_table(finished)
+            with reading_errors(finished):
+                table = pq.read_table(finished, page_checksum_verification=True)
+                wanted = sample_schema()
+                check_columns(table.schema, wanted, [name for name in wanted.names if name != "width_ns"])
         else:
             stream = folder / "samples.arrows"
+            if not stream.exists() and self.cell.sampler is not None:
+                raise FileUnreadable(f"{shortened(str(finished))} is missing")
             batches = list(read_batches(stream)) if stream.exists() else []
             table = pa.Table.from_batches(batches, schema=batches[0].schema if batches else sample_schema())
         frame = frame_of(table)
@@ -258,30 +284,82 @@ class Run:
     def open(cls, path: Path) -> Run:
         """Read a run's manifest. Raises RunUnreadable if it is missing, damaged, or of a newer version of harness."""
         file = path / MANIFEST
-        try:
-            stored = json.loads(file.read_bytes())
-            found = int(stored["format"])
-        except FileNotFoundError:
-            raise RunUnreadable(f"{path} is not a run: it has no {MANIFEST}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunUnreadable(f"{file} cannot be read: {error}") from error
-        if found > FORMAT_VERSION:
+        stored = _manifest_at(file)
+        if (found := stored["format"]) > FORMAT_VERSION:
             raise RunUnreadable(
                 f"{path} has format {found}, this program reads up to {FORMAT_VERSION}; use a newer version of harness"
             )
-        if not isinstance(stored.get("cells"), list):
-            raise RunUnreadable(f"{file} cannot be read: it has no list of cells")
         try:
-            return cls(path, Manifest.model_validate(stored))
+            manifest = Manifest.model_validate(stored)
+            _ = manifest.scenario_keys
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise RunUnreadable(f"{file} cannot be read: {where}: {first['msg']}") from None
+        if (why := _contradiction(manifest)) is not None:
+            raise RunUnreadable(f"{file} cannot be read: {why}")
+        return cls(path, manifest)
 
     def trials(self) -> list[TrialData]:
         """Return the trials that have records, in the order in which they ran."""
         every = ((TrialData(self.path, cell, trial), self.path / trial.path) for cell, trial in self.manifest.trials())
         return [data for data, folder in every if (folder / "records.parquet").exists() or record_streams(folder)]
+
+
+def _manifest_at(file: Path) -> dict[str, Any]:
+    """Return the content of a manifest. Raises RunUnreadable unless it has a format and a list of cells."""
+    try:
+        stored = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise RunUnreadable(f"{file.parent} is not a run: it has no {MANIFEST}") from None
+    except OSError as error:
+        raise RunUnreadable(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else f"it is no JSON ({error})"
+        raise RunUnreadable(f"{file} cannot be read: {why}; restore it, or measure again") from error
+    if not isinstance(stored, dict) or "format" not in stored:
+        raise RunUnreadable(f"{file} cannot be read: it is no manifest of harness, for it has no `format`")
+    found = stored["format"]
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        raise RunUnreadable(f"{file} cannot be read: its format is {str(found)[:40]}, which is no version of a run")
+    if found <= FORMAT_VERSION and not isinstance(stored.get("cells"), list):
+        raise RunUnreadable(f"{file} cannot be read: it has no list of cells")
+    return stored
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """Return why a manifest cannot be that of a run: entries without a name, twice, or outside of the run's folder."""
+    seen: set[str] = set()
+    for place, cell in enumerate(manifest.cells):
+        names = [(f"cells.{place}.id", cell.id)]
+        names += [(f"cells.{place}.trials.{n}.path", one.path) for n, one in enumerate(cell.trials)]
+        for key, name in names:
+            if not name:
+                return f"{key} is missing"
+            if name in seen:
+                return f"{key} is {shortened(name)}, as of another entry"
+            seen.add(name)
+        for key, name in names[1:]:
+            parts = Path(name).parts
+            if Path(name).is_absolute() or ".." in parts or "\0" in name or any(len(part) > 255 for part in parts):
+                return f"{key} is {shortened(name)!r}, which is no folder in a run"
+        for number, trial in enumerate(cell.trials):
+            if trial.t0_ns is not None and not 0 <= trial.t0_ns < 2**63:
+                return f"cells.{place}.trials.{number}.t0_ns is no time"
+            if (wrong := _wrong_limit(trial.limits)) is not None:
+                return f"cells.{place}.trials.{number}.limits: {wrong}"
+    return None
+
+
+def _wrong_limit(limits: Sequence[str]) -> str | None:
+    from harness.scenario.limits import parse_limit
+
+    try:
+        for text in limits:
+            parse_limit(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def new_run_path(name: str, *, runs: Path = RUNS, now: datetime | None = None) -> Path:
@@ -298,7 +376,7 @@ def _created_utc(run: Path) -> str:
     """Return when a run was created; "" if its manifest cannot be read."""
     try:
         return str(json.loads((run / MANIFEST).read_bytes())["created_utc"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import LIMITS, StorageFailed, shortened
+from harness.errors import LIMITS, FileUnreadable, StorageFailed, shortened
 
 Row = TypeVar("Row")
 _UNSTORABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -35,12 +35,35 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = "no space left on the disk; make room, or"
         elif error.errno in LIMITS:
-            raise StorageFailed(
-                f"{shortened(str(path))}: cannot write: {error.strerror}; {LIMITS[error.errno]}"
-            ) from error
+            reason = f"{error.strerror}; {LIMITS[error.errno]}, or"
         raise StorageFailed(
             f"{shortened(str(path))}: cannot write: {reason} choose another folder with --out"
         ) from error
+
+
+@contextlib.contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Raise FileUnreadable, with one sentence, for a damaged file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, MemoryError):
+            raise
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FileUnreadable(
+            f"{shortened(str(path))} cannot be read: {' '.join(why.split())[:120].rstrip('.')}"
+        ) from error
+
+
+def check_columns(found: pa.Schema, wanted: pa.Schema, needed: Iterable[str]) -> None:
+    """Raise ValueError for a table that lacks needed columns, or has columns of another type."""
+    missing = [name for name in needed if name not in found.names]
+    if missing:
+        raise ValueError(f"it has no column {missing[0]}")
+    for name in set(found.names) & set(wanted.names):
+        stored, type_ = found.field(name).type, wanted.field(name).type
+        if stored != type_:
+            raise ValueError(f"its column {name} has the type {stored} and not {type_}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -201,7 +224,9 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     rising = [leaf for leaf, kind in flat.values() if pa.types.is_int64(kind)]
     other = [leaf for leaf, _ in flat.values() if leaf not in rising]
     encoding = dict.fromkeys(rising, "DELTA_BINARY_PACKED")
-    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=other, column_encoding=encoding)
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=other, column_encoding=encoding, write_page_checksum=True
+    )
 
 
 def grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -227,13 +252,14 @@ def read_parquet(
         columns: Names; absent ones are left out.
         parts: Approximate number of row groups to read, spread evenly; None for all.
     """
-    file = pq.ParquetFile(path, pre_buffer=False)  # a buffer would keep every row group
+    # A buffer would keep every row group. A damaged page is an error, never another number.
+    file = pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     # Each column has one leaf. Only lists have more values than rows, and the metadata is slow.
     lists = [place for place, field in enumerate(file.schema_arrow) if pa.types.is_list(field.type)]
     most = max((max((g.column(c).num_values for c in lists), default=g.num_rows) for g in groups), default=0)
-    rows = max((group.num_rows for group in groups), default=1)
+    rows = max(1, max((group.num_rows for group in groups), default=1))
     batch_rows = min(rows, max(1, elements * rows // max(most, 1)))
     chosen = range(0, len(groups), max(1, len(groups) // parts) if parts else 1)
     found = file.schema_arrow.names

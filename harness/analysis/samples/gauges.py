@@ -13,7 +13,9 @@ import numpy as np
 from harness.analysis.columns import NS_PER_S, Columns
 from harness.analysis.reading import Reading, StoredTrial
 from harness.analysis.stats import Flags, Floats, Ints
-from harness.store.categories import one_of
+from harness.errors import FileUnreadable
+from harness.records import sample_schema
+from harness.store.categories import frame_of, one_of
 from harness.store.manifest import CellEntry, TrialEntry
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class CellSamples:
     """
 
     def __init__(self) -> None:
+        self.damage: list[str] = []  # a sentence for each file that cannot be read
         self._cell: str | None = None
         self._samples: pd.DataFrame
         self._gauges: list[Ints]
@@ -43,7 +46,7 @@ class CellSamples:
         Of each gauge the last reading before and the first after are among them. The order is that of the file.
         """
         if self._cell != stored.cell.id:
-            self._cell, self._samples = stored.cell.id, stored.samples()
+            self._cell, self._samples = stored.cell.id, self._readable(stored)
             self._gauges = list(_rows_by_gauge(self._samples))
         t0_ns = stored.trial.t0_ns
         ended = reading.columns.ended
@@ -58,6 +61,15 @@ class CellSamples:
             parts.append(rows[max(0, first - 1) : last + 1])
         chosen = np.concatenate(parts)
         return self._samples if len(chosen) == len(self._samples) else self._samples.take(np.sort(chosen))
+
+    def _readable(self, stored: StoredTrial) -> pd.DataFrame:
+        """Return a cell's samples; none if their file is damaged, which its entry then says."""
+        try:
+            return stored.samples()
+        except FileUnreadable as error:
+            self.damage.append(str(error))
+            stored.cell.unread = [*stored.cell.unread, str(error)]
+            return frame_of(sample_schema().empty_table())
 
 
 def _rows_by_gauge(samples: pd.DataFrame) -> Iterator[Ints]:

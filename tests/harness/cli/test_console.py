@@ -253,4 +253,4 @@ def test_the_live_table_has_the_columns_that_the_scenario_chooses(tmp_path: Path
     (number,) = [text for text in found.add(cell, trial) if "TTFT" in text]
     assert number.startswith("TTFT p99 86")
     (tmp_path / trial.path / "records.parquet").write_bytes(b"PAR1 broken")
-    assert found.add(cell, trial) == ["its numbers come at the end (ArrowInvalid)"]
+    assert found.add(cell, trial) == ["its numbers come at the end (FileUnreadable)"]

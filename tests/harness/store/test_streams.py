@@ -81,7 +81,7 @@ def test_a_file_that_may_not_grow_is_one_sentence(tmp_path: Path) -> None:
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
     try:
-        with pytest.raises(StorageFailed, match=r"manifest\.json: cannot write: .+--out"):
+        with pytest.raises(StorageFailed, match=r"manifest\.json: cannot write: .+ulimit -f.+--out"):
             write_atomically(target, b"x" * 10_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
