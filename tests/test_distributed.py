@@ -193,7 +193,7 @@ def test_a_worker_that_does_not_give_its_key_refuses(shared: Shared) -> None:
 
 def test_no_secret_of_a_worker_reaches_the_run(tmp_path: Path, company: Company) -> None:
     """Its own key, which the server repeats in errors and finish reasons, is masked before the master gets a word."""
-    keys = {"KEY": "sk-of-worker-8Zq4711-xyzw"}
+    keys = {"KEY": "sk-of-laborer-8Zq4711-xyzw"}
     load = {"kind": "sustained", "users": 4, "requests": 60, "warmup": "0s", "timeout": "5s"}
     with echoing() as url:
         block = {"engine": "http", "url": url, "dialect": "openai-completions", "api_key_env": "KEY"}

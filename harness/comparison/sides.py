@@ -6,14 +6,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.stats import Measured
 from harness.analysis.summary import KEYS, POOLED, Measures
 from harness.results import Results, derive
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.run import Run
-from harness.verdict.reason import Level
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,8 +146,7 @@ def _counts(rows: pd.DataFrame) -> dict[Figure, int]:
 def _poor(results: Results, own: list[tuple[CellEntry, TrialEntry]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the findings about some trials that make data poor."""
     judged = [results.validity[cell.id, trial.id] for cell, trial in own if (cell.id, trial.id) in results.validity]
-    reasons: list[Any] = [reason for one in judged for reason in one.reasons if reason.level is Level.INVALID]
-    return tuple(dict.fromkeys((reason.sentence, tuple(reason.metrics)) for reason in reasons))
+    return tuple(dict.fromkeys(finding for one in judged for finding in one.poor))
 
 
 def joined(name: str, parts: Sequence[Side]) -> Side:

@@ -101,6 +101,12 @@ class Validity:
         """Whether the load was not the planned one, so that no number describes it."""
         return any(one.is_of_load for one in self.reasons)
 
+    @property
+    def poor(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Findings for which data is poor, each with the metrics that it is about; none for all."""
+        found = [reason for reason in self.reasons if reason.level is Level.INVALID]
+        return tuple((reason.sentence, tuple(reason.metrics)) for reason in found)
+
     def level_of(self, metric: str) -> Level:
         """Return the worst level of the doubts about a metric."""
         return worst(*(reason.level for reason in self.reasons if metric in reason.metrics))
