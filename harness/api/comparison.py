@@ -40,7 +40,8 @@ def compare(
 
     texts = [f"{_named(name)} {size}" for name, size in fail_on.items()] if isinstance(fail_on, Mapping) else fail_on
     first, second = (str(one.path) if isinstance(one, RunResult) else str(one) for one in (base, head))
-    return ComparisonResult(compared(first, second, parse_margins([*texts]), check_across([*across]), fails=True))
+    (told,) = compared(first, [second], parse_margins([*texts]), check_across([*across]), fails=True)
+    return ComparisonResult(told)
 
 
 def _named(number: str) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.scenario.base import near
-from harness.store.run import MANIFEST, RUNS, find_run
+from harness.store.catalog import catalog
+from harness.store.run import RUNS, find_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,21 +37,11 @@ def runs(folder: str | Path = RUNS, *, label: Mapping[str, str] | None = None) -
     """
     import pandas as pd
 
-    rows = [row for row in map(_row, Path(folder).glob(f"*/{MANIFEST}")) if row is not None]
     wanted = dict(label or {})
-    kept = [row for row in rows if wanted.items() <= row["labels"].items()]
-    found = pd.DataFrame(kept, columns=["name", "created", "status", "labels", "path"])
+    kept = [one for one in catalog(Path(folder))[0] if wanted.items() <= one.labels.items()]
+    rows = [(one.name, one.created_utc, one.status, one.labels, one.path) for one in reversed(kept)]
+    found = pd.DataFrame(rows, columns=["name", "created", "status", "labels", "path"])
     return found.sort_values("created", kind="stable", ignore_index=True)
-
-
-def _row(file: Path) -> dict[str, Any] | None:
-    try:
-        stored = json.loads(file.read_bytes())
-        labels = {str(name): str(value) for name, value in (stored["scenario"].get("labels") or {}).items()}
-        kept = {"name": stored["name"], "created": stored["created_utc"], "status": stored["status"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return {**kept, "labels": labels, "path": file.parent}
 
 
 class RunResult:

@@ -12,12 +12,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from engines.secrets import hide_environment, masked
+from harness.cli.baseline import baseline
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.init import init
 from harness.cli.leave import leave
 from harness.cli.limits import check_limits
 from harness.cli.listing import list_
+from harness.cli.open import open_
 from harness.cli.options import check_pairs
 from harness.cli.output import lost_output, open_outlets, say
 from harness.cli.quality import quality
@@ -59,6 +61,8 @@ def harness(
 for command in (run, quality, worker, report, compare, validate, init):
     app.command()(command)
 app.command(name="list")(list_)
+app.command(name="open")(open_)
+app.add_typer(baseline, name="baseline")
 app.command()(doctor)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.scenario.margins import Margin
     from reports.plots.comparison import Curves
 
-_RUNS = "The baseline, then runs: folder, name, latest, latest~1, or KEY=VALUE of a label. Or the folder of a gate."
+_RUNS = "The baseline, then runs: folder, name, latest~1, baseline:NAME, KEY=VALUE of a label. Or the folder of a gate."
 _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable."
 _BY = "Compare within one run: model, engine, quantization, variant or load."
 _AGAINST = "With --by: the value that is the baseline. [default: the first]"
@@ -50,7 +50,7 @@ def compare(
     elif len(runs) == 1:
         found = [_of_gate(runs[0], fails=fails)]
     else:
-        found = [compared(runs[0], head, margins, kinds, fails=fails) for head in runs[1:]]
+        found = compared(runs[0], runs[1:], margins, kinds, fails=fails)
     for number, told in enumerate(found, 1):
         files = store(told, wanted, out or Path(), "" if len(found) == 1 else f"-{number}")
         if opens:
@@ -128,15 +128,22 @@ def _of_parts(
     ]
 
 
-def compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
-    """Compare two stored runs. fails: whether "cannot tell" has an exit code of its own."""
+def compared(
+    base: str | Path, heads: Sequence[str | Path], margins: Sequence[Margin], across: frozenset[str], *, fails: bool
+) -> list[Told]:
+    """Compare stored runs with a baseline, which is read once.
+
+    Args:
+        fails: Whether "cannot tell" has an exit code of its own.
+    """
     from harness.comparison.comparison import compare as compare_sides
     from harness.comparison.sides import read_side
     from harness.store.run import find_run
 
     statistics = {(one.metric, one.statistic) for one in margins if one.statistic != "value"}
-    sides = [read_side(name, find_run(name), statistics) for name in (base, head)]
-    return Told.of(compare_sides(sides[0], sides[1], margins, across), fails=fails)
+    first = read_side(str(base), find_run(str(base)), statistics)
+    others = (read_side(str(head), find_run(str(head)), statistics) for head in heads)
+    return [Told.of(compare_sides(first, other, margins, across), fails=fails) for other in others]
 
 
 def parse_margins(texts: Sequence[str]) -> list[Margin]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.output import say
 from harness.errors import UsageError, shortened
 from harness.units import format_bytes
-from reports.format import sampling
+from reports.format import for_terminal, sampling
 
 if TYPE_CHECKING:
     from harness.scenario.model import Scenario
@@ -22,17 +23,37 @@ if TYPE_CHECKING:
 
 BYTES_PER_RECORD = 500
 BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the uncompressed stream
-LISTS = ("scenarios", "engines", "models")
+LISTS = ("scenarios", "engines", "models", "runs")
 
 
-def list_(what: Annotated[str, typer.Argument(help="scenarios, engines or models.", show_default=False)]) -> None:
-    """List the shipped scenarios, the engines, or the built-in models."""
+def list_(what: Annotated[str, typer.Argument(help="scenarios, engines, models or runs.", show_default=False)]) -> None:
+    """List the shipped scenarios, the engines, the built-in models, or the stored runs."""
     if what not in LISTS:
         raise UsageError(f"there is no list of {what!r}; write `harness list {'|'.join(LISTS)}`")
+    if what == "runs":
+        _show_runs(Path("runs"))
+        return
     rows = _rows(what)
     width = max(len(name) for name in rows)
     for name, text in rows.items():
         print(f"{name:{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
+
+
+def _show_runs(runs: Path) -> None:
+    """Print the stored runs, the newest first; on standard error those that cannot be read."""
+    from harness.store.catalog import catalog
+
+    found, damaged = catalog(runs)
+    width = max((len(one.path.name) for one in found), default=0)
+    for one in found:
+        labels = " ".join(f"{key}={value}" for key, value in one.labels.items())
+        when = one.created_utc[:16].replace("T", " ")
+        line = f"{one.path.name:{width}}  {when:16}  {one.status:11}  {one.verdict:11}  {labels}"
+        print(for_terminal(line.rstrip()))
+    if not found:
+        say(f"there is no run in {runs}/ yet; make one with `harness run scenario.yaml`")
+    for why in damaged:
+        say(f"harness: {why}")
 
 
 def _rows(what: str) -> dict[str, str]:

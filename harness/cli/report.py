@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.options import AsJson, Columns, Exports, Formats, check_exports, check_formats, parse_columns
 from harness.cli.output import table_console
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from harness.results import Results
@@ -76,11 +76,15 @@ def write(
         formats: None for all.
         columns: Columns of the results table, instead of the scenario's.
 
-    Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written.
+    Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written, UsageError without `out` for
+    a baseline.
     """
+    from harness.store.baselines import is_kept
     from harness.store.streams import storage_errors
     from reports import write as write_files
 
+    if out is None and is_kept(run):
+        raise UsageError(f"{run} is a baseline, which stays as it is: name a folder for the reports with --out")
     data, exit_code = read(run, columns)
     folder = out or run
     with storage_errors(folder):

@@ -15,6 +15,7 @@ from harness.schedule.availability import answers_in_process
 from harness.schedule.cells import Cell, Skip
 from harness.schedule.estimate import check_budget, plan_too_large, processes_of
 from harness.schedule.matrix import check_runnable, expand
+from harness.store.baselines import is_kept
 from harness.store.run import find_run, new_run_path, refuse_existing
 
 
@@ -63,7 +64,10 @@ def stored_job(reference: str, given: Mapping[str, object]) -> Job:
     wrong = next((name for name, value in given.items() if value), None)
     if wrong is not None:
         raise UsageError(f"--resume goes on with the scenario that the run has stored: leave {wrong} out")
-    rest = what_is_left(path := find_run(reference))
+    path = find_run(reference)
+    if is_kept(path):
+        raise UsageError(f"{path} is a baseline, which stays as it is: resume the run that it was copied from")
+    rest = what_is_left(path)
     return Job(rest.scenario, rest.cells, path, stored=True)
 
 

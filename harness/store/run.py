@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from engines.secrets import masked
 from harness.errors import FileUnreadable, RunDirectoryExists, RunUnreadable, StorageFailed, UsageError, shortened
 from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
+from harness.store import baselines
 from harness.store.categories import frame_of
 from harness.store.manifest import METHOD, CellEntry, Manifest, TrialEntry
 from harness.store.streams import (
@@ -401,9 +403,10 @@ def _labels(run: Path) -> set[str]:
 def find_run(reference: str, *, runs: Path = RUNS) -> Path:
     """Return the run of a path, of a name (whole, or without its time), or the newest of some by its creation.
 
-    "latest" is the newest of all, "latest~1" the one before it, "branch=main" the newest with that label.
+    "latest" is the newest of all, "latest~1" the one before it, "branch=main" the newest with that label, and
+    "baseline:main" the baseline of that name. A name without "baseline:" is one too, if no run has it.
 
-    Raises UsageError if no run or several runs fit.
+    Raises UsageError if no run or several runs fit, RunUnreadable if the baseline is damaged.
     """
     path = Path(reference)
     try:
@@ -411,15 +414,32 @@ def find_run(reference: str, *, runs: Path = RUNS) -> Path:
             return path
     except OSError as error:
         raise UsageError(f"{shortened(reference)}: {error.strerror}; name the folder of a run") from error
+    if reference.startswith(baselines.PREFIX):
+        return baselines.find(reference.removeprefix(baselines.PREFIX), baselines.default_folder()).path
     stored = sorted(found.parent for found in runs.glob(f"*/{MANIFEST}"))
     if (asked := _LATEST.fullmatch(reference)) is not None:
         return _newest(stored, int(asked["before"] or 0), runs)
     if "=" in reference and (labelled := [run for run in stored if reference in _labels(run)]):
         return _newest(labelled, 0, runs)
     fits = [run for run in stored if run.name == reference or run.name.split("-", 1)[-1] == reference]
+    return _only_one(reference, fits, _baseline(reference), runs)
+
+
+def _baseline(reference: str) -> Path | None:
+    """Return the baseline of a plain name, or in the folder of a name; None if there is none."""
+    if os.sep in reference:
+        return baselines.newest_in(Path(reference))
+    kept = baselines.history(reference, baselines.default_folder()) if reference not in ("", ".", "..") else []
+    return kept[-1].path if kept else None
+
+
+def _only_one(reference: str, fits: Sequence[Path], baseline: Path | None, runs: Path) -> Path:
+    """Return the run or baseline that fits. Raises UsageError if none or several do."""
     if len(fits) > 1:
         names = ", ".join(run.name for run in fits)
         raise UsageError(f"{reference!r} fits {len(fits)} runs ({names}); give one in full")
-    if not fits:
+    if fits and baseline is not None:
+        raise UsageError(f"{reference!r} is a run and a baseline: write {fits[0]} or {baselines.PREFIX}{reference}")
+    if not fits and baseline is None:
         raise UsageError(f"there is no run {reference!r}: neither a folder with a {MANIFEST} nor a name in {runs}/")
-    return fits[0]
+    return fits[0] if fits else baseline  # type: ignore[return-value]
