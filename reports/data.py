@@ -39,6 +39,7 @@ class ReportData:
         series: Per (cell, trial) the frames distribution, classes, latency, latency_bins, lengths, length_bins, rates,
             slices, gauges, and phases, bursts.
         pooled: Per keys of the summary the frames distribution and histogram of all repetitions.
+        run: Name or folder of the stored run, as a command takes it; "" if it is not stored.
     """
 
     title: str
@@ -54,6 +55,7 @@ class ReportData:
     exit_code: int | None = None
     calibration: str = ""
     late_readings_above: float = 1.0
+    run: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decisions", [worded(table) for table in self.decisions])

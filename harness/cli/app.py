@@ -24,6 +24,7 @@ from harness.cli.options import check_pairs
 from harness.cli.output import lost_output, open_outlets, say
 from harness.cli.quality import quality
 from harness.cli.report import report
+from harness.cli.rerun import rerun
 from harness.cli.run import run
 from harness.cli.validate import validate
 from harness.cli.worker import worker
@@ -58,7 +59,7 @@ def harness(
         raise typer.Exit
 
 
-for command in (run, quality, worker, report, compare, validate, init):
+for command in (run, rerun, quality, worker, report, compare, validate, init):
     app.command()(command)
 app.command(name="list")(list_)
 app.command(name="open")(open_)

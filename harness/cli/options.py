@@ -32,7 +32,13 @@ Columns = Annotated[
     typer.Option(metavar="NAME,...", help="Columns of the table, such as ttft,tpot_ms p99,goodput. [default: as fit]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Allow load on a remote server without a `budget`.")]
 Wait = Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")]
+
+ExpectWorkers = Annotated[int, typer.Option(min=0, help="With Locust: number of `harness worker`s.")]
+WorkersWithin = Annotated[str, typer.Option(help="Time to wait for these workers.")]
+MasterBindHost = Annotated[str, typer.Option(help="Address for workers; * for all interfaces.")]
+MasterBindPort = Annotated[int, typer.Option(help="Port for workers.", min=0, max=65535)]
 
 Rate = Annotated[str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}requests per second.")]
 Users = Annotated[str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}users at a time. [default: 1,4,16]")]

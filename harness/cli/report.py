@@ -95,17 +95,17 @@ def write(
 def read(run: Path, columns: Sequence[str] | None = None) -> tuple[ReportData, ExitCode]:
     """Derive a stored run's results; write nothing. Raises RunUnreadable if `run` is none."""
     from harness.results import derive
-    from harness.store.run import Run
+    from harness.store.run import RUNS, Run
 
     stored = Run.open(run)
     if columns is not None:
         stored.manifest.scenario = {**stored.manifest.scenario, "columns": [*columns]}
     results = derive(stored.manifest, stored.trials(), run)
-    return report_data(results), results.exit_code
+    return report_data(results, run.name if run.parent == RUNS else str(run)), results.exit_code
 
 
-def report_data(results: Results) -> ReportData:
-    """Return the results as the plain tables that reports take."""
+def report_data(results: Results, run: str = "") -> ReportData:
+    """Return the results as the plain tables that reports take. run: name or folder of the stored run."""
     from harness.verdict.calibration import sentence
     from harness.verdict.thresholds import LATE_READINGS
     from reports.data import ReportData
@@ -124,4 +124,5 @@ def report_data(results: Results) -> ReportData:
         exit_code=int(results.exit_code),
         calibration=sentence(results.manifest.provenance.calibration),
         late_readings_above=LATE_READINGS.value,
+        run=run,
     )

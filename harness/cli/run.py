@@ -48,13 +48,13 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the run, and stop.")] = False,
     quiet: shared.Quiet = False,
     as_json: shared.AsJson = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Allow load on a remote server without a `budget`.")] = False,
+    yes: shared.Yes = False,
     wait: shared.Wait = "0s",
     driver: Annotated[Driver | None, typer.Option(help="Load generator. [default: as the loads say]")] = None,
-    expect_workers: Annotated[int, typer.Option(min=0, help="With Locust: number of `harness worker`s.")] = 0,
-    workers_within: Annotated[str, typer.Option(help="Time to wait for these workers.")] = "2m",
-    master_bind_host: Annotated[str, typer.Option(help="Address for workers; * for all interfaces.")] = "127.0.0.1",
-    master_bind_port: Annotated[int, typer.Option(help="Port for workers.", min=0, max=65535)] = 5557,
+    expect_workers: shared.ExpectWorkers = 0,
+    workers_within: shared.WorkersWithin = "2m",
+    master_bind_host: shared.MasterBindHost = "127.0.0.1",
+    master_bind_port: shared.MasterBindPort = 5557,
     against: shared.Against = None,
     base_sets: shared.BaseSets = [],  # noqa: B006
     base_url: shared.BaseUrl = None,
@@ -174,7 +174,7 @@ def measure(
         if job.stored:
             go_on(folder, watcher, command=command, locust=locust)
         else:
-            execute(job.scenario, planned, folder, watcher, command=command, locust=locust)
+            execute(job.scenario, planned, folder, watcher, command=command, locust=locust, notes=job.notes)
     try:
         return write(folder, formats)
     except StopSignal as error:

@@ -27,6 +27,7 @@ class Job:
     planned: Sequence[Cell | Skip]
     folder: Path
     stored: bool  # the folder holds a run, `planned` its incomplete cells
+    notes: tuple[str, ...] = ()  # remarks for the reader of its report
 
     def check(self, *, consent: bool) -> None:
         """Raise RunDirectoryExists if the folder exists, UsageError if no cell can run or a plan is too large.

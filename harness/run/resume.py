@@ -7,9 +7,10 @@ The records of an incomplete trial stay in place, listed under its `attempts`. T
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from engines.base import EngineError, ModelReference
 from engines.models.source import content_hash, resolve
@@ -57,7 +58,7 @@ def what_is_left(path: Path, env: Mapping[str, str] | None = None) -> Rest:
         _check_text(manifest, scenario)
         _check_identities(planned, known)
         _check_models(planned, known, {cell.spec.model for cell in lacking if cell.spec.model is not None})
-    planned = [_with_secrets(cell, env) if lacking and isinstance(cell, Cell) else cell for cell in planned]
+    planned = [with_secrets(cell, env) if lacking and isinstance(cell, Cell) else cell for cell in planned]
     ids = {cell.id for cell in lacking}
     return Rest(scenario, writer, [cell for cell in planned if isinstance(cell, Cell) and cell.id in ids], planned)
 
@@ -137,7 +138,7 @@ def _hash(model: ModelReference) -> str | None:
         return None  # the engine will report it
 
 
-def _with_secrets(cell: Cell, env: Mapping[str, str] | None) -> Cell:
+def with_secrets(cell: Cell, env: Mapping[str, str] | None) -> Cell:
     """Return the cell with its secret values, which are not stored, from the environment."""
     values = os.environ if env is None else env
     masked = [name for name, value in cell.spec.env.items() if value == MASKED]
@@ -195,16 +196,19 @@ def _skip(cell: Skip, entry: CellEntry) -> None:
 
 def _changes(first: Provenance, session: Session) -> list[str]:
     """Return notes on the differences between the machines and libraries of two sessions."""
-    second = session.provenance
-    found = []
+    return [
+        f"since session {session.number} (resumed {session.created_utc}) {what} differs in {name}: "
+        f"{before} before, {after} then"
+        for what, name, before, after in provenance_changes(first, session.provenance)
+    ]
+
+
+def provenance_changes(first: Provenance, second: Provenance) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield the differences between machines and libraries: which of the two, the fact, its value before and after."""
     for before, after, what in (
         (first.must_match.stored(), second.must_match.stored(), "the machine"),
         (first.under_test.libraries, second.under_test.libraries, "what is installed"),
     ):
-        differing = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-        found += [
-            f"since session {session.number} (resumed {session.created_utc}) {what} differs in {name}: "
-            f"{before.get(name)} before, {after.get(name)} then"
-            for name in differing
-        ]
-    return found
+        for name in sorted({*before, *after}):
+            if before.get(name) != after.get(name):
+                yield what, name, before.get(name), after.get(name)

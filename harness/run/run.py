@@ -71,6 +71,7 @@ def execute(
     *,
     command: str,
     locust: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> RunWriter:
     """Run the planned cells of a scenario and store them in `out`. The manifest's status is the outcome.
 
@@ -78,8 +79,11 @@ def execute(
 
     Args:
         locust: Options of `harness.drivers.locust.options` for loads that use Locust.
+        notes: Remarks for the reader, in sentences.
     """
-    writer = RunWriter(out, first_manifest(scenario, planned, command))
+    manifest = first_manifest(scenario, planned, command)
+    manifest.notes = [*manifest.notes, *notes]
+    writer = RunWriter(out, manifest)
     with run_to_ourselves(out):
         cells = [cell for cell in planned if isinstance(cell, Cell)]
         _run_all(RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {}), cells)

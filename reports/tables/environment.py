@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from harness.store.manifest import METHOD, CellEntry, Manifest, TrialEntry
 from reports.data import ReportData
-from reports.format import amount, sampling
+from reports.format import amount, for_xml, sampling
 
 PROVENANCE = {"must_match": "machine (must match)", "under_test": "under test", "context": "context"}
 
@@ -42,6 +43,13 @@ def groups(data: ReportData) -> list[Group]:
     found = [Group("", run), *parts, *_engines(manifest.cells), Group("trials", list(_trials(data))), Group("", notes)]
     known = [Group(title, [line for line in lines if line[1] not in ("", "{}", "None")]) for title, lines in found]
     return [group for group in known if group.lines]
+
+
+def commands(data: ReportData) -> list[str]:
+    """Return the commands that repeat the run, one a line: the same requests again, and the command as it was typed."""
+    again = [f"harness rerun {shlex.quote(data.run)}"] if data.run else []
+    typed = [str(data.manifest.command)] if data.manifest.command else []
+    return [" ".join(for_xml(line).split()) for line in (*again, *typed)]
 
 
 def _method(manifest: Manifest) -> str:

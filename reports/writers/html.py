@@ -60,7 +60,7 @@ def render(data: ReportData) -> str:
         parts=parts,
         trials=trials,
         doubts=doubts,
-        command=str(data.manifest.command or ""),
+        commands=environment.commands(data),
         environment=environment.groups(data),
         footer=dotted((f"harness {data.manifest.harness_version or ''}".strip(), str(data.manifest.created_utc or ""))),
     )

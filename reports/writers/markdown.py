@@ -18,7 +18,7 @@ MOST_CHARACTERS = 60_000
 ROWS = (100, 40, 20, 10, 5, 2)
 """Rows of each table, tried in turn until the report fits."""
 FOLDED_FROM = 20
-LONGEST_TEXT = 300
+LONGEST_TEXT, LONGEST_COMMAND = 300, 2_000
 _SAID = ("KNEE", "ENGINE")
 _SHORTENED = "the report is shortened here: report.html has all of it"
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~$&])")
@@ -38,12 +38,14 @@ class Contents:
     folded: Sequence[Table]
     histograms: Sequence[tuple[str, Sequence[str]]]
     calibration: str
+    commands: Sequence[str]
     environment: Sequence[tuple[str, str]]
 
 
 def render(data: ReportData) -> str:
     """Return the report, of at most MOST_CHARACTERS characters."""
     verdict, point, rest = answer.headline(data).partition(" · ")
+    commands = [line for line in environment.commands(data) if len(line) <= LONGEST_COMMAND]
     contents = Contents(
         beginning=[
             f"# {escape(data.title, LONGEST_TEXT)}",
@@ -58,7 +60,8 @@ def render(data: ReportData) -> str:
         folded=sections.ranked(data, "folded"),
         histograms=list(histogram.of_run(data)),
         calibration=data.calibration,
-        environment=environment.of_run(data),
+        commands=commands,
+        environment=[fact for fact in environment.of_run(data) if fact[1] not in commands],
     )
     for rows in ROWS:
         text = "\n".join(_parts(contents, rows)) + "\n"
@@ -91,7 +94,7 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
         yield from _folded("Further tables", lines)
     yield from _histograms(contents.histograms, rows)
     yield from (escape(contents.calibration), "")
-    yield from _folded("Environment", _environment(contents.environment, rows))
+    yield from _folded("Environment", [*_block(contents.commands), *_environment(contents.environment, rows)])
 
 
 def escape(text: str, longest: int | None = None) -> str:
@@ -169,6 +172,11 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text, LONGEST_TEXT)
     text = f"**{text}**" if cell.tone == "bad" and text else text
     return f"{text} ({cell.note})" if cell.note else text
+
+
+def _block(commands: Sequence[str]) -> list[str]:
+    """Return commands to copy."""
+    return ["```sh", *commands, "```", ""] if commands else []
 
 
 def _environment(facts: Sequence[tuple[str, str]], rows: int) -> list[str]:
