@@ -60,11 +60,14 @@ workflows: $(STAMP)
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows docs/ci/github-*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci docs/ci/gitlab.yml
 	$(BIN)/pre-commit validate-config
-	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/zizmor --offline --quiet .github action.yml docs/ci/github-*.yml
 
 shell: $(STAMP)
-	$(BIN)/shellcheck .ci/run tests/busy.sh
+	$(BIN)/shellcheck .ci/run tests/busy.sh docs/ci/gate.sh
 
 prose: $(STAMP)
 	$(BIN)/codespell

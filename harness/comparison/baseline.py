@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from harness.errors import RunUnreadable, UsageError
+from harness.errors import RunUnreadable, StorageFailed, UsageError
 from harness.store.baselines import Kept, add, copy_file
 from harness.store.run import MANIFEST, Run
-from harness.store.streams import storage_errors
 
 
 def keep(name: str, path: Path, folder: Path) -> Kept:
@@ -23,8 +22,11 @@ def keep(name: str, path: Path, folder: Path) -> Kept:
     files = [*_files(run)]
     if not any(file.name == "records.parquet" for file in files):
         raise UsageError(f"{path} measured nothing, so it cannot be a baseline")
-    with storage_errors(folder):
+    try:
         return add(name, path.resolve().name, folder, lambda new: _copy(path, files, new))
+    except OSError as error:
+        why = f"{folder}: cannot write: {error.strerror or error}"
+        raise StorageFailed(f"{why}; choose another folder of baselines with --dir") from error
 
 
 def _copy(run: Path, files: list[Path], new: Path) -> None:

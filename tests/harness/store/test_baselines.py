@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.comparison.baseline import keep
-from harness.errors import RunUnreadable, UsageError
+from harness.errors import RunUnreadable, StorageFailed, UsageError
 from harness.store import baselines
 from harness.store.run import MANIFEST, Run, find_run
 
@@ -130,6 +130,13 @@ def test_a_run_that_is_not_over_or_measured_nothing_is_no_baseline(tmp_path: Pat
         with pytest.raises(error, match=sentence):
             keep("main", run, tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    """Here a file stands in its place."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match="choose another folder of baselines with --dir"):
+        keep("main", OLD, tmp_path / "file")
 
 
 def test_runs_and_baselines_are_found_by_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
