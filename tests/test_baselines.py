@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command import VIRTUAL_TIME, scenario
 
+from harness.store.baselines import history
 from tests.forked import harness
 
 pytestmark = pytest.mark.slow
@@ -74,20 +75,40 @@ def test_list_and_show(stored: Path) -> None:
     assert "there is no baseline in nowhere/" in none.err
 
 
+def test_a_damaged_baseline_is_listed_and_ends_nothing(stored: Path, tmp_path: Path) -> None:
+    """It is named at the end."""
+    for _ in range(2):
+        assert harness("baseline", "set", "x", "fast", "--dir", str(tmp_path), cwd=stored).code == 0
+    newest = max((tmp_path / "x").iterdir())
+    (newest / "baseline.json").write_text("{")
+    ended = harness("baseline", "list", "--dir", str(tmp_path), cwd=stored)
+    assert (ended.code, len(ended.out.splitlines()), "damaged" in ended.out) == (0, 2, True)
+    assert f"{newest} cannot be used" in ended.err
+
+
 def test_removing_asks_for_the_exact_one(stored: Path, tmp_path: Path) -> None:
     """A name with a history is not removed by mistake; what is left is the baseline then."""
     for name in ("fast", "slow", "fast"):
         kept = harness("baseline", "set", "x", name, "--dir", str(tmp_path / "b"), cwd=stored)
         assert kept.code == 0, kept.err
-    first, second, third = sorted((tmp_path / "b" / "x").iterdir())
+    first, second, third = (one.path for one in history("x", tmp_path / "b"))
     several = harness("baseline", "rm", "x", "--dir", str(tmp_path / "b"), cwd=stored)
     assert (several.code, "x has 3 runs: name one" in several.err) == (2, True), several.err
-    for wrong in ("y", "x~1", "x/nothing", "x*"):
-        ended = harness("baseline", "rm", wrong, "--dir", str(tmp_path / "b"), cwd=stored)
+    for wrong in (
+        ("y",),
+        ("x~1",),
+        ("x/nothing",),
+        ("x*",),
+        (f"x/{first.name}", "--all"),
+        ("x", "--all", "--keep", "1"),
+    ):
+        ended = harness("baseline", "rm", *wrong, "--dir", str(tmp_path / "b"), cwd=stored)
         assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
-    assert sorted((tmp_path / "b" / "x").iterdir()) == [first, second, third]
+    assert {*(tmp_path / "b" / "x").iterdir()} == {first, second, third}
     one = harness("baseline", "rm", f"x/{third.name}", "--dir", str(tmp_path / "b"), cwd=stored)
     assert (one.code, f"x is {second.name} now" in one.err) == (0, True), one.err
+    assert harness("baseline", "rm", "x", "--keep", "1", "--dir", str(tmp_path / "b"), cwd=stored).code == 0
+    assert [*(tmp_path / "b" / "x").iterdir()] == [second]
     assert harness("baseline", "rm", "x", "--all", "--dir", str(tmp_path / "b"), cwd=stored).code == 0
     assert not (tmp_path / "b" / "x").exists()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 baseline = typer.Typer(help="Keep runs as baselines.", no_args_is_help=True, rich_markup_mode=None)
 _NAME = "Name of a baseline, such as main."
 _RUN = "Folder or name of a run, latest, or KEY=VALUE of a label."
-_EXACT = "NAME if it has one run, NAME/RUN as `harness baseline list` shows it, or NAME with --all."
+_EXACT = "NAME if it has one run, NAME/RUN as `harness baseline list` shows it, or NAME with --all or --keep."
 
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Folder of the baselines. [default: HARNESS_BASELINES, or baselines]")
@@ -46,19 +46,17 @@ def list_(folder: Folder = None) -> None:
     """List the baselines with their history, the newest first."""
     from harness.store.baselines import history, names
 
-    place, damaged = _folder(folder), list[str]()
-    for name in names(place):
-        try:
-            kept = history(name, place)
-        except RunUnreadable as error:
-            damaged.append(str(error))
-            continue
-        for number, one in enumerate(reversed(kept)):
-            print(for_terminal(f"{name if number == 0 else '':<20}  {_line(one)}".rstrip()))
-    if not names(place):
+    place = _folder(folder)
+    kept = [one for name in names(place) for one in reversed(history(name, place))]
+    before = ""
+    for one in kept:
+        print(for_terminal(f"{one.name if one.name != before else '':<20}  {_line(one)}".rstrip()))
+        before = one.name
+    if not kept:
         say(f"there is no baseline in {place}/; make one with `harness baseline set main latest`")
-    for why in damaged:
-        say(f"harness: {why}")
+    for one in kept:
+        if one.damaged:
+            say(f"harness: {one.path} cannot be used: {one.damaged}")
 
 
 @baseline.command(name="show")
@@ -97,26 +95,30 @@ def show(
 def rm(
     name: Annotated[str, typer.Argument(help=_EXACT, show_default=False)],
     everything: Annotated[bool, typer.Option("--all", help="Remove the name with its whole history.")] = False,
+    newest: Annotated[
+        int | None, typer.Option("--keep", metavar="N", min=1, help="Remove all runs of the name but the newest N.")
+    ] = None,
     folder: Folder = None,
 ) -> None:
     """Remove a baseline, exactly as it is named."""
-    from harness.store.baselines import find, history, remove
+    from harness.store.baselines import history, named, remove
     from harness.store.streams import storage_errors
 
     place = _folder(folder)
-    if "~" in name:
-        raise UsageError(f"{name}: to remove a run, name it as `harness baseline list` does: NAME/RUN")
-    one = find(name, place)
-    kept = history(one.name, place)
-    if "/" not in name and len(kept) > 1 and not everything:
+    if "~" in name or ("/" in name and (everything or newest)) or (everything and newest):
         raise UsageError(
-            f"{name} has {len(kept)} runs: name one, such as {kept[-1].reference}, or remove all of them with --all"
+            f"{name}: name one run as `harness baseline list` does, NAME/RUN, or NAME with --all or --keep"
         )
-    gone = kept if everything and "/" not in name else [one]
+    one = named(name, place)
+    kept = history(one.name, place)
+    if "/" not in name and len(kept) > 1 and not (everything or newest):
+        what = f"name one, such as {kept[-1].reference}, or remove all of them with --all"
+        raise UsageError(f"{name} has {len(kept)} runs: {what}")
+    gone = kept[:-newest] if newest else kept if everything else [one]
     with storage_errors(place):
         remove(gone)
-    left = history(one.name, place)
-    say(f"removed {', '.join(each.reference for each in gone)}" + _now(left))
+    said = ", ".join(each.reference for each in gone) or "nothing"
+    say(f"removed {said}" + _now(history(one.name, place)))
 
 
 def _now(left: list[Kept]) -> str:
@@ -131,10 +133,12 @@ def _labels(one: Kept) -> str:
     """Return the labels of a run; "(damaged)" if its manifest cannot be read."""
     from harness.store.run import Run
 
+    if one.damaged:
+        return "damaged"
     try:
         return " ".join(f"{key}={value}" for key, value in Run.open(one.path).manifest.labels.items())
     except RunUnreadable:
-        return "(damaged)"
+        return "damaged"
 
 
 def _folder(given: Path | None) -> Path:

@@ -27,6 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REFERENCE = re.compile(r"(?P<name>[^/~]+)(?:/(?P<entry>[^/]+)|~(?P<before>[0-9]+))?")
 _TIME = "%Y%m%dT%H%M%SZ"
 _LATEST = "latest"
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,14 @@ class Kept:
 
     Attributes:
         run: Name of the folder that it was copied from.
+        damaged: Why it cannot be used, "" if it can. Its time is that of its folder then.
     """
 
     name: str
     path: Path
     set_utc: datetime
     run: str
+    damaged: str = ""
 
     @property
     def reference(self) -> str:
@@ -75,19 +78,28 @@ def names(folder: Path) -> list[str]:
     """Return the names that have a baseline."""
     if not folder.is_dir():
         return []
-    return sorted(one.name for one in folder.iterdir() if _NAME.fullmatch(one.name) and _entries(one))
+    return sorted(one.name for one in folder.iterdir() if _NAME.fullmatch(one.name) and _has_some(one))
 
 
 def history(name: str, folder: Path) -> list[Kept]:
-    """Return the runs that are kept under a name, the newest last. Raises RunUnreadable if one is damaged."""
+    """Return the runs that are kept under a name, the newest last, also damaged ones."""
     return sorted((_read(entry, name) for entry in _entries(folder / name)), key=_age)
 
 
 def find(reference: str, folder: Path) -> Kept:
     """Return the baseline of `NAME`, the one before of `NAME~1`, or one of its history by `NAME/ENTRY`.
 
-    Raises UsageError if there is none, RunUnreadable if it is damaged.
+    Raises UsageError if there is none, RunUnreadable if it is damaged: no older one takes its place.
     """
+    found = named(reference, folder)
+    if found.damaged:
+        fix = f"remove it with `harness baseline rm {found.reference}`, or set the name again"
+        raise RunUnreadable(f"{found.path} cannot be used: {found.damaged}; {fix}")
+    return found
+
+
+def named(reference: str, folder: Path) -> Kept:
+    """Return a baseline as `find` does, also a damaged one."""
     asked = _REFERENCE.fullmatch(reference)
     kept = history(asked["name"], folder) if asked is not None and _NAME.fullmatch(asked["name"]) else []
     if asked is None or not kept:
@@ -107,9 +119,7 @@ def find(reference: str, folder: Path) -> Kept:
 
 def newest_in(path: Path) -> Path | None:
     """Return the baseline in a folder that is that of a name, such as `ci/baselines/main`; None if it is none."""
-    if not any(is_kept(entry) for entry in _entries(path)):
-        return None
-    return history(path.name, path.parent)[-1].path
+    return find(path.name, path.parent).path if _has_some(path) else None
 
 
 def add(name: str, run: str, folder: Path, fill: Callable[[Path], None], *, now: datetime | None = None) -> Kept:
@@ -126,10 +136,10 @@ def add(name: str, run: str, folder: Path, fill: Callable[[Path], None], *, now:
     new = _new_folder(home, run)
     try:
         fill(new)
-        before = history(name, folder)
+        before = [one.set_utc for one in history(name, folder) if one.set_utc < _NEVER]
         at = now or datetime.now(UTC)
         if before:  # a clock that is behind must not make an older baseline the newest
-            at = max(at, before[-1].set_utc + timedelta(microseconds=1))
+            at = max(at, before[-1] + timedelta(microseconds=1))
         mark = {"format": FORMAT, "name": name, "run": run, "set_utc": at.isoformat()}
         _write(new / MARK, json.dumps(mark, indent=1).encode() + b"\n")
         return Kept(name, _into_place(new, home, f"{at:{_TIME}}-{run}"), at, run)
@@ -191,16 +201,28 @@ def _entries(home: Path) -> list[Path]:
     return [one for one in home.iterdir() if one.is_dir() and one.name[0] != "."] if home.is_dir() else []
 
 
+def _has_some(home: Path) -> bool:
+    """Return whether a folder has a baseline; folders of the same name may be somebody else's."""
+    return any(is_kept(entry) for entry in _entries(home))
+
+
 def _read(entry: Path, name: str) -> Kept:
-    file = entry / MARK
     try:
-        stored = json.loads(file.read_bytes())
+        stored = json.loads((entry / MARK).read_bytes())
         if stored["format"] > FORMAT:
-            raise RunUnreadable(f"{file} is of a newer version of harness; use that")
+            return Kept(name, entry, _time_of(entry), "", f"its {MARK} is of a newer version of harness")
         return Kept(name, entry, datetime.fromisoformat(stored["set_utc"]).astimezone(UTC), str(stored["run"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise RunUnreadable(f"{entry} is no baseline: {MARK} cannot be read ({why}); set it again") from error
+        why = f"its {MARK} cannot be read: {type(error).__name__}: {error}"
+        return Kept(name, entry, _time_of(entry), "", why)
+
+
+def _time_of(entry: Path) -> datetime:
+    """Return the time in the name of a folder; the last of all if it has none."""
+    try:
+        return datetime.strptime(entry.name.partition("-")[0], _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return _NEVER
 
 
 def _age(one: Kept) -> tuple[datetime, str]:

@@ -427,10 +427,9 @@ def find_run(reference: str, *, runs: Path = RUNS) -> Path:
 
 def _baseline(reference: str) -> Path | None:
     """Return the baseline of a plain name, or in the folder of a name; None if there is none."""
-    if os.sep in reference:
-        return baselines.newest_in(Path(reference))
-    kept = baselines.history(reference, baselines.default_folder()) if reference not in ("", ".", "..") else []
-    return kept[-1].path if kept else None
+    if reference in ("", ".", ".."):
+        return None
+    return baselines.newest_in(Path(reference) if os.sep in reference else baselines.default_folder() / reference)
 
 
 def _only_one(reference: str, fits: Sequence[Path], baseline: Path | None, runs: Path) -> Path:

@@ -69,16 +69,34 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [*(tmp_path / "main").iterdir()] == [before.path]
 
 
-def test_a_damaged_baseline_is_a_sentence_and_not_an_older_one(tmp_path: Path) -> None:
-    """Nobody is compared with a run that they did not mean; so is one of a later version."""
-    add(tmp_path, "old")
-    newest = add(tmp_path, "new", NOON + timedelta(days=1))
-    (newest.path / baselines.MARK).write_text("{")
-    with pytest.raises(RunUnreadable, match="set it again"):
+@pytest.mark.parametrize(
+    ("mark", "why"),
+    [("{", "cannot be read"), ('{"format": 99}', "newer version of harness"), ('{"format": 1}', "cannot be read")],
+)
+def test_a_damaged_baseline_is_a_sentence_and_not_an_older_one(tmp_path: Path, mark: str, why: str) -> None:
+    """Nobody is compared with a run that they did not mean. It can be set again, or removed by its name."""
+    old, newest = add(tmp_path, "old"), add(tmp_path, "new", NOON + timedelta(days=1))
+    (newest.path / baselines.MARK).write_text(mark)
+    with pytest.raises(RunUnreadable, match=f"{why}.*harness baseline rm {newest.reference}"):
         baselines.find("main", tmp_path)
-    (newest.path / baselines.MARK).write_text(json.dumps({"format": 99, "set_utc": "", "run": ""}))
-    with pytest.raises(RunUnreadable, match="newer version of harness"):
-        baselines.find("main", tmp_path)
+    assert baselines.find("main~1", tmp_path).path == old.path
+    again = add(tmp_path, "again", NOON + timedelta(days=2))
+    assert baselines.find("main", tmp_path).path == again.path
+    baselines.remove([baselines.named(newest.reference, tmp_path), again])
+    assert baselines.find("main", tmp_path).path == old.path
+
+
+def test_a_folder_of_others_is_no_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Theirs may be called `baselines` too: names of runs are found as without it."""
+    monkeypatch.chdir(tmp_path)
+    Path("baselines/base/theirs").mkdir(parents=True)
+    run = Path("runs/20261130T120000Z-base")
+    run.mkdir(parents=True)
+    (run / MANIFEST).write_text("{}")
+    assert find_run("base") == run
+    assert baselines.names(Path("baselines")) == []
+    with pytest.raises(UsageError, match="there is no run 'baselines/base'"):
+        find_run("baselines/base")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "latest", "feature/x", "a b", "-x", "x" * 65, "a=b", "main~1", "../x"])
