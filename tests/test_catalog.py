@@ -65,6 +65,24 @@ def test_runs_are_listed_from_the_newest(one: Path, tmp_path: Path) -> None:
     assert len(ended.err.splitlines()) == 3
 
 
+def test_gates_are_listed_among_the_runs(one: Path, tmp_path: Path) -> None:
+    """With the word of their comparison, once there is one; the API has the runs alone."""
+    for number in (1, 5):
+        copied(one, tmp_path, number)
+    for minute, word in ((2, "regressed"), (3, "")):
+        gate = tmp_path / "runs" / f"20261130T00{minute:02}00Z-g-gate"
+        gate.mkdir()
+        (gate / "gate.json").write_text("{}")
+        if word:
+            (gate / "comparison.json").write_text(json.dumps({"word": word}))
+    lines = [line.split() for line in harness("list", "runs", cwd=tmp_path).out.splitlines()]
+    assert [(line[0][9:13], *line[3:]) for line in lines] == [
+        *(("0005", "complete", "pass"), ("0003", "gate")),
+        *(("0002", "gate", "regressed"), ("0001", "complete", "pass")),
+    ]
+    assert len(api.runs(tmp_path / "runs")) == 2
+
+
 def test_without_runs_the_list_says_how_to_make_one(tmp_path: Path) -> None:
     """Nothing on standard output."""
     ended = harness("list", "runs", cwd=tmp_path)

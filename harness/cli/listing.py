@@ -40,10 +40,11 @@ def list_(what: Annotated[str, typer.Argument(help="scenarios, engines, models o
 
 
 def _show_runs(runs: Path) -> None:
-    """Print the stored runs, the newest first; on standard error those that cannot be read."""
-    from harness.store.catalog import catalog
+    """Print the stored runs and gates, the newest first; on standard error those that cannot be read."""
+    from harness.store.catalog import catalog, gates, newest_first
 
     found, damaged = catalog(runs)
+    found = newest_first([*found, *gates(runs)])
     width = max((len(one.path.name) for one in found), default=0)
     for one in found:
         labels = " ".join(f"{key}={value}" for key, value in one.labels.items())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 MANIFEST, SUMMARY = "manifest.json", "summary.json"
+GATE, COMPARISON = "gate.json", "comparison.json"
+_TIME = "%Y%m%dT%H%M%SZ"
 _WORDS = {1: "fail", 4: "poor data", 6: "cannot tell"}
 
 
@@ -37,7 +41,20 @@ def catalog(runs: Path) -> tuple[list[Entry], list[str]]:
             found.append(_entry(file.parent, orjson.loads(file.read_bytes())))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             damaged.append(f"{file} cannot be read: {type(error).__name__}: {error}")
-    return sorted(found, key=lambda one: (one.created_utc, one.path.name), reverse=True), damaged
+    return newest_first(found), damaged
+
+
+def gates(runs: Path) -> list[Entry]:
+    """Return the gates of a folder, each with the word of its comparison; their times are those in their names."""
+    return [
+        Entry(file.parent, file.parent.name, _time_of(file.parent), "gate", {}, _word(file.with_name(COMPARISON)))
+        for file in runs.glob(f"*/{GATE}")
+    ]
+
+
+def newest_first(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries by their time."""
+    return sorted(entries, key=lambda one: (one.created_utc, one.path.name), reverse=True)
 
 
 def _entry(run: Path, stored: dict[str, Any]) -> Entry:
@@ -58,4 +75,20 @@ def _verdict(file: Path) -> str:
         stored = orjson.loads(file.read_bytes())
         return _WORDS.get(stored["exit_code"], "pass" if stored["exit_code"] == 0 and stored["limits"] else "")
     except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _word(file: Path) -> str:
+    """Return the word of a stored comparison; "" if there is none, or it cannot be read."""
+    try:
+        return str(orjson.loads(file.read_bytes())["word"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _time_of(folder: Path) -> str:
+    """Return the time in the name of a folder, in ISO 8601; "" if it has none."""
+    try:
+        return datetime.strptime(folder.name.partition("-")[0], _TIME).replace(tzinfo=UTC).isoformat()
+    except ValueError:
         return ""
