@@ -73,7 +73,9 @@ def _cells(row: Mapping[str, Any], name: str) -> tuple[Cell, ...]:
 def number_name(row: Mapping[str, Any]) -> str:
     """Return the name of a number as the results table has it: "TTFT p50"."""
     usual = f"{row['metric']} {row['statistic']}" if row["statistic"] != "value" else row["metric"]
-    name = _HEADS.get((row["metric"], row["statistic"]), usual)
+    known = _HEADS.get((row["metric"], row["statistic"]))
+    twin = _HEADS.get((row["metric"].replace("_service_ms", "_ms"), row["statistic"]))
+    name = known or (f"{twin} from sent" if twin else usual)
     return name if row["class"] == "all" else f"{row['class']} {name}"
 
 
@@ -119,8 +121,14 @@ def title(data: Mapping[str, Any]) -> str:
 def _named(side: Mapping[str, Any]) -> str:
     labels = ", ".join(f"{name}={value}" for name, value in side["labels"].items())
     made = side["created_utc"][:16].replace("T", " ")
-    about = ", ".join(filter(None, (made, *side["engines"], labels)))
+    about = ", ".join(filter(None, (made, *side["engines"], origin_name(side), labels)))
     return f"{side['name']} ({about})"
+
+
+def origin_name(side: Mapping[str, Any]) -> str:
+    """Return the other tool whose file a side is, with its version; "" for a run of our own."""
+    origin = side.get("origin")
+    return "" if origin is None else " ".join(filter(None, (origin["tool"], origin["version"])))
 
 
 def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -138,7 +146,8 @@ def sentence(row: Mapping[str, Any]) -> str:
     """Return a number on both sides with its change; or why its data is poor."""
     before, after = (_value(row[side]["value"], _show(row), row["unit"]) for side in ("base", "head"))
     change = change_text(row["change"], row["scale"])
-    return row["doubt"] or f"{number_name(row)} {before} → {after}, {change} [{_interval(row)}], {row['load']}"
+    sure = row["method"] if row["low"] is None and row["change"] is not None else ""
+    return row["doubt"] or f"{number_name(row)} {before} → {after}, {change} [{sure or _interval(row)}], {row['load']}"
 
 
 def _show(row: Mapping[str, Any]) -> str:
@@ -167,6 +176,7 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("DIFFERS", " · ".join(facts[:_MOST_FACTS]) + more))
     doubts = dict.fromkeys(row["doubt"] for row in data["rows"] if row["doubt"])
     found += [("POOR DATA", doubt) for doubt in doubts]
+    found += _origins(data)
     if data["missing"]:
         found.append(("LEFT OUT", " · ".join(data["missing"][:_MOST_FACTS])))
     return found
@@ -182,6 +192,19 @@ def settling(data: Mapping[str, Any]) -> str | None:
     minutes = USUAL_PAIRS * sum(data[side]["seconds"] for side in ("base", "head")) / 60
     took = f", about {minutes:.0f} min" if minutes >= 1 else ""
     return f"{USUAL_PAIRS} pairs of starts in turns{took}: `harness run SCENARIO --against BASE --pairs {USUAL_PAIRS}`"
+
+
+def _origins(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is to be known of the files of other tools; equal notes of both sides once."""
+    sides = [side for side in (data["base"], data["head"]) if side.get("origin") is not None]
+    names = [
+        f"{side['name']} ({origin_name(side)}{', values only' if side['origin']['values_only'] else ''})"
+        for side in sides
+    ]
+    if not sides:
+        return []
+    notes = dict.fromkeys(note for side in sides for note in side["origin"]["notes"])
+    return [("OTHER TOOL", f"Load generator not verified: {', '.join(names)}."), ("MEANING", " ".join(notes))]
 
 
 def starts_sentence(starts: Sequence[int], pairs: int = 0) -> str:

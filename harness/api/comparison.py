@@ -40,8 +40,7 @@ def compare(
 
     texts = [f"{_named(name)} {size}" for name, size in fail_on.items()] if isinstance(fail_on, Mapping) else fail_on
     first, second = (str(one.path) if isinstance(one, RunResult) else str(one) for one in (base, head))
-    (told,) = compared(first, [second], parse_margins([*texts]), check_across([*across]), fails=True)
-    return ComparisonResult(told)
+    return ComparisonResult(compared(first, second, parse_margins([*texts]), check_across([*across]), fails=True))
 
 
 def _named(number: str) -> str:

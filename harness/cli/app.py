@@ -15,6 +15,7 @@ from engines.secrets import hide_environment, masked
 from harness.cli.baseline import baseline
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
+from harness.cli.import_ import import_
 from harness.cli.init import init
 from harness.cli.leave import leave
 from harness.cli.limits import check_limits
@@ -61,6 +62,7 @@ def harness(
 
 for command in (run, rerun, quality, worker, report, compare, validate, init):
     app.command()(command)
+app.command(name="import")(import_)
 app.command(name="list")(list_)
 app.command(name="open")(open_)
 app.add_typer(baseline, name="baseline")

@@ -13,15 +13,19 @@ import typer
 from rich.console import Console
 
 from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive
-from harness.cli.output import table_console
-from harness.errors import ExitCode, UsageError, first_that_applies
+from harness.cli.output import say, table_console
+from harness.errors import ExitCode, RunUnreadable, UsageError, first_that_applies
 
 if TYPE_CHECKING:
     from harness.comparison.comparison import Comparison
+    from harness.comparison.sides import Side
     from harness.scenario.margins import Margin
     from reports.plots.comparison import Curves
 
-_RUNS = "The baseline, then runs: folder, name, latest~1, baseline:NAME, KEY=VALUE of a label. Or the folder of a gate."
+_RUNS = (
+    "The baseline, then runs: folder, name, latest~1, baseline:NAME, KEY=VALUE of a label, or a result file of vllm "
+    "bench, AIPerf, GuideLLM, SGLang or llm-d. Or the folder of a gate."
+)
 _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable."
 _BY = "Compare within one run: model, engine, quantization, variant or load."
 _AGAINST = "With --by: the value that is the baseline. [default: the first]"
@@ -45,18 +49,20 @@ def compare(
     margins, kinds = parse_margins(fail_on), check_across(across)
     fails = check_inconclusive(inconclusive)
     wanted = _wanted([*formats, *(["html"] if opens else [])])
+    unread: list[RunUnreadable] = []
     if by is not None or against is not None:
         found = _of_parts(runs, by, against, margins, kinds, fails=fails)
     elif len(runs) == 1:
         found = [_of_gate(runs[0], fails=fails)]
     else:
-        found = compared(runs[0], runs[1:], margins, kinds, fails=fails)
+        found, unread = _each(runs[0], runs[1:], margins, kinds, fails=fails)
     for number, told in enumerate(found, 1):
-        files = store(told, wanted, out or Path(), "" if len(found) == 1 else f"-{number}")
+        files = store(told, wanted, out or Path(), "" if len(found) + len(unread) == 1 else f"-{number}")
         if opens:
             webbrowser.open(files["html"].absolute().as_uri())
     shown([told.data for told in found], table_console(), as_json=as_json)
-    raise typer.Exit(first_that_applies(ExitCode(told.data["exit_code"]) for told in found))
+    codes = [*(ExitCode(told.data["exit_code"]) for told in found), *(error.exit_code for error in unread)]
+    raise typer.Exit(first_that_applies(codes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +122,7 @@ def _of_parts(
 
     if by is None or len(runs) != 1:
         raise UsageError("--by compares the configurations of one run, such as `harness compare latest --by variant`")
-    statistics = {(one.metric, one.statistic) for one in margins if one.statistic != "value"}
-    parts = parts_of(read_side(runs[0], find_run(runs[0]), statistics), by)
+    parts = parts_of(read_side(runs[0], find_run(runs[0]), _statistics(margins)), by)
     if against is not None and against not in parts:
         raise UsageError(f"--against {against}: {near(against, parts)}")
     base = parts.pop(against or next(iter(parts)))
@@ -128,22 +133,45 @@ def _of_parts(
     ]
 
 
-def compared(
-    base: str | Path, heads: Sequence[str | Path], margins: Sequence[Margin], across: frozenset[str], *, fails: bool
-) -> list[Told]:
-    """Compare stored runs with a baseline, which is read once.
+def compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
+    """Compare two runs or files, as they are named. fails: whether "cannot tell" has an exit code of its own."""
+    from harness.comparison.opening import open_side
 
-    Args:
-        fails: Whether "cannot tell" has an exit code of its own.
-    """
+    statistics = _statistics(margins)
+    return _compared(open_side(base, statistics), open_side(head, statistics), margins, across, fails=fails)
+
+
+def _each(
+    base: str, heads: Sequence[str], margins: Sequence[Margin], across: frozenset[str], *, fails: bool
+) -> tuple[list[Told], list[RunUnreadable]]:
+    """Return the comparison of each head that can be read, and the errors of those that cannot: they are told."""
+    from harness.comparison.opening import open_side
+
+    statistics = _statistics(margins)
+    one, found, unread = open_side(base, statistics), list[Told](), list[RunUnreadable]()
+    for head in heads:
+        try:
+            other = open_side(head, statistics)
+        except RunUnreadable as error:
+            if len(heads) == 1:
+                raise
+            say(f"harness: {error}; skipped")
+            unread.append(error)
+            continue
+        found.append(_compared(one, other, margins, across, fails=fails))
+    return found, unread
+
+
+def _statistics(margins: Sequence[Margin]) -> set[tuple[str, str]]:
+    """Return the statistics that margins ask for, of latencies from sent, too."""
+    asked = [*margins, *(one.from_sent() for one in margins)]
+    return {(one.metric, one.statistic) for one in asked if one.statistic != "value"}
+
+
+def _compared(base: Side, head: Side, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
     from harness.comparison.comparison import compare as compare_sides
-    from harness.comparison.sides import read_side
-    from harness.store.run import find_run
 
-    statistics = {(one.metric, one.statistic) for one in margins if one.statistic != "value"}
-    first = read_side(str(base), find_run(str(base)), statistics)
-    others = (read_side(str(head), find_run(str(head)), statistics) for head in heads)
-    return [Told.of(compare_sides(first, other, margins, across), fails=fails) for other in others]
+    return Told.of(compare_sides(base, head, margins, across), fails=fails)
 
 
 def parse_margins(texts: Sequence[str]) -> list[Margin]:

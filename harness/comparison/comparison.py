@@ -7,7 +7,7 @@ those of the other, so they are no pairs; drift of the machine between them woul
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis.stats import Floats, Measured
@@ -30,6 +30,7 @@ SHOWN = (
     *((name, SCALAR) for name in ("memory_peak_bytes", "gpu_memory_peak_bytes", "energy_j_per_output_token")),
 )
 """Metrics and statistics that are compared, if both sides have them."""
+VALUES_ONLY = "values only: a file has no rows of requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ def compare(
 
     Raises UsageError if nothing can be matched, or if the sides differ in what must be the same.
     """
+    from_sent = any(side.origin is not None and side.origin.from_sent for side in (base, head))
+    margins = [one.from_sent() for one in margins] if from_sent else margins
     matched = match(base, head, across)
     if not matched:
         raise UsageError(_nothing_in_common(base, head))
@@ -127,7 +130,7 @@ def compare(
         kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
         facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
         raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
-    rows = [row for one, other in matched for row in _rows(one, other, margins, pairs)]
+    rows = [row for one, other in matched for row in _rows(one, other, margins, pairs, from_sent=from_sent)]
     _check_asked(rows, margins)
     starts = [min(len(side.starts) for side in sides) for sides in zip(*matched, strict=True)]
     judged, missing = _judged(rows, alpha), _missing(base, head, matched)
@@ -145,7 +148,7 @@ def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measure
         found = [(one, named[1][keys]) for keys, one in named[0].items() if keys in named[1]]
         if found and all(len(names) == len(side.measurements) for names, side in zip(named, (base, head), strict=True)):
             return found
-    by_load = [{one.keys[-1]: one for one in side.measurements} for side in (base, head)]
+    by_load = _by_load(base, head)
     if any(len({one.keys[:-1] for one in side.measurements}) > 1 for side in (base, head)):
         return []
     pairs = [(by_load[0][load], by_load[1][load]) for load in by_load[0] if load in by_load[1]]
@@ -154,16 +157,32 @@ def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measure
     return pairs
 
 
+def _by_load(base: Side, head: Side) -> tuple[dict[Hashable, Measurement], dict[Hashable, Measurement]]:
+    """Return the measurements by load. Other tools name theirs in their own way: there rate and users count."""
+    by_name = (base.origin is None) == (head.origin is None)
+    found = [{_load_of(one, by_name=by_name): one for one in side.measurements} for side in (base, head)]
+    return found[0], found[1]
+
+
+def _load_of(one: Measurement, *, by_name: bool) -> Hashable:
+    rate, users = one.trial.rate, one.trial.users
+    return one.keys[-1] if by_name or rate == users else (rate, users)
+
+
 def _named(side: Side, kept: Sequence[int]) -> dict[tuple[str, ...], Measurement]:
     """Return the measurements by some of their keys."""
     return {tuple(one.keys[place] for place in kept): one for one in side.measurements}
 
 
-def _rows(base: Measurement, head: Measurement, margins: Sequence[Margin], pairs: int) -> Iterator[Row]:
+def _rows(
+    base: Measurement, head: Measurement, margins: Sequence[Margin], pairs: int, *, from_sent: bool
+) -> Iterator[Row]:
     """Yield the numbers that both sides have: those that gate first."""
-    gating = {(one.class_name, one.metric, one.statistic): one for one in margins or _gates(base)}
-    shown = {("all", *one): default_margin(*one) for one in SHOWN}
-    for figure, margin in {**gating, **{key: one for key, one in shown.items() if key not in gating}}.items():
+    chosen = margins or [_margin(*one, from_sent=from_sent) for one in _gates(base, from_sent=from_sent)]
+    gating = {(one.class_name, one.metric, one.statistic): one for one in chosen}
+    shown = [_margin(*one, from_sent=from_sent) for one in SHOWN]
+    others = {("all", one.metric, one.statistic): one for one in shown}
+    for figure, margin in {**gating, **{key: one for key, one in others.items() if key not in gating}}.items():
         if figure in base.pooled and figure in head.pooled:
             doubt = base.poor_because(margin.metric) or head.poor_because(margin.metric)
             numbers = base.pooled[figure], head.pooled[figure]
@@ -172,16 +191,24 @@ def _rows(base: Measurement, head: Measurement, margins: Sequence[Margin], pairs
             yield Row(base.keys, figure[0], margin, *numbers, change, figure in gating, doubt, values=values)
 
 
-def _gates(base: Measurement) -> list[Margin]:
+def _margin(metric: str, statistic: str, *, from_sent: bool) -> Margin:
+    """Return the default margin of a number, or of the same one from sent."""
+    margin = default_margin(metric, statistic)
+    return margin.from_sent() if from_sent else margin
+
+
+def _gates(base: Measurement, *, from_sent: bool) -> list[tuple[str, str]]:
     """Return the numbers that gate unless others are asked for.
 
     In a closed loop the mean end-to-end time is the inverse of the throughput (Little's law), and is known better.
     """
-    streamed = [one for one in (("ttft_ms", "p50"), ("tpot_ms", "p50")) if ("all", *one) in base.pooled]
-    chosen = [*(streamed or [("e2e_ms", "p50")]), ("error_rate", SCALAR)]
+    names = [("ttft_service_ms" if from_sent else "ttft_ms", "p50"), ("tpot_ms", "p50")]
+    streamed = any(("all", *one) in base.pooled for one in names)
+    chosen = [("ttft_ms", "p50"), ("tpot_ms", "p50")] if streamed else [("e2e_ms", "p50")]
+    chosen.append(("error_rate", SCALAR))
     if base.trial.loop == Loop.CLOSED:
         chosen.append(("e2e_ms", "mean"))
-    return [default_margin(*one) for one in chosen]
+    return chosen
 
 
 def _pairs(base: Measurement, head: Measurement, figure: Figure) -> tuple[tuple[float, float], ...]:
@@ -195,6 +222,9 @@ def _change(base: Measurement, head: Measurement, figure: Figure, scale: Scale) 
     numbers = base.pooled[figure], head.pooled[figure]
     if any(math.isnan(number.value) for number in numbers):
         return unknown(scale, "only a bound is known")
+    few = min(len(side.starts) for side in (base, head)) < LEAST_PAIRS
+    if few and (base.values_only or head.values_only):
+        return unknown(scale, VALUES_ONLY, of_intervals(scale, *numbers).at)
     each = [[start.values[figure] for start in side.starts if figure in start.values] for side in (base, head)]
     if min(map(len, each)) >= LEAST_PAIRS:
         return unpaired(scale, *each)
@@ -210,7 +240,7 @@ def _request_by_request(base: Measurement, head: Measurement, figure: Figure) ->
     class_name, metric, statistic = figure
     others = {start.cell.repetition: start for start in head.starts}
     pairs = [(start, others[start.cell.repetition]) for start in base.starts if start.cell.repetition in others]
-    same = [(one, other) for one, other in pairs if one.trial.plan_hash == other.trial.plan_hash]
+    same = [(one, other) for one, other in pairs if one.trial.plan_hash == other.trial.plan_hash is not None]
     measures = [
         (other.measures[class_name], one.measures[class_name])
         for one, other in same

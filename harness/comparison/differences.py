@@ -14,6 +14,7 @@ MUST_MATCH = ("hardware", "model", "engine", "quantization", "load", "driver", "
 _MACHINE = ("cpu", "cores", "usable_cores", "memory_bytes", "memory_limit_bytes", "architecture", "gpus")
 _WORKLOAD = ("workload", "classes", "slo")
 _LONGEST = 60
+_UNKNOWN: tuple[Any, ...] = (None, "", [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,12 @@ class Difference:
 
 
 def differences(base: Side, head: Side, matched: Collection[tuple[Measurement, Measurement]]) -> list[Difference]:
-    """Return all that differs, each fact once."""
-    found = [*_between(_of_run(base), _of_run(head))]
+    """Return all that differs, each fact once. What the file of another tool does not say is no difference."""
+    silent = base.origin is not None or head.origin is not None
+    found = [*_between(_of_run(base), _of_run(head), silent=silent)]
     for one, other in matched:
         load = one.keys[-1]
-        found += _between(_of_measurement(base, one), _of_measurement(head, other), load)
+        found += _between(_of_measurement(base, one), _of_measurement(head, other), load, silent=silent)
     return _once(found)
 
 
@@ -95,11 +97,12 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _between(
-    base: Mapping[tuple[str, str], Any], head: Mapping[tuple[str, str], Any], load: str = ""
+    base: Mapping[tuple[str, str], Any], head: Mapping[tuple[str, str], Any], load: str = "", *, silent: bool = False
 ) -> Iterator[Difference]:
+    """Yield what differs. silent: unknown facts of either side are left out."""
     for kind, what in dict.fromkeys([*base, *head]):
         one, other = base.get((kind, what)), head.get((kind, what))
-        if one != other:
+        if one != other and not (silent and (one in _UNKNOWN or other in _UNKNOWN)):
             yield Difference(kind, what, _shown(one), _shown(other), load)
 
 

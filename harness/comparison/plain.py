@@ -10,7 +10,7 @@ from harness.analysis.summary import KEYS
 from harness.comparison.change import pairs_needed
 from harness.comparison.comparison import Comparison, Row
 from harness.comparison.judgement import Word
-from harness.comparison.sides import Side
+from harness.comparison.sides import Origin, Side
 from harness.metrics import METRICS
 from harness.scenario.margins import Scale
 
@@ -21,7 +21,7 @@ def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, 
     """Return {format, base, head, word, exit_code, starts, pairs, alpha, rows, differs, missing}.
 
     Ratios and differences of a row stand under `change`, with the ends that each hold with a chance of 1 - `alpha`
-    under `low` and `high`. Unknown numbers are None.
+    under `low` and `high`. Unknown numbers are None. `origin` of a side is that of another tool's file, else None.
     """
     return {
         "format": FORMAT,
@@ -52,10 +52,21 @@ def _side(side: Side) -> dict[str, Any]:
         "name": side.name,
         "run": manifest.name,
         "path": str(side.path),
-        "created_utc": manifest.created_utc,
+        "created_utc": manifest.created_utc or "",
         "labels": dict(manifest.labels or {}),
         "seconds": _seconds(side),
-        "engines": [*engines],
+        "engines": [*filter(None, engines)],
+        "origin": None if side.origin is None else _origin(side.origin),
+    }
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    return {
+        "tool": origin.tool,
+        "version": origin.version,
+        "load_generator_verified": False,
+        "values_only": origin.values_only,
+        "notes": [*origin.notes],
     }
 
 

@@ -45,6 +45,7 @@ class Measurement:
         pooled: Numbers over all starts, with their 95 % intervals.
         n: Observations behind each.
         poor: Findings for which the data is poor, with the metrics that they are about; none for all.
+        values_only: Whether there is nothing but values, so that no interval is known.
     """
 
     keys: tuple[str, ...]
@@ -52,6 +53,7 @@ class Measurement:
     pooled: Mapping[Figure, Measured]
     n: Mapping[Figure, int]
     poor: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    values_only: bool = False
 
     @property
     def trial(self) -> TrialEntry:
@@ -67,13 +69,32 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Load generator of another project, whose file a side is.
+
+    Attributes:
+        version: None if the file does not say.
+        notes: Sentences on what its numbers mean, where that is not what they mean here.
+        values_only: Whether a load of it has no rows of requests.
+        from_sent: Whether its latencies count from sending.
+    """
+
+    tool: str
+    version: str | None = None
+    notes: tuple[str, ...] = ()
+    values_only: bool = False
+    from_sent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
-    """Stored run as one side.
+    """Stored run, or the result file of another tool, as one side.
 
     Attributes:
         name: As it was asked for.
         distributions: Latencies of each measurement by its keys, see `analysis.series.curves`; none for joined runs.
         times: Latencies over time, alike, see `analysis.series.time`.
+        origin: The other tool; None for a run of our own.
     """
 
     name: str
@@ -82,6 +103,7 @@ class Side:
     measurements: tuple[Measurement, ...]
     distributions: Mapping[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
     times: Mapping[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = ()) -> Side:
@@ -114,14 +136,21 @@ def _measurements(results: Results) -> list[Measurement]:
             starts.setdefault(keys, []).append((cell, trial))
     found = []
     for named, own in starts.items():
-        rows = tables[named]
-        pooled = rows[rows["repetition"] == POOLED]
-        each = tuple(
-            Start(cell, trial, measures[named, cell.repetition], _values(rows, str(cell.repetition)))
-            for cell, trial in own
-        )
-        found.append(Measurement(named, each, _numbers(pooled), _counts(pooled), _poor(results, own)))
+        each = [(cell, trial, measures[named, cell.repetition]) for cell, trial in own]
+        found.append(measurement(named, each, tables[named], _poor(results, own)))
     return found
+
+
+def measurement(
+    keys: tuple[str, ...],
+    starts: Sequence[tuple[CellEntry, TrialEntry, Mapping[str, Measures]]],
+    rows: pd.DataFrame,
+    poor: tuple[tuple[str, tuple[str, ...]], ...] = (),
+) -> Measurement:
+    """Return a measurement from what each start measured and the rows of it in the tidy summary."""
+    pooled = rows[rows["repetition"] == POOLED]
+    each = tuple(Start(cell, trial, measures, _values(rows, str(cell.repetition))) for cell, trial, measures in starts)
+    return Measurement(keys, each, _numbers(pooled), _counts(pooled), poor)
 
 
 def _figures(rows: pd.DataFrame) -> list[Figure]:
@@ -167,14 +196,14 @@ def joined(name: str, parts: Sequence[Side]) -> Side:
 def _joined(parts: Sequence[Measurement]) -> Measurement:
     starts = tuple(start for part in parts for start in part.starts)
     figures = [figure for figure in parts[0].pooled if all(figure in part.pooled for part in parts)]
-    pooled = {figure: Measured(_mean([start.values.get(figure, math.nan) for start in starts])) for figure in figures}
+    pooled = {figure: Measured(mean_of([start.values.get(figure, math.nan) for start in starts])) for figure in figures}
     counts = {figure: sum(part.n[figure] for part in parts) for figure in figures}
     found = [one for part in parts for one in part.poor]
     poor = tuple(one for one in dict.fromkeys(found) if 2 * found.count(one) > len(parts))
     return Measurement(parts[0].keys, starts, pooled, counts, poor)
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_of(values: Sequence[float]) -> float:
     """Return the geometric mean of numbers above zero, whose ratio is compared; else the mean."""
     if all(value > 0 for value in values):
         return math.exp(sum(map(math.log, values)) / len(values))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.metrics import METRICS, SCALAR, Direction, Metric, find
@@ -52,6 +52,11 @@ class Margin:
     @property
     def more_is_worse(self) -> bool:
         return METRICS[self.metric].direction is not Direction.HIGHER
+
+    def from_sent(self) -> Margin:
+        """Return the margin of the same number from sent; of itself if it is the same from any start."""
+        twin = f"{self.metric.removesuffix('_ms')}_service_ms"
+        return replace(self, metric=twin) if twin in METRICS else self
 
     @property
     def guards(self) -> bool:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST = "manifest.json"
+IMPORTED = "foreign.json"
+"""Entry of an imported result of another tool, in a folder of its own."""
 RUNS = Path("runs")
 _LATEST = re.compile(r"latest(?:~(?P<before>[0-9]+))?")
 NEEDED = (
@@ -377,9 +379,14 @@ def new_run_path(name: str, *, runs: Path = RUNS, now: datetime | None = None) -
 def _created_utc(run: Path) -> str:
     """Return when a run was created; "" if its manifest cannot be read."""
     try:
-        return str(json.loads((run / MANIFEST).read_bytes())["created_utc"])
+        return str(_stored(run)["created_utc"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
+
+
+def _stored(run: Path) -> Any:
+    """Return the content of a manifest, or of an import's entry."""
+    return json.loads((run / (MANIFEST if (run / MANIFEST).exists() else IMPORTED)).read_bytes())
 
 
 def _newest(stored: Sequence[Path], before: int, runs: Path) -> Path:
@@ -394,29 +401,32 @@ def _newest(stored: Sequence[Path], before: int, runs: Path) -> Path:
 def _labels(run: Path) -> set[str]:
     """Return the labels of a run as "key=value"; none if it cannot be read."""
     try:
-        labels = json.loads((run / MANIFEST).read_bytes())["labels"]
+        labels = _stored(run)["labels"]
         return {f"{name}={value}" for name, value in labels.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
 
 
-def find_run(reference: str, *, runs: Path = RUNS) -> Path:
+def find_run(reference: str, *, runs: Path = RUNS, imports: bool = False) -> Path:
     """Return the run of a path, of a name (whole, or without its time), or the newest of some by its creation.
 
     "latest" is the newest of all, "latest~1" the one before it, "branch=main" the newest with that label, and
     "baseline:main" the baseline of that name. A name without "baseline:" is one too, if no run has it.
 
+    Args:
+        imports: Whether imported results of other tools count, too.
+
     Raises UsageError if no run or several runs fit, RunUnreadable if the baseline is damaged.
     """
-    path = Path(reference)
+    path, entries = Path(reference), (MANIFEST, IMPORTED) if imports else (MANIFEST,)
     try:
-        if (path / MANIFEST).exists():
+        if any((path / entry).exists() for entry in entries):
             return path
     except OSError as error:
         raise UsageError(f"{shortened(reference)}: {error.strerror}; name the folder of a run") from error
     if reference.startswith(baselines.PREFIX):
         return baselines.find(reference.removeprefix(baselines.PREFIX), baselines.default_folder()).path
-    stored = sorted(found.parent for found in runs.glob(f"*/{MANIFEST}"))
+    stored = sorted(found.parent for entry in entries for found in runs.glob(f"*/{entry}"))
     if (asked := _LATEST.fullmatch(reference)) is not None:
         return _newest(stored, int(asked["before"] or 0), runs)
     if "=" in reference and (labelled := [run for run in stored if reference in _labels(run)]):
