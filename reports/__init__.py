@@ -13,7 +13,7 @@ from reports.data import ReportData
 from reports.files import folder_in, replace
 
 FORMATS = ("html", "md", "csv", "parquet", "json", "junit", "plots")
-EXPORTS = ("prometheus",)
+EXPORTS = ("prometheus", "benchmark-report")
 
 
 def write(data: ReportData, folder: Path, formats: Sequence[str] | None = None) -> list[Path]:
@@ -57,16 +57,19 @@ def _write_one(data: ReportData, folder: Path, name: str, *, every: bool) -> lis
     return [folder / file for file in renderers[name]]
 
 
-def export(data: ReportData, kind: str, file: Path) -> None:
-    """Write the summary for a program that keeps history; `kind` is one of EXPORTS.
+def export(data: ReportData, kind: str, file: Path) -> list[Path]:
+    """Write the summary for another program; return the files written. `kind` is one of EXPORTS.
 
     Raises ValueError for an unknown kind, OSError if the file cannot be written.
     """
     if kind not in EXPORTS:
         raise ValueError(f"there is no export {kind!r}; known are {', '.join(EXPORTS)}")
-    from reports.writers import prometheus
+    from reports.writers import benchmark_report, prometheus
 
+    if kind == "benchmark-report":
+        return benchmark_report.write(data, file)
     prometheus.write(data, file)
+    return [file]
 
 
 __all__ = ["EXPORTS", "FORMATS", "ReportData", "export", "write"]

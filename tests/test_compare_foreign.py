@@ -137,3 +137,25 @@ def test_a_run_of_ours_is_compared_with_the_file_of_another_tool(tmp_path: Path)
     ended = harness("compare", "own", theirs, "--across", "driver", "--fail-on", "ttft p50 +10%", cwd=tmp_path)
     assert ended.code == 0, ended.out + ended.err
     assert "IMPROVED  TTFT p50 from sent" in ended.out.replace("\u202f", " ")
+
+
+def test_a_run_is_exported_in_llm_ds_form(tmp_path: Path) -> None:
+    """And compared with itself in that form: both count from due."""
+    path = scenario(tmp_path)
+    arguments = ("--out", "runs/own", "-q", "--export", "benchmark-report:br.yaml")
+    assert harness("run", str(path), *arguments, cwd=tmp_path, env=VIRTUAL_TIME).code == 0
+    assert json.loads((tmp_path / "br.yaml").read_text())["version"] == "0.2.1"
+    ended = harness("compare", "own", "br.yaml", "--across", "driver", "--json", cwd=tmp_path)
+    found = json.loads(ended.out)
+    assert ended.code == 6
+    ttft = next(row for row in found["rows"] if row["metric"] == "ttft_ms")
+    assert ttft["base"]["value"] == ttft["head"]["value"]
+
+
+def test_an_export_of_several_loads_says_which_files_it_wrote(tmp_path: Path) -> None:
+    """The form holds one load a file."""
+    load = [{"kind": "sustained", "rate": [10, 20], "requests": 5, "timeout": "5s"}]
+    arguments = ("--out", "runs/own", "-q", "--export", "benchmark-report:br.json")
+    ended = harness("run", str(scenario(tmp_path, load=load)), *arguments, cwd=tmp_path, env=VIRTUAL_TIME)
+    assert "wrote br_0.json to br_1.json, a file for each load" in ended.err
+    assert {path.name for path in tmp_path.glob("br*")} == {"br_0.json", "br_1.json"}

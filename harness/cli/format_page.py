@@ -80,6 +80,14 @@ intervals end in `_low` and `_high`; an open end has none. `harness_metric_valid
 2 (invalid) for the gauge that its label `metric` names, `harness_trial_validity` the same of a whole trial.
 `harness_limit_outcome` is 0 (holds), 1 (broken), 2 (invalid) or 3 (cannot tell); `harness_run_exit_code` and
 `harness_run_created_seconds` are of the run.
+
+## benchmark_report
+
+`--export benchmark-report:FILE` writes llm-d's `benchmark_report` 0.2.1, as JSON: one report for each load of each
+configuration, repetitions pooled. Several are `NAME_0.json`, `NAME_1.json`, ... `request_latency` is `e2e_ms`,
+`time_per_output_token` is `tpot_ms`; both and TTFT as in [metrics.md](metrics.md), from due in open loops. Failures
+include time-outs. A latency without a mean (a request timed out) is left out. `run.description` has the validity and
+what makes numbers unreliable.
 """
 
 

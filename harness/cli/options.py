@@ -22,7 +22,11 @@ Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help=
 Formats = Annotated[list[str], typer.Option("--format", metavar="NAME", help=_FORMATS)]
 Exports = Annotated[
     list[str],
-    typer.Option("--export", metavar="KIND:FILE", help="Write the summary for another program: prometheus:FILE."),
+    typer.Option(
+        "--export",
+        metavar="KIND:FILE",
+        help=f"Write the summary for another program: {', '.join(f'{kind}:FILE' for kind in EXPORTS)}.",
+    ),
 ]
 Only = Annotated[str | None, typer.Option(metavar="KEY=VALUE,...", help=_ONLY)]
 Out = Annotated[Path | None, typer.Option(help="New folder for the run. [default: runs/<time>-<name>]")]
@@ -106,7 +110,7 @@ def check_exports(exports: list[str]) -> list[tuple[str, Path]]:
     for text in exports:
         kind, _, file = text.partition(":")
         if kind not in EXPORTS or not file:
-            raise UsageError(f"--export {text}: there is no such export; write {EXPORTS[0]}:FILE")
+            raise UsageError(f"--export {text}: there is no such export; write {':FILE or '.join(EXPORTS)}:FILE")
         if not Path(file).parent.is_dir() or Path(file).is_dir():
             raise UsageError(f"--export {text}: {file} cannot be a file; name one in a folder that exists")
         found.append((kind, Path(file)))

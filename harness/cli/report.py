@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import AsJson, Columns, Exports, Formats, check_exports, check_formats, parse_columns
-from harness.cli.output import table_console
+from harness.cli.output import say, table_console
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ class Report:
 
         for kind, file in files:
             with storage_errors(file):
-                export(self.data, kind, file)
+                written = export(self.data, kind, file)
+            if not written:
+                say(f"{file} is not written: nothing was measured")
+            elif written != [file]:
+                say(f"wrote {written[0]} to {written[-1].name}, a file for each load")
 
 
 def show(made: Report, *, as_json: bool, quiet: bool) -> None:
