@@ -51,6 +51,14 @@ def test_values_only_cannot_tell_and_says_why(tmp_path: Path) -> None:
     assert "values only: a file has no rows of requests" in " ".join(shown.out.split())
 
 
+def test_every_file_of_a_comparison_says_that_the_load_generator_is_not_verified(tmp_path: Path) -> None:
+    """The page has no curves of theirs, and is made all the same."""
+    ended = harness("compare", DETAILED, VALUES, "--format", "html,md,json", "--out", "c", cwd=tmp_path)
+    assert ended.code == 6, ended.err
+    for name, words in (("html", "not verified"), ("md", "not verified"), ("json", '"load_generator_verified": false')):
+        assert words in (tmp_path / "c" / f"comparison.{name}").read_text(encoding="utf-8")
+
+
 def test_damaged_files_are_named_and_the_others_are_compared(slower: Path, tmp_path: Path) -> None:
     """The exit code says that something was left out; alone, or as the baseline, one is an error."""
     damaged, other = tmp_path / "half.json", tmp_path / "other.json"
