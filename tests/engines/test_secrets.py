@@ -113,14 +113,14 @@ def test_secrets_of_the_environment_are_hidden_by_their_names() -> None:
         {
             "HF_TOKEN": "hf_abcdefghijkl",
             "HTTPS_PROXY": "http://me:geh%40im@proxy:3128",
-            "SSH_AUTH_SOCK": "/tmp/ssh-1/agent",
+            "SSH_AUTH_SOCK": "/run/ssh-1/agent",
             "KEY": "true",
             "AUTH_TOKEN": "1234",
             "TOKEN_URL": "http://login.test/token",
             "HOME": "/home/somebody",
         }
     )
-    text = "/tmp/ssh-1/agent true 1234 http://login.test/token /home/somebody"
+    text = "/run/ssh-1/agent true 1234 http://login.test/token /home/somebody"
     assert masked(text) == text
     assert masked("hf_abcdefghijkl geh@im geh%40im bWU6Z2VoQGlt me:geh@im") == "*** *** *** *** ***"
 
