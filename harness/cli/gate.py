@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.cli.options import check_inconclusive
 from harness.cli.output import say, table_console
 from harness.errors import ExitCode, Interrupted, RunDirectoryExists, UsageError
+from harness.signals import StopSignal
 
 if TYPE_CHECKING:
     from harness.cli.asked import Asked
@@ -104,7 +105,7 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     try:
         with machine_to_ourselves(title, wait_s=wait_s):
             look = conduct(gate, folder, measure, lambda look: None if asked.quiet else say(_told(look)))
-    except Interrupted as error:
+    except (Interrupted, StopSignal) as error:
         raise Interrupted(f"interrupted: the same command with --out {folder} goes on with its seeds") from error
     told = Told.of(look.comparison, fails=wanted.fails)
     store(told, ("html", "md", "json", "csv", "junit"), folder)

@@ -142,7 +142,7 @@ def test_a_run_that_is_not_over_or_measured_nothing_is_no_baseline(tmp_path: Pat
     for change, error, sentence in (
         ({"status": "running"}, UsageError, "harness run --resume"),
         ({"status": "complete"}, UsageError, "measured nothing"),
-        ({"cells": [{"trials": [{"path": "../../x"}]}]}, RunUnreadable, "outside of the run"),
+        ({"cells": [{"id": "c", "trials": [{"id": "t", "path": "../../x"}]}]}, RunUnreadable, "cannot be read"),
     ):
         (run / MANIFEST).write_text(json.dumps(stored | change))
         with pytest.raises(error, match=sentence):
