@@ -164,8 +164,10 @@ def _each(
 
 def _statistics(margins: Sequence[Margin]) -> set[tuple[str, str]]:
     """Return the statistics that margins ask for, of latencies from sent, too."""
+    from harness.scenario.margins import statistics_of
+
     asked = [*margins, *(one.from_sent() for one in margins)]
-    return {(one.metric, one.statistic) for one in asked if one.statistic != "value"}
+    return statistics_of(asked)
 
 
 def _compared(base: Side, head: Side, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:

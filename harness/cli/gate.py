@@ -166,7 +166,8 @@ def _preview(measure: _Measure, gate: Gate, folder: Path) -> ExitCode:
 
     print(f"{gate.pairs.least} to {gate.pairs.most} pairs of starts, in turns; the first:\n")
     for start in sorted(starts(1, gate.seed), key=lambda one: one.side):
-        job = measure.job(gate.base if start.side == "base" else gate.head, start, run_folder(folder, start))
+        arm, place = gate.base if start.side == "base" else gate.head, run_folder(folder, start.pair, start.side)
+        job = measure.job(arm, start, place)
         print(plan_text(job.scenario, job.planned, job.folder))
     return ExitCode.HOLDS
 

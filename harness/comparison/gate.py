@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.comparison.rounds import BASE, HEAD, Start, interleaved, starts
 from harness.comparison.sides import Side, joined, read_side
 from harness.errors import RunUnreadable, TrialFailed
 from harness.scenario.compare import Pairs
-from harness.scenario.margins import Margin, parse_margin
+from harness.scenario.margins import Margin, parse_margin, statistics_of
 from harness.store.run import MANIFEST, Run
 from harness.store.streams import storage_errors, write_atomically
 
@@ -84,9 +85,9 @@ class Gate:
             raise RunUnreadable(f"{folder / STATE} is no plan of a gate: {type(error).__name__}: {error}") from error
 
 
-def run_folder(folder: Path, start: Start) -> Path:
+def run_folder(folder: Path, pair: int, side: str) -> Path:
     """Return the folder of a start's run."""
-    return folder / f"pair-{start.pair:02}" / start.side
+    return folder / f"pair-{pair:02}" / side
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class Look:
 
 
 Measure = Callable[[Arm, Start, Path], None]
+Read = Callable[[int, str], Side]
+"""Reads the run of a pair and side."""
 
 
 def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], None]) -> Look:
@@ -116,21 +119,21 @@ def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], N
 
     Raises TrialFailed if a start measured nothing.
     """
-    began, made = time.monotonic(), 0
+    began, made, read = time.monotonic(), 0, _reader(gate, folder)
     look: Look | None = None
     for start in starts(gate.pairs.most, gate.seed):
         if start.pair - 1 in gate.pairs.looks and (look is None or look.pairs < start.pair - 1):
-            look = _look(gate, folder, start.pair - 1, spent=_is_spent(gate, time.monotonic() - began, made))
+            look = _look(gate, read, start.pair - 1, spent=_is_spent(gate, time.monotonic() - began, made))
             tell(look)
             if look.ended:
                 return look
-        place = run_folder(folder, start)
+        place = run_folder(folder, start.pair, start.side)
         if not _is_whole(place):
             measure(gate.base if start.side == BASE else gate.head, start, place)
             made += 1
             if not _is_whole(place):
                 raise TrialFailed(f"pair {start.pair}, {start.side}: nothing was measured; see {place}")
-    look = _look(gate, folder, gate.pairs.most, spent=False)
+    look = _look(gate, read, gate.pairs.most, spent=False)
     tell(look)
     return look
 
@@ -138,16 +141,16 @@ def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], N
 def judged(gate: Gate, folder: Path) -> Look:
     """Judge the pairs that a gate has stored. Raises RunUnreadable if there are too few."""
     whole = 0
-    while whole < gate.pairs.most and all(_is_whole(folder / f"pair-{whole + 1:02}" / side) for side in (BASE, HEAD)):
+    while whole < gate.pairs.most and all(_is_whole(run_folder(folder, whole + 1, side)) for side in (BASE, HEAD)):
         whole += 1
     if whole < gate.pairs.least:
-        rest = f"`harness run --resume {folder}` measures the rest"
+        rest = f"the command that began it, with --out {folder}, measures the rest"
         raise RunUnreadable(f"{folder} has {whole} of at least {gate.pairs.least} pairs: {rest}")
-    return _look(gate, folder, max(one for one in gate.pairs.looks if one <= whole), spent=False)
+    return _look(gate, _reader(gate, folder), max(one for one in gate.pairs.looks if one <= whole), spent=False)
 
 
-def _look(gate: Gate, folder: Path, pairs: int, *, spent: bool) -> Look:
-    found = compare(*_sides(gate, folder, pairs), gate.margins, gate.across, pairs=pairs, alpha=gate.pairs.alpha)
+def _look(gate: Gate, read: Read, pairs: int, *, spent: bool) -> Look:
+    found = compare(*_sides(gate, read, pairs), gate.margins, gate.across, pairs=pairs, alpha=gate.pairs.alpha)
     if Word.CANNOT_TELL not in {row.word for row in found.gating} or found.word is Word.REGRESSED:
         return Look(found, pairs, "decided")
     if pairs == gate.pairs.most:
@@ -155,19 +158,24 @@ def _look(gate: Gate, folder: Path, pairs: int, *, spent: bool) -> Look:
     return Look(found, pairs, "the budget is spent" if spent else "")
 
 
-def _sides(gate: Gate, folder: Path, pairs: int) -> tuple[Side, Side]:
+def _reader(gate: Gate, folder: Path) -> Read:
+    """Return a function that reads the run of a start, each once: a later look needs the earlier ones again."""
+    names, statistics = {BASE: gate.base.name, HEAD: gate.head.name}, statistics_of(gate.margins)
+
+    @cache
+    def read(pair: int, side: str) -> Side:
+        return read_side(names[side], run_folder(folder, pair, side), statistics)
+
+    return read
+
+
+def _sides(gate: Gate, read: Read, pairs: int) -> tuple[Side, Side]:
     """Read the runs of some pairs. Raises RunUnreadable if they were not made in turns."""
-    statistics = {(one.metric, one.statistic) for one in gate.margins if one.statistic != "value"}
-    parts: dict[str, list[Side]] = {BASE: [], HEAD: []}
-    for pair in range(1, pairs + 1):
-        for side, arm in ((BASE, gate.base), (HEAD, gate.head)):
-            parts[side].append(read_side(arm.name, folder / f"pair-{pair:02}" / side, statistics))
+    parts = {side: [read(pair, side) for pair in range(1, pairs + 1)] for side in (BASE, HEAD)}
     begun = sorted((_begun(side), name) for name, sides in parts.items() for side in sides)
     if not interleaved([name for _, name in begun]):
-        raise RunUnreadable(
-            f"{folder}: the starts of one side came in a row, so a drift of the machine would look like a change; "
-            "run the gate again"
-        )
+        folder, row = parts[BASE][0].path.parent.parent, "the starts of one side came in a row"
+        raise RunUnreadable(f"{folder}: {row}, so a drift of the machine would look like a change; run the gate again")
     return joined(gate.base.name, parts[BASE]), joined(gate.head.name, parts[HEAD])
 
 

@@ -129,6 +129,11 @@ def _statistic(metric: Metric, name: str, statistic: str | None, bound: str) -> 
         if statistic is not None:
             raise ValueError(f"`{name}` has a single value; write `{name} {bound}` without `{statistic}`")
         return None
+    return checked_statistic(name, statistic, bound)
+
+
+def checked_statistic(name: str, statistic: str | None, bound: str) -> str:
+    """Return the statistic of a distribution. Raises ValueError, with what to write before `bound`, if it is none."""
     if statistic is None:
         raise ValueError(f"`{name}` needs a statistic; write for example `{name} p95 {bound}`")
     if not _STATISTIC.fullmatch(statistic):

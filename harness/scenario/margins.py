@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.metrics import METRICS, SCALAR, Direction, Metric, find
 from harness.scenario.base import near
+from harness.scenario.limits import checked_statistic
 
 _SHAPE = re.compile(
     r"\s*(?:(?P<class_name>[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
     r"\s*(?P<sign>[-+])\s*(?P<size>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>%|pp)\s*"
 )
-_STATISTIC = re.compile(r"mean|max|min|p[1-9][0-9]?(\.[0-9]{1,3})?")
 _EXAMPLE = "such as `ttft p95 +10%`, `output_tokens_per_s -5%` or `error_rate +0.5pp`"
 
 
@@ -136,6 +137,11 @@ def margin_of(number: str, size: str) -> Margin:
     return parse_margin(f"{number} {sign}{size}")
 
 
+def statistics_of(margins: Iterable[Margin]) -> set[tuple[str, str]]:
+    """Return the (metric, statistic) pairs that margins ask for."""
+    return {(one.metric, one.statistic) for one in margins if one.statistic != SCALAR}
+
+
 def _names(name: str) -> tuple[str, ...]:
     return name, f"{name}_ms"
 
@@ -145,11 +151,7 @@ def _statistic(metric: Metric, statistic: str | None) -> str:
         if statistic is not None:
             raise ValueError(f"`{metric.name}` has a single value; leave out `{statistic}`")
         return SCALAR
-    if statistic is None:
-        raise ValueError(f"`{metric.name}` needs a statistic; write for example `{metric.name} p95 +10%`")
-    if not _STATISTIC.fullmatch(statistic):
-        raise ValueError(f"unknown statistic `{statistic}`; write p1 to p99.999, mean, max or min")
-    return statistic
+    return checked_statistic(metric.name, statistic, "+10%")
 
 
 def _check(margin: Margin, metric: Metric, sign: str, unit: str) -> None:
