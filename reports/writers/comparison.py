@@ -81,6 +81,7 @@ def as_html(data: Mapping[str, Any], curves: Sequence[Curves] = ()) -> str:
     plots = of_comparison(data, curves)
     return page(
         "comparison.html",
+        page_title=f"{word} · {comparison.title(data)}",
         names=f"{data['base']['name']} → {data['head']['name']}",
         title=comparison.title(data),
         word=word,

@@ -50,12 +50,13 @@ def render(data: ReportData) -> str:
     """Return the page."""
     first = _first_plots(data)
     parts, trials = list(_parts(data, first)), list(_trials(data, first))
-    doubts = checks.reasons(data)
+    doubts, screen = checks.reasons(data), _first_screen(data, first)
     return page(
         "report.html",
         {metric["name"] for metric in data.definitions},
         data=data,
-        first=_first_screen(data, first),
+        page_title=f"{data.title} · {screen['title']}",
+        first=screen,
         contents=_contents(parts, trials, caveats=bool(doubts.rows)),
         parts=parts,
         trials=trials,
