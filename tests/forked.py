@@ -31,7 +31,7 @@ from tests.command import Ended, environment, not_longer_than_the_test, start, t
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
     "harness.cli.app",
-    "harness.cli.listing",
+    "harness.cli.commands.listing",
     "harness.cli.progress",
     "harness.results",
     "harness.run.job",

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.scenario.loads import Load, LoadItem
+from harness.scenario.loads.kinds import Load, LoadItem
 from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.requests import Schedule, build
 

@@ -14,7 +14,7 @@ import pytest
 from command import VIRTUAL_TIME, scenario
 
 from harness.api import load
-from harness.cli.report import Report, write
+from harness.cli.commands.report import Report, write
 from harness.errors import ExitCode, FileUnreadable, RunUnreadable
 from tests.forked import harness
 

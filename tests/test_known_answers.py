@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engines.base import Chunk, ChunkKind, EngineSpec, Request, Usage
 from engines.simulated import SimulatedEngine
 from harness.analysis.reading import read
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.drivers import stub
 from harness.records import Loop, Phase, Record, Status
 from harness.schedule.requests import Schedule

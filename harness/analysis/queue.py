@@ -18,7 +18,7 @@ from harness.analysis.distributions import Observations
 from harness.analysis.effective import INDEPENDENT, LEAST_ROUNDS, Dependence
 from harness.analysis.stats import MAX_STEPS, Floats, memory_of
 from harness.metrics import METRICS
-from harness.scenario.loads import KINDS
+from harness.scenario.loads.kinds import KINDS
 from harness.store.manifest import TrialEntry
 
 STEP_NS = 1e8

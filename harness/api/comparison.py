@@ -13,7 +13,7 @@ from harness.api.result import RunResult
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.cli.compare import Told
+    from harness.cli.commands.compare import Told
 
 FailOn = Mapping[str, str] | Sequence[str]
 _STATISTIC = re.compile(r"_(p[0-9][0-9.]*|mean|max|min)$")
@@ -36,7 +36,7 @@ def compare(
 
     Raises UsageError if the runs cannot be compared, RunUnreadable if one is damaged.
     """
-    from harness.cli.compare import check_across, compared, parse_margins
+    from harness.cli.commands.compare import check_across, compared, parse_margins
 
     texts = [f"{_named(name)} {size}" for name, size in fail_on.items()] if isinstance(fail_on, Mapping) else fail_on
     first, second = (str(one.path) if isinstance(one, RunResult) else str(one) for one in (base, head))
@@ -87,7 +87,7 @@ class ComparisonResult:
 
     def report(self, folder: str | Path, formats: Sequence[str] = ("html", "md", "json", "csv", "junit")) -> list[Path]:
         """Write the files of the comparison into a folder; return them. Raises StorageFailed."""
-        from harness.cli.compare import store
+        from harness.cli.commands.compare import store
 
         return [*store(self._told, formats, Path(folder)).values()]
 

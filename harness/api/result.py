@@ -131,7 +131,7 @@ class RunResult:
 
     def report(self, folder: str | Path | None = None, formats: Sequence[str] | None = None) -> list[Path]:
         """Write the reports into a folder, that of the run by default; return the files. Raises StorageFailed."""
-        from harness.cli.report import write
+        from harness.cli.commands.report import write
 
         return [*write(self.path, formats, out=None if folder is None else Path(folder)).files]
 
@@ -155,7 +155,7 @@ class RunResult:
 
     @cached_property
     def _data(self) -> ReportData:
-        from harness.cli.report import read
+        from harness.cli.commands.report import read
 
         return read(self.path)[0]
 

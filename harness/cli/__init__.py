@@ -1,1 +1,1 @@
-"""The command line, one file for each command. Nothing else prints or exits."""
+"""The command line. Nothing else prints or exits; `commands/` has a file for each command."""

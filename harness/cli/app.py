@@ -12,23 +12,23 @@ from typing import Annotated, NoReturn
 import typer
 
 from engines.secrets import hide_environment, masked
-from harness.cli.baseline import baseline
-from harness.cli.compare import compare
-from harness.cli.doctor import doctor
-from harness.cli.import_ import import_
-from harness.cli.init import init
+from harness.cli.commands.baseline import baseline
+from harness.cli.commands.compare import compare
+from harness.cli.commands.doctor import doctor
+from harness.cli.commands.import_ import import_
+from harness.cli.commands.init import init
+from harness.cli.commands.listing import list_
+from harness.cli.commands.open import open_
+from harness.cli.commands.quality import quality
+from harness.cli.commands.report import report
+from harness.cli.commands.rerun import rerun
+from harness.cli.commands.run import run
+from harness.cli.commands.validate import validate
+from harness.cli.commands.worker import worker
 from harness.cli.leave import leave
 from harness.cli.limits import check_limits
-from harness.cli.listing import list_
-from harness.cli.open import open_
 from harness.cli.options import check_pairs
 from harness.cli.output import lost_output, open_outlets, say
-from harness.cli.quality import quality
-from harness.cli.report import report
-from harness.cli.rerun import rerun
-from harness.cli.run import run
-from harness.cli.validate import validate
-from harness.cli.worker import worker
 from harness.errors import ExitCode, HarnessError, UsageError, code_of, first_that_applies, refusal
 from harness.signals import ASKED, StopSignal, stop_signals
 

@@ -87,7 +87,7 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     Args:
         read: Returns the scenario with further `--set`s.
     """
-    from harness.cli.compare import Told, shown, store
+    from harness.cli.commands.compare import Told, shown, store
     from harness.comparison.gate import conduct
     from harness.run.job import parse_only
     from harness.run.lock import machine_to_ourselves
@@ -115,7 +115,7 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
 
 def _gate(wanted: Wanted, scenarios: Mapping[str, Scenario], only: Mapping[str, str]) -> Gate:
     """Return the plan of the gate. Raises UsageError, naming the option, for a value that is none."""
-    from harness.cli.compare import parse_margins
+    from harness.cli.commands.compare import parse_margins
     from harness.comparison.gate import Arm, Gate
     from harness.scenario.compare import parse_pairs
     from harness.units import parse_duration_s
@@ -160,7 +160,7 @@ def _other_variant(scenario: Scenario, against: str, only: Mapping[str, str]) ->
 
 def _preview(measure: _Measure, gate: Gate, folder: Path) -> ExitCode:
     """Print the plan of each side's first start, and how many there are."""
-    from harness.cli.listing import plan_text
+    from harness.cli.commands.listing import plan_text
     from harness.comparison.gate import run_folder
     from harness.comparison.rounds import starts
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.scenario.retries import Retries
+    from harness.scenario.loads.retries import Retries
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from harness.errors import CellSkipped
 from harness.processes import Emit, aside
 from harness.records import Record, Status
 from harness.scenario.lengths import FixedLength
-from harness.scenario.loads import Sustained
+from harness.scenario.loads.kinds import Sustained
 from harness.scenario.model import Scenario
 from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.cells import Cell, TrialPlan

@@ -9,8 +9,8 @@ from typing import Any
 from harness import __version__
 from harness.drivers.calibration import store
 from harness.records import FORMAT_VERSION, Loop, Phase
-from harness.scenario.file_notes import file_notes
-from harness.scenario.loads import OpenOrClosed
+from harness.scenario.files.notes import file_notes
+from harness.scenario.loads.kinds import OpenOrClosed
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip, TrialPlan, file_hashes, identity, text_hash
 from harness.schedule.requests import Schedule

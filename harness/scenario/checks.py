@@ -15,7 +15,7 @@ from harness.records import Loop
 from harness.scenario.base import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY, near
 from harness.scenario.engines import EngineBlock
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
-from harness.scenario.loads import KEYS_OF_SUSTAINED, Load
+from harness.scenario.loads.kinds import KEYS_OF_SUSTAINED, Load
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.scenario.yaml_tree import Node, Place, join
@@ -282,7 +282,7 @@ def _prompt_problems(workload: Workload) -> Iterator[Problem]:
     prompts = workload.prompts
     if prompts is None or (isinstance(prompts, Path) and not prompts.is_file()):
         return
-    from harness.scenario.prompt_files import summary  # numpy is heavy, and `harness list` does not need it
+    from harness.scenario.files.prompts import summary  # numpy is heavy, and `harness list` does not need it
 
     if not summary(prompts).all_text:
         why = "contains prompts as token ids, to which no reply can be appended; write texts for conversations"

@@ -26,7 +26,7 @@ from harness.scenario.base import (
     listed,
     near,
 )
-from harness.scenario.loads import LoadItem
+from harness.scenario.loads.kinds import LoadItem
 from harness.scenario.metrics_urls import MetricsPages, check_distinct, checked_address
 from harness.scenario.wire import Headers, RequestKeys
 from harness.units import PositiveSeconds

@@ -10,7 +10,7 @@ from harness.metrics import QUALITY, find
 from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock
 from harness.scenario.limits import Limit, Slo, parse_limit
-from harness.scenario.loads import Load
+from harness.scenario.loads.kinds import Load
 from harness.scenario.model import Scenario
 
 _NEED_SLO = ("attainment", "goodput_rps", "energy_j_per_good_request")

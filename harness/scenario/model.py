@@ -34,7 +34,7 @@ from harness.scenario.columns import GROUPS, ColumnName
 from harness.scenario.compare import Compare
 from harness.scenario.engines import EngineBlock, ModelEntry, known_spelling
 from harness.scenario.limits import LimitText, Slo
-from harness.scenario.loads import LoadItem
+from harness.scenario.loads.kinds import LoadItem
 from harness.scenario.metrics_urls import MetricsPages
 from harness.scenario.quality import Quality
 from harness.scenario.workload import TrafficClass, Workload

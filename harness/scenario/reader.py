@@ -22,9 +22,9 @@ from harness.scenario.checks import (
 )
 from harness.scenario.engine_problems import engine_problems
 from harness.scenario.engines import CHECKED
-from harness.scenario.hub import HubPrompts
+from harness.scenario.files.hub import HubPrompts
 from harness.scenario.limit_checks import limit_problems
-from harness.scenario.loads import Trace
+from harness.scenario.loads.kinds import Trace
 from harness.scenario.model import Scenario
 from harness.scenario.source import Source, read, read_text
 from harness.scenario.templates import runnable
@@ -77,8 +77,8 @@ def _scenario_of(source: Source, path: Path) -> Scenario:
 
 def _content_problems(scenario: Scenario) -> list[Problem]:
     """Return the mistakes in prompt files, traces and limits, and between loads and conversations."""
-    from harness.scenario.prompt_files import summary  # numpy is heavy, and `harness list` does not need it
-    from harness.scenario.traces import read_trace
+    from harness.scenario.files.prompts import summary  # numpy is heavy, and `harness list` does not need it
+    from harness.scenario.files.traces import read_trace
 
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
     if problems := list(_wrong_files(summary, [one.prompts for one in workloads])):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from harness.metrics import METRICS, metric_names
-from harness.scenario.loads import KINDS, LOADS_NOT_BUILT
+from harness.scenario.loads.kinds import KINDS, LOADS_NOT_BUILT
 from harness.scenario.model import Scenario
 from harness.units import DURATION_PATTERN, SHARE_PATTERN, format_duration
 

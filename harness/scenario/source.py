@@ -16,7 +16,7 @@ from pathlib import Path
 from engines.http.addresses import TLS_FILES
 from engines.secrets import looks_secret
 from harness.errors import Problem, shortened
-from harness.scenario.loads import LIST_VALUED
+from harness.scenario.loads.kinds import LIST_VALUED
 from harness.scenario.templates import shipped_names
 from harness.scenario.yaml_tree import Node, Place, join, parse
 

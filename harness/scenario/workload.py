@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_serializer, model_validator
 
 from harness.scenario.base import AlsoAccepts, Count, Integer, Name, NotNegative, Number, Positive, StrictModel, listed
-from harness.scenario.hub import HubPrompts
+from harness.scenario.files.hub import HubPrompts
 from harness.scenario.images import Images
 from harness.scenario.lengths import FixedLength, Length, ThinkTime, Turns
 from harness.scenario.limits import Slo

@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scenario.rates import RateShape, check_rate
+from harness.scenario.loads.rates import RateShape, check_rate
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

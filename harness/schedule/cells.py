@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from engines.base import EngineSpec, ModelReference
 from harness.errors import UsageError
-from harness.scenario.entries import fingerprint
-from harness.scenario.hub import HubPrompts, fetched
+from harness.scenario.files.entries import fingerprint
+from harness.scenario.files.hub import HubPrompts, fetched
 from harness.scenario.limits import Slo
-from harness.scenario.loads import Load, Trace
+from harness.scenario.loads.kinds import Load, Trace
 from harness.scenario.metrics_urls import MetricsPage
 from harness.scenario.quality import Quality
 from harness.scenario.workload import TrafficClass, Workload

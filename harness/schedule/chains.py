@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scenario.prompt_files import FilePrompts
+from harness.scenario.files.prompts import FilePrompts
 from harness.schedule.prompts import draw_lengths
 from harness.seeding import generator
 

@@ -9,7 +9,7 @@ from engines.cores import usable_cores
 from engines.http.addresses import is_loopback
 from harness.errors import UsageError
 from harness.scenario.base import listed
-from harness.scenario.loads import Trace
+from harness.scenario.loads.kinds import Trace
 from harness.scenario.model import Budget, Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip, TrialPlan

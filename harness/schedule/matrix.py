@@ -24,7 +24,7 @@ from harness.errors import UsageError
 from harness.scenario.base import listed, near
 from harness.scenario.engines import Variant
 from harness.scenario.limits import override, parse_limit
-from harness.scenario.loads import Load, load_names
+from harness.scenario.loads.kinds import Load, load_names
 from harness.scenario.metrics_urls import pages_of
 from harness.scenario.model import Scenario
 from harness.schedule.availability import answers_in_process, lacking_variable, refusal, variable_missing

@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.scenario.files.prompts import Tokenizer, digest
 from harness.scenario.lengths import Length, ThinkTime
-from harness.scenario.prompt_files import Tokenizer, digest
 from harness.seeding import generator
 
 # Sentences of generated prompts, without digits or rare words.

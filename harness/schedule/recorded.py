@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scenario.prompt_files import Tokenizer, digest
-from harness.scenario.traces import Trace
+from harness.scenario.files.prompts import Tokenizer, digest
+from harness.scenario.files.traces import Trace
 from harness.schedule.prompts import WordPrompts
 
 

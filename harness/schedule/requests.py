@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from engines.base import Message, Request, Turn
 from harness.errors import Problem, ScenarioError
 from harness.records import Loop, Phase
+from harness.scenario.files.prompts import FilePrompts, Tokenizer
+from harness.scenario.files.traces import Trace, read_trace
 from harness.scenario.lengths import Length
-from harness.scenario.loads import Load
-from harness.scenario.loads import Trace as Recorded
-from harness.scenario.prompt_files import FilePrompts, Tokenizer
-from harness.scenario.traces import Trace, read_trace
+from harness.scenario.loads.kinds import Load
+from harness.scenario.loads.kinds import Trace as Recorded
 from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.chains import Chains, FileTurns, RecordedTurns, Sessions, TurnCounts, Users
 from harness.schedule.images import GeneratedImages

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records import Loop, Phase
-from harness.scenario.rates import Bursts
+from harness.scenario.loads.rates import Bursts
 from harness.schedule import arrivals
 from harness.schedule.arrivals import NS_PER_S, Int64, Process
 from harness.seeding import generator

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scenario.prompt_files import FilePrompts
-from harness.scenario.traces import Trace
+from harness.scenario.files.prompts import FilePrompts
+from harness.scenario.files.traces import Trace
 from harness.schedule.images import GeneratedImages
 from harness.schedule.prompts import Prompts, draw_lengths, draw_seconds
 from harness.seeding import generator

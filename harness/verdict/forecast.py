@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.analysis import stats
 from harness.analysis.sample_size import LEVELS, label, limited
-from harness.scenario.loads import Load, load_names
+from harness.scenario.loads.kinds import Load, load_names
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.records import Sample
 from harness.results import derive
 from harness.store.manifest import METHOD, CellEntry, Manifest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.results import derive
 from reports.data import ReportData
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry

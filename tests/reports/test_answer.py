@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.results import derive
 from harness.store.manifest import CellEntry
 from reports import answer, tiles

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.results import derive
 from reports.data import ReportData
 from reports.sweeps import Estimate, limits_of, loads_of, names_of, slos_of, sweeps_of

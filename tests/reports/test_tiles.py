@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.results import derive
 from reports import tiles
 from reports.data import ReportData

@@ -23,7 +23,7 @@ from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Int64
 from harness.errors import Interrupted, TrialFailed
 from harness.processes import event_loop_runner
 from harness.records import Phase, Record, Status
-from harness.scenario.loads import Load, LoadItem
+from harness.scenario.loads.kinds import Load, LoadItem
 from harness.scenario.workload import Workload
 from harness.schedule.requests import Schedule, build
 from harness.signals import stop_signals

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.drivers.locust.seals import check_exposed
 from harness.errors import UsageError
-from harness.scenario.loads import Load
+from harness.scenario.loads.kinds import Load
 from harness.scenario.model import Scenario
 
 LOOPBACK_BIND = ("127.0.0.1", 5557)  # default address for workers

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from harness.cli import run as command
+from harness.cli.commands import run as command
 from harness.errors import ExitCode, Interrupted
 from harness.run.job import Job
 from harness.scenario.reader import load

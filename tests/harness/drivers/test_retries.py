@@ -20,7 +20,7 @@ from harness.drivers.retry_policy import RetryPolicy
 from harness.drivers.stub import STREAM_HEAD, chunk
 from harness.drivers.timeline import Trace
 from harness.records import Record, Status
-from harness.scenario.retries import Retries
+from harness.scenario.loads.retries import Retries
 from tests.scripted_server import MS, Call, Plan, ScriptedServer, measure, open_plan, piece, reply, run, serving
 
 BUSY = b'{"error": {"message": "too busy"}}'

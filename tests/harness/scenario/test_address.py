@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.errors import ScenarioError, UsageError
 from harness.scenario.address import Wanted, is_address, scenario_text
-from harness.scenario.loads import Sustained
+from harness.scenario.loads.kinds import Sustained
 from harness.scenario.reader import load_text
 
 URL = "http://127.0.0.1:8000"

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from harness.errors import ScenarioError
 from harness.scenario.lengths import ExponentialTime, FixedLength, LognormalLength
-from harness.scenario.loads import Burst, Mixed, SingleUser, Steps, Sustained, load_names
+from harness.scenario.loads.kinds import Burst, Mixed, SingleUser, Steps, Sustained, load_names
 from harness.scenario.model import DEFAULT_SEED, Scenario
 from harness.scenario.reader import as_checked, load, restore
 

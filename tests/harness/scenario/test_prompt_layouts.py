@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from engines.base import Message
 from engines.models.tokenizer import ByteTokenizer
 from harness.errors import ScenarioError
-from harness.scenario.prompt_files import FilePrompts, summary
-from harness.scenario.prompt_layouts import OUTPUTS
+from harness.scenario.files.layouts import OUTPUTS
+from harness.scenario.files.prompts import FilePrompts, summary
 from tests.command import harness
 
 SYSTEM = {"role": "system", "content": "be brief"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engines.models.tokenizer import ByteTokenizer
 from harness.errors import ScenarioError
-from harness.scenario.traces import Trace, read_trace
+from harness.scenario.files.traces import Trace, read_trace
 from harness.schedule.requests import build
 from tests.plans import load_of, workload_of
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.scenario.rates import Bursts, Pieces, Ramp, RateShape
+from harness.scenario.loads.rates import Bursts, Pieces, Ramp, RateShape
 from harness.schedule import arrivals
 from harness.schedule.arrivals import Process
 from harness.seeding import generator

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import ScenarioError
+from harness.scenario.files.traces import read_trace
 from harness.scenario.model import Scenario
 from harness.scenario.reader import load
-from harness.scenario.traces import read_trace
 from harness.schedule.cells import Cell, identity
 from harness.schedule.matrix import expand
 from harness.schedule.requests import Schedule, build

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.scenario.rates import Bursts
+from harness.scenario.loads.rates import Bursts
 from harness.schedule import arrivals
 from harness.schedule.arrivals import Process
 from harness.seeding import generator

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engines.base import EngineSpec, ModelReference
 from engines.simulated import SimulatedEngine
-from harness.cli.listing import rounded_time
+from harness.cli.commands.listing import rounded_time
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell
 from harness.schedule.duration import likely_requests, run_time_s, trial_time_s

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from harness.errors import UsageError
-from harness.scenario.loads import Load, LoadItem
+from harness.scenario.loads.kinds import Load, LoadItem
 from harness.scenario.model import Scenario
 from harness.schedule.estimate import check_budget, estimate
 from harness.schedule.matrix import expand

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.models.tokenizer import ByteTokenizer
-from harness.scenario.prompt_files import Tokenizer
+from harness.scenario.files.prompts import Tokenizer
 from harness.schedule.prompts import LEAST_OWN_TOKENS, PrefixedPrompts, WordPrompts
 
 

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 
 from engines.models.tokenizer import ByteTokenizer
 from harness.errors import ScenarioError
+from harness.scenario.files.prompts import FilePrompts
 from harness.scenario.lengths import Length, ThinkTime
-from harness.scenario.prompt_files import FilePrompts
 from harness.scenario.workload import TrafficClass
 from harness.schedule.prompts import CHARACTERS_PER_TOKEN, WordPrompts, draw_lengths, draw_seconds
 from harness.schedule.requests import build

@@ -16,7 +16,7 @@ import pytest
 
 import reports
 from harness.cli import format_outputs, format_page
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.drivers.base import DriveReport
 from harness.quality.divergence import Positions
 from harness.records import FORMAT_VERSION, Column, Record, Sample, columns_of, record_schema, sample_schema

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import reports
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.records import Record, Sample
 from harness.results import derive
 from reports import plots

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import reports
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.store.manifest import StartEntry
 from reports import plots
 from reports.data import ReportData

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.records import Loop, Record
 from harness.results import derive
 from reports.data import ReportData

@@ -11,7 +11,7 @@ from itertools import product
 
 import pytest
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from harness.results import derive
 from reports.data import ReportData
 from reports.plots.marks import MUTED

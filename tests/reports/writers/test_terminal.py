@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness.cli.report import report_data
+from harness.cli.commands.report import report_data
 from reports.data import ReportData
 from reports.tables.overview import overview
 from reports.writers import terminal

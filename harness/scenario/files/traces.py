@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import Problem, ScenarioError
-from harness.scenario.entries import entries, fingerprint
+from harness.scenario.files.entries import entries, fingerprint
 from harness.seeding import generator
 
 _SAMPLE = 23

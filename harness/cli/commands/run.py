@@ -9,15 +9,15 @@ import typer
 
 from harness.cli import options as shared
 from harness.cli.asked import Asked, Driver, command_line
+from harness.cli.commands.report import show, write
 from harness.cli.output import error_console, say
-from harness.cli.report import show, write
 from harness.errors import ExitCode, Interrupted, UsageError
 from harness.signals import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from harness.cli.report import Report
+    from harness.cli.commands.report import Report
     from harness.run.job import Job
     from harness.scenario.address import Wanted
     from harness.scenario.model import Scenario
@@ -123,7 +123,7 @@ def _job(
 
 def _preview(job: Job) -> None:
     """Print the plan. Raises UsageError if it exceeds the budget."""
-    from harness.cli.listing import plan_text
+    from harness.cli.commands.listing import plan_text
     from harness.schedule.estimate import check_budget
 
     print(plan_text(job.scenario, job.planned, job.folder))

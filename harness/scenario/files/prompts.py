@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from engines.base import Message
 from harness.errors import Problem, ScenarioError
-from harness.scenario.entries import entries, fingerprint
-from harness.scenario.hub import HubPrompts, fetched
-from harness.scenario.prompt_layouts import WANTED, Conversation, Prompt, Skipped, UnknownLayout, prompt_of, renamed
+from harness.scenario.files.entries import entries, fingerprint
+from harness.scenario.files.hub import HubPrompts, fetched
+from harness.scenario.files.layouts import WANTED, Conversation, Prompt, Skipped, UnknownLayout, prompt_of, renamed
 from harness.seeding import generator
 
 _OFFSET = 4

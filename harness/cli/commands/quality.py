@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.commands.report import show
+from harness.cli.commands.run import measure
 from harness.cli.options import SCENARIO_HELP, AsJson, Only, Out, Quiet, Sets, Wait, check_formats, parse_wait
-from harness.cli.report import show
-from harness.cli.run import measure
 from harness.errors import UsageError
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ def rerun(
     master_bind_port: shared.MasterBindPort = 5557,
 ) -> None:
     """Repeat a stored run: the same scenario, seed and requests, in a new folder."""
-    from harness.cli.report import show
-    from harness.cli.run import measure
+    from harness.cli.commands.report import show
+    from harness.cli.commands.run import measure
     from harness.drivers.locust.options import options
     from harness.run.job import Job
     from harness.run.rerun import repeat

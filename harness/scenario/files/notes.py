@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from harness.scenario.checks import loads_by_key
-from harness.scenario.loads import Trace
+from harness.scenario.loads.kinds import Trace
 from harness.scenario.model import Scenario
 
 
 def file_notes(scenario: Scenario) -> list[str]:
     """Return a sentence on each kind of key or line that was not read of prompt files and traces."""
-    from harness.scenario.prompt_files import summary  # numpy is heavy, and `harness list` does not need it
-    from harness.scenario.traces import read_trace
+    from harness.scenario.files.prompts import summary  # numpy is heavy, and `harness list` does not need it
+    from harness.scenario.files.traces import read_trace
 
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
     found = [note for one in workloads if one.prompts is not None for note in summary(one.prompts).notes]

@@ -61,7 +61,7 @@ def _plan_problems(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterat
 def _remarks(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterator[str]:
     """Yield what files and keys do not mean, and what may change until the run: loads, servers, variables."""
     from harness.scenario.engine_problems import without_effect
-    from harness.scenario.file_notes import file_notes
+    from harness.scenario.files.notes import file_notes
     from harness.schedule.reachable import silent_servers
     from harness.verdict.forecast import foretold_of
 

@@ -30,7 +30,7 @@ def open_(
 
 
 def _make(page: Path) -> None:
-    from harness.cli.report import write
+    from harness.cli.commands.report import write
 
     write(page.parent, ("html",))
 

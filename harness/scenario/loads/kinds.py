@@ -14,8 +14,8 @@ from pydantic_core import PydanticCustomError
 from harness.records import Loop
 from harness.scenario.base import NOT_BUILT, AlsoAccepts, Count, Number, Positive
 from harness.scenario.lengths import NO_THINK_TIME, EmpiricalLength, Length, ThinkTime, Turns
-from harness.scenario.load_base import COUNTS, MAX_CONCURRENCY, ONE_TURN, BaseLoad, CommonLoad, MaxConcurrency
-from harness.scenario.rates import (
+from harness.scenario.loads.base import COUNTS, MAX_CONCURRENCY, ONE_TURN, BaseLoad, CommonLoad, MaxConcurrency
+from harness.scenario.loads.rates import (
     ARRIVALS,
     CV,
     RATE_WORDS,
@@ -33,7 +33,7 @@ from harness.scenario.workload import PromptSource, Workload
 from harness.units import NOTHING, PositiveSeconds, Range
 
 if TYPE_CHECKING:
-    from harness.scenario.traces import Trace as Rows
+    from harness.scenario.files.traces import Trace as Rows
 
 LOADS_NOT_BUILT = ("saturate",)
 # Keys that accept a list; each value is a separate trial.
@@ -332,7 +332,7 @@ class Trace(CommonLoad):
         return self.sample * self._rows().total_tokens()
 
     def _rows(self) -> Rows:
-        from harness.scenario.traces import read_trace  # numpy is heavy, and `harness list` does not need it
+        from harness.scenario.files.traces import read_trace  # numpy is heavy, and `harness list` does not need it
 
         return read_trace(self.file)
 
@@ -423,7 +423,7 @@ def _turns_in(prompts: PromptSource | None) -> Length | None:
     """Return the distribution of the turns of the conversations in a file; None if it has none."""
     if prompts is None or (isinstance(prompts, Path) and not prompts.is_file()):
         return None
-    from harness.scenario.prompt_files import summary  # numpy is heavy, and `harness list` does not need it
+    from harness.scenario.files.prompts import summary  # numpy is heavy, and `harness list` does not need it
 
     counts = sorted(summary(prompts).turns.items())
     if not counts:

@@ -12,8 +12,8 @@ from harness.records import Loop
 from harness.scenario.base import AlsoAccepts, Count, Integer, Name, StrictModel
 from harness.scenario.lengths import Length, ThinkTime
 from harness.scenario.limits import LimitText, Slo
-from harness.scenario.rates import Pieces, RateShape, cv_problems
-from harness.scenario.retries import RetriesOrTimes
+from harness.scenario.loads.rates import Pieces, RateShape, cv_problems
+from harness.scenario.loads.retries import RetriesOrTimes
 from harness.scenario.workload import Workload
 from harness.units import PositiveSeconds, Range, Seconds
 

@@ -1,0 +1,1 @@
+"""Commands of `harness`, a file for each."""

@@ -1,0 +1,1 @@
+"""Files that a scenario names: prompts, data sets of the hub, recorded traffic."""

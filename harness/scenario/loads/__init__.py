@@ -1,0 +1,1 @@
+"""The loads of a scenario: their kinds, their rates, and what is sent again."""
