@@ -33,6 +33,8 @@ ORDER = (
     ("run",),
     ("results",),
     ("comparison",),
+    ("history",),
+    ("capacity",),
     ("cli",),
     ("api",),
     ("__main__",),

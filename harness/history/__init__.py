@@ -1,0 +1,1 @@
+"""Since when: nights of measurements, their changes, and what is told about them."""
