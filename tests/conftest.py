@@ -50,6 +50,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.setdefault("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def offline() -> None:
+    """For the whole session: a command is forked only if libraries would read there what they have read."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 @pytest.fixture(autouse=True)
 def no_secrets_of_others() -> Iterator[None]:
     """The secrets of one test are not masked in another."""
@@ -62,4 +68,3 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the developer's environment changes what a test sees."""
     for name in ("OPENAI_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

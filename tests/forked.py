@@ -27,13 +27,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.command import Ended, environment, not_longer_than_the_test, start, to_its_end
+from tests.forked_children import IN_VIRTUAL_TIME, fork_children
 
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
+    "engines.simulated",
     "harness.cli.app",
     "harness.cli.commands.listing",
     "harness.cli.progress",
+    "harness.comparison.comparison",
+    "harness.comparison.foreign.imports",
+    "harness.comparison.foreign.sides",
+    "harness.comparison.gate",
+    "harness.comparison.opening",
+    "harness.comparison.plain",
     "harness.results",
+    "harness.run.child",
     "harness.run.job",
     "harness.run.lock",
     "harness.run.run",
@@ -44,6 +53,9 @@ PRELOADED = (
     "pandas",
     "pyarrow.dataset",
     "pyarrow.pandas_compat",
+    "reports.comparison",
+    "reports.plots.comparison",
+    "reports.writers.comparison",
     "reports.writers.html",
     "reports.writers.junit",
     "reports.writers.markdown",
@@ -68,12 +80,22 @@ def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, ti
 def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command that runs while the test goes on, and not longer."""
     whole = environment(env)
-    if CAN_FORK and read_early(whole) == loaded().read_early:
+    if CAN_FORK and not read_early(env or {}):
+        assert read_early(whole) == loaded().read_early, "a test changed what libraries read, for all that follow"
         process: subprocess.Popen[str] = Forked(arguments, cwd=cwd, env=whole)
     else:
         process = start(*arguments, cwd=cwd, env=env)
     with not_longer_than_the_test(process):
         yield process
+
+
+def program() -> tuple[str, dict[str, str]]:
+    """The command for a shell script, as the text of a script, and the variables that it needs."""
+    if not CAN_FORK:
+        return f'exec {sys.executable} -P -m harness "$@"', {}
+    return f'exec {sys.executable} {Path(__file__).with_name("forked_program.py")} "$@"', {
+        "HARNESS_LOADED": loaded().address
+    }
 
 
 def read_early(env: Mapping[str, str]) -> dict[str, str]:
@@ -123,6 +145,7 @@ class Loaded:
     """A process that has imported everything, which lives as long as ours: the way to it, and what it has read."""
 
     way: socket.socket
+    address: str  # in the abstract namespace, for `forked_program.py`
     read_early: dict[str, str]
 
 
@@ -130,12 +153,17 @@ class Loaded:
 def loaded() -> Loaded:
     """Start it, once."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    others = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    others.bind("")  # the system chooses an address
+    others.listen()
+    address = others.getsockname()[1:].decode()
     env = environment()
-    with theirs:
+    with theirs, others:
+        numbers = theirs.fileno(), others.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(theirs.fileno())],
+            [sys.executable, "-P", __file__, *map(str, numbers)],
             env=env,
-            pass_fds=[theirs.fileno()],
+            pass_fds=numbers,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
@@ -145,10 +173,10 @@ def loaded() -> Loaded:
         process.wait()
 
     atexit.register(leave)
-    return Loaded(ours, read_early(env))
+    return Loaded(ours, address, read_early(env))
 
 
-def serve(requests: socket.socket) -> None:
+def serve(requests: socket.socket, others: socket.socket) -> None:
     """Fork for each request, until nobody is left who could ask; in the fork, be the command."""
     for name in PRELOADED:
         importlib.import_module(name)
@@ -156,11 +184,12 @@ def serve(requests: socket.socket) -> None:
     gc.freeze()
     running: dict[int, tuple[int, int]] = {}  # by the descriptor of the process: its number, and where its end is told
     with selectors.DefaultSelector() as selector:
-        selector.register(requests, selectors.EVENT_READ)
+        for way in (requests, others):
+            selector.register(way, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.fileobj is requests:
-                    data, theirs, _, _ = socket.recv_fds(requests, LARGEST_REQUEST_BYTES, STREAMS)
+                if key.fileobj in (requests, others):
+                    data, theirs = received(requests if key.fileobj is requests else others.accept()[0])
                     if not data:
                         return
                     out, err, end = theirs
@@ -168,6 +197,7 @@ def serve(requests: socket.socket) -> None:
                     if pid == 0:
                         selector.close()
                         requests.close()
+                        others.close()
                         os.close(end)
                         for other, (_, their_end) in running.items():
                             os.close(other)
@@ -184,6 +214,12 @@ def serve(requests: socket.socket) -> None:
                     os.close(key.fd)
                     tell_end(end, os.waitpid(pid, 0)[1])
                     os.close(end)
+
+
+def received(way: socket.socket) -> tuple[bytes, list[int]]:
+    """A request and its streams; b"" if nobody is left who could ask."""
+    data, streams, _, _ = socket.recv_fds(way, LARGEST_REQUEST_BYTES, STREAMS)
+    return data, streams
 
 
 def tell_end(end: int, status: int) -> None:
@@ -208,11 +244,13 @@ def become(request: dict[str, Any], out: int, err: int) -> None:
     sys.path[:] = [*own, *(folder for folder in sys.path if folder not in own)]
     importlib.invalidate_caches()
     sys.argv[1:] = request["arguments"]
+    if request["env"]["PYTHONPATH"].endswith(IN_VIRTUAL_TIME):
+        fork_children()
     runpy.run_module("harness", run_name="__main__", alter_sys=True)
     raise SystemExit
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)  # the other threads are idle
-    with socket.socket(fileno=int(sys.argv[1])) as way:
-        serve(way)
+    with socket.socket(fileno=int(sys.argv[1])) as way, socket.socket(fileno=int(sys.argv[2])) as others:
+        serve(way, others)

@@ -15,6 +15,8 @@ import pytest
 from command import VIRTUAL_TIME, environment, scenario
 from ruamel.yaml import YAML
 
+from tests.forked import program
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "ci"
@@ -74,7 +76,7 @@ class Workplace:
         runner = {"RUNNER_TEMP": "temp", "GITHUB_SHA": "abc", "GITHUB_REPOSITORY": "o/r", "CI_COMMIT_SHA": "abc"}
         files = {"GITHUB_STEP_SUMMARY": str(self.folder / "summary.md"), "GITHUB_OUTPUT": str(self.folder / "outputs")}
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        env = environment({**VIRTUAL_TIME, **runner, **files, "PATH": path, **variables})
+        env = environment({**VIRTUAL_TIME, **runner, **files, "PATH": path, **variables, **program()[1]})
         command = ["bash", *options, str(script)]
         return subprocess.run(command, cwd=self.folder, env=env, text=True, capture_output=True, check=False)
 
@@ -97,7 +99,7 @@ def place(tmp_path: Path) -> Workplace:
     """A workplace with `temp`, and two speeds of an engine."""
     found = Workplace(tmp_path)
     (tmp_path / "temp").mkdir()
-    found.program("harness", f'exec {sys.executable} -P -m harness "$@"')
+    found.program("harness", program()[0])
     found.speed("fast.yaml", 60.0)
     found.speed("slow.yaml", 72.0)
     return found

@@ -32,6 +32,20 @@ def gate(folder: Path, *more: str, head_ms: float = 20.0) -> Any:
     return harness("run", str(path), "--against", "base", *GATE, *more, cwd=folder, env=VIRTUAL_TIME, timeout_s=240)
 
 
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder of a gate whose sides are the same, and how it ended."""
+    folder = tmp_path_factory.mktemp("equal")
+    return folder, gate(folder)
+
+
+@pytest.fixture
+def copied(equal: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A folder with a copy of that gate, to be damaged."""
+    shutil.copytree(equal[0] / "gate", tmp_path / "gate")
+    return tmp_path
+
+
 def order_of(folder: Path) -> list[tuple[str, str, int]]:
     """The starts of a gate in the order of their first request: pair, side, seed."""
     runs = [path.parent for path in folder.glob("pair-*/*/manifest.json")]
@@ -65,9 +79,9 @@ def test_a_slower_head_is_found_and_judged_again(tmp_path: Path) -> None:
     assert json.loads(again.out)["rows"] == data["rows"]
 
 
-def test_equal_sides_do_not_regress(tmp_path: Path) -> None:
+def test_equal_sides_do_not_regress(equal: tuple[Path, Any]) -> None:
     """Both have the same requests and the same services: nothing changed."""
-    ended = gate(tmp_path)
+    _, ended = equal
     assert ended.code == 0, ended.err + ended.out
     assert "UNCHANGED" in ended.out
 
@@ -133,26 +147,24 @@ def test_a_gate_that_was_ended_goes_on_with_its_seeds(tmp_path: Path) -> None:
     assert (other.code, "gate holds another gate" in other.err) == (2, True), other.err
 
 
-def test_starts_in_blocks_are_refused(tmp_path: Path) -> None:
+def test_starts_in_blocks_are_refused(copied: Path) -> None:
     """A gate whose starts of one side came in a row would take a drift for a change."""
-    assert gate(tmp_path).code == 0
-    for number, run in enumerate(sorted((tmp_path / "gate").glob("pair-*/*"), key=lambda run: (run.name, run.parent))):
+    for number, run in enumerate(sorted((copied / "gate").glob("pair-*/*"), key=lambda run: (run.name, run.parent))):
         stored = manifest(run)
         stored["cells"][0]["trials"][0]["t0_utc"] = f"2026-11-30T07:{number:02}:00+00:00"
         (run / "manifest.json").write_text(json.dumps(stored))
-    ended = harness("compare", "gate", cwd=tmp_path)
+    ended = harness("compare", "gate", cwd=copied)
     assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
     assert "the starts of one side came in a row" in ended.err
 
 
-def test_a_gate_without_its_pairs_is_a_sentence(tmp_path: Path) -> None:
+def test_a_gate_without_its_pairs_is_a_sentence(copied: Path) -> None:
     """So is one whose plan is damaged."""
-    assert gate(tmp_path).code == 0
-    shutil.rmtree(tmp_path / "gate" / "pair-02")
-    ended = harness("compare", "gate", cwd=tmp_path)
+    shutil.rmtree(copied / "gate" / "pair-02")
+    ended = harness("compare", "gate", cwd=copied)
     assert (ended.code, "gate has 1 of at least 4 pairs" in ended.err) == (2, True), ended.err
-    (tmp_path / "gate" / "gate.json").write_text("{")
-    ended = harness("compare", "gate", cwd=tmp_path)
+    (copied / "gate" / "gate.json").write_text("{")
+    ended = harness("compare", "gate", cwd=copied)
     assert (ended.code, "gate.json is no plan of a gate" in ended.err) == (2, True), ended.err
 
 
