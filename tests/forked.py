@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.command import Ended, environment, not_longer_than_the_test, start, to_its_end
-from tests.forked_children import IN_VIRTUAL_TIME, fork_children
+from tests.forked_children import fork_children, in_virtual_time
 
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
@@ -68,7 +68,16 @@ CAN_FORK = sys.platform.startswith("linux") and sys.version_info < (3, 14)
 LARGEST_REQUEST_BYTES = 1 << 17
 NUMBER = struct.Struct("i")
 STREAMS = 3  # standard output, standard error, and the pipe on which the end is told
-READ_EARLY = ("PYTHON", "LC_", "LANG", "OPENBLAS", "OMP_", "MPL", "HF_")  # by an interpreter, or a library's import
+READ_EARLY = (
+    "PYTHON",
+    "LD_",
+    "LC_",
+    "LANG",
+    "OPENBLAS",
+    "OMP_",
+    "MPL",
+    "HF_",
+)  # by interpreters, or at imports
 
 
 def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Ended:
@@ -80,7 +89,7 @@ def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, ti
 def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command that runs while the test goes on, and not longer."""
     whole = environment(env)
-    if CAN_FORK and not read_early(env or {}):
+    if CAN_FORK and not read_early(env or {}) and not customized(whole):
         assert read_early(whole) == loaded().read_early, "a test changed what libraries read, for all that follow"
         process: subprocess.Popen[str] = Forked(arguments, cwd=cwd, env=whole)
     else:
@@ -101,6 +110,11 @@ def program() -> tuple[str, dict[str, str]]:
 def read_early(env: Mapping[str, str]) -> dict[str, str]:
     """What a process that has been loaded would not notice; the path for imports it does."""
     return {name: value for name, value in env.items() if name != "PYTHONPATH" and name.startswith(READ_EARLY)}
+
+
+def customized(env: Mapping[str, str]) -> bool:
+    """Whether an interpreter runs a module of the tests as it starts."""
+    return any((Path(folder) / "sitecustomize.py").exists() for folder in env["PYTHONPATH"].split(os.pathsep))
 
 
 class Forked(subprocess.Popen[str]):
@@ -244,7 +258,7 @@ def become(request: dict[str, Any], out: int, err: int) -> None:
     sys.path[:] = [*own, *(folder for folder in sys.path if folder not in own)]
     importlib.invalidate_caches()
     sys.argv[1:] = request["arguments"]
-    if request["env"]["PYTHONPATH"].endswith(IN_VIRTUAL_TIME):
+    if in_virtual_time(request["env"]["PYTHONPATH"]):
         fork_children()
     runpy.run_module("harness", run_name="__main__", alter_sys=True)
     raise SystemExit

@@ -11,12 +11,13 @@ from typing import Any
 
 import loaded
 import pytest
-from command import running, scenario, wait_until
+from command import scenario, wait_until
 
 from engines.base import EngineSpec, ModelReference
 from engines.llamacpp.server import LlamaServer
 from harness.results import Results, derive
 from harness.store.run import Run
+from tests.forked import running
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow

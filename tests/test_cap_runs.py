@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import harness, manifest, records, scenario
+from command import manifest, records, scenario
 
 from harness.drivers.stub import model_name
 from tests.busy_server import BusyServer, busy_server
+from tests.forked import harness
 
 pytestmark = pytest.mark.slow
 LOAD = {"kind": "sustained", "rate": 100, "requests": 60, "timeout": "20s"}

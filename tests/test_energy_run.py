@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from command import harness, manifest, running, scenario, wait_until
+from command import manifest, scenario, wait_until
 
 from harness.analysis.samples.energy import COUNTER
 from tests.fake_nvml import environment
+from tests.forked import harness, running
 
 WATTS = 300.0
 STEADY = {"kind": "sustained", "rate": 20, "warmup": "200ms", "duration": "5s", "timeout": "5s"}

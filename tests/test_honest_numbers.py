@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import manifest, running, scenario
+from command import manifest, scenario
 from loaded import harness
 
 from engines.process.server import free_port
@@ -21,6 +21,7 @@ from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 from harness.schedule.cells import Cell
 from harness.schedule.matrix import expand
+from tests.forked import running
 
 pytestmark = pytest.mark.slow
 

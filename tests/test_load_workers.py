@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from command import harness, interrupt, manifest, records, running, scenario, wait_until
+from command import interrupt, manifest, records, scenario, wait_until
 
 from harness.drivers.base import Control
 from harness.drivers.stub import StubServer, model_name
@@ -21,6 +21,7 @@ from harness.schedule.cells import Cell
 from harness.schedule.matrix import cell_at
 from harness.store.run import record_streams
 from harness.store.streams import read_batches
+from tests.forked import harness, running
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow

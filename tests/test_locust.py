@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import harness, interrupt, manifest, records, running, scenario, told, wait_until
+from command import interrupt, manifest, records, scenario, told, wait_until
 from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.drivers.stub import StubServer, model_name
 from harness.errors import UsageError
 from harness.metrics import START_AND_MEMORY
+from tests.forked import harness, running
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
-from command import environment, manifest, measured, on_path, records, rows_on_disk, running, scenario, told, wait_until
+from command import environment, manifest, measured, on_path, records, rows_on_disk, scenario, told, wait_until
 
 from harness.drivers.stub import StubServer, model_name
+from tests.forked import running
 
 pytestmark = pytest.mark.slow
 QUICK = ("--format", "json")

@@ -10,8 +10,9 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from command import HELD, VIRTUAL_TIME, harness, manifest, running, wait_until
+from command import HELD, VIRTUAL_TIME, manifest, wait_until
 
+from tests.forked import harness, running
 from tests.relay import reached
 
 pytestmark = pytest.mark.slow

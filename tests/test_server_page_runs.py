@@ -13,7 +13,7 @@ from typing import Any
 
 import needs
 import pytest
-from command import HELD, harness, records, running, scenario, wait_until
+from command import HELD, records, scenario, wait_until
 from page_server import page, serving_page
 
 from engines.process.server import ServerCommand, ServerProcess
@@ -21,6 +21,7 @@ from harness.results import Results, derive
 from harness.run.engine import WARM_UP_TOKENS
 from harness.store.run import Run
 from harness.store.streams import read_batches
+from tests.forked import harness, running
 from tests.relay import reached
 
 pytestmark = pytest.mark.slow  # each test is a run

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.command import harness, on_path, scenario
+from tests.command import on_path, scenario
+from tests.forked import harness
 from tests.known_answers.measured import Measured
 
 VIRTUAL = on_path("virtual_time", "known")

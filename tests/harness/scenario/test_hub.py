@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.command import harness
+from tests.forked import harness
 
 COMMIT = "0" * 40
 

@@ -15,7 +15,7 @@ from engines.models.tokenizer import ByteTokenizer
 from harness.errors import ScenarioError
 from harness.scenario.files.layouts import OUTPUTS
 from harness.scenario.files.prompts import FilePrompts, summary
-from tests.command import harness
+from tests.forked import harness
 
 SYSTEM = {"role": "system", "content": "be brief"}
 SHAREGPT = [

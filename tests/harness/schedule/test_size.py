@@ -12,7 +12,7 @@ import pytest
 from harness.schedule.cells import TrialPlan
 from harness.schedule.estimate import BYTES_PER_REQUEST, plan_too_large, processes_of
 from harness.schedule.requests import build
-from tests.command import harness
+from tests.forked import harness
 from tests.plans import load_of, workload_of
 
 GIB = 2**30
