@@ -20,6 +20,9 @@ from harness.scenario.margins import Scale
 POWER = 0.8
 LEAST_RANKED = 6
 """Pairs from which the signed-rank test can be sure: of five, none is below p = 0.06."""
+_CHOICE = 0.8
+"""Price of taking the narrower interval: with k pairs of independent noise and 1 + 0.8 / (k + 1) times as wide, it
+misses as rarely as it says (simulated for 4 to 12 pairs and 0.6 to 5 %); if neighbours share noise, more rarely."""
 _Z95, _Z90 = 1.959964, 1.644854
 
 
@@ -107,20 +110,24 @@ def unknown(scale: Scale, why: str, at: float = math.nan) -> Change:
 def of_pairs(scale: Scale, pairs: Sequence[tuple[float, float]]) -> Change:
     """Return the mean change over pairs (one side, other side) with Student's standard error.
 
-    Each pair is one start of each side. There is no interval for fewer than LEAST_PAIRS, and for a ratio none if a
-    number is not above zero.
+    Each pair is one start of each side. Pairs cancel noise that neighbours share, but have half the degrees of freedom
+    of starts that are taken for independent. The narrower of both intervals is taken, wider by `_CHOICE`. There is no
+    interval for fewer than LEAST_PAIRS, and for a ratio none if a number is not above zero.
     """
-    steps = _steps(scale, pairs)
-    if steps is None:
+    table = _table(scale, pairs)
+    if table is None:
         return unknown(scale, "a number is zero or unknown")
-    k = len(steps)
+    steps, k = table[:, 1] - table[:, 0], len(table)
     at = float(steps.mean()) if k else math.nan
     if k < LEAST_PAIRS:
         return unknown(scale, f"{k} pairs are too few for an interval", at)
     error = float(steps.std(ddof=1)) / math.sqrt(k)
     if error == 0 and scale is Scale.DIFFERENCE:
         return unknown(scale, "the same in all pairs", at)  # no failure in some requests is not none in a million
-    return Change(scale, at, error, error, k - 1, k, f"from {k} pairs of starts")
+    both = ((error, k - 1.0), _apart(table[:, 0], table[:, 1]))
+    error, degrees = min(both, key=lambda one: one[0] * one_sided_factor(one[1]))
+    error *= 1 + _CHOICE / (k + 1)
+    return Change(scale, at, error, error, degrees, k, f"from {k} pairs of starts")
 
 
 def unpaired(scale: Scale, one: Sequence[float], other: Sequence[float]) -> Change:
@@ -133,11 +140,16 @@ def unpaired(scale: Scale, one: Sequence[float], other: Sequence[float]) -> Chan
     at = float(sides[1].mean() - sides[0].mean())
     if min(map(len, sides)) < LEAST_PAIRS:
         return unknown(scale, "too few starts for an interval", at)
-    parts = [float(values.var(ddof=1)) / len(values) for values in sides]
-    error = math.sqrt(sum(parts))
-    shares = sum(part**2 / (len(values) - 1) for part, values in zip(parts, sides, strict=True))
-    degrees = sum(parts) ** 2 / shares if shares > 0 else float(min(map(len, sides)) - 1)
+    error, degrees = _apart(*sides)
     return Change(scale, at, error, error, degrees, method=f"from {len(one)} and {len(other)} starts, not paired")
+
+
+def _apart(one: Floats, other: Floats) -> tuple[float, float]:
+    """Return the standard error of the difference of two means, and its degrees of freedom (Welch, 1947)."""
+    parts = [float(values.var(ddof=1)) / len(values) for values in (one, other)]
+    shares = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True))
+    degrees = sum(parts) ** 2 / shares if shares > 0 else float(min(len(one), len(other)) - 1)
+    return math.sqrt(sum(parts)), degrees
 
 
 def of_requests(value: float, relative: Floats) -> Change:
@@ -166,14 +178,13 @@ def _log(number: float) -> float:
     return math.log(number) if 0 < number < math.inf else math.nan if number != math.inf else math.inf
 
 
-def _steps(scale: Scale, pairs: Sequence[tuple[float, float]]) -> Floats | None:
-    """Return the change of each pair; None if one is unknown."""
+def _table(scale: Scale, pairs: Sequence[tuple[float, float]]) -> Floats | None:
+    """Return the numbers of each pair on the scale of `Change.at`; None if one is unknown."""
     table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(table).all() or (scale is Scale.RATIO and (table <= 0).any()):
         return None
-    table = np.log(table) if scale is Scale.RATIO else table
-    steps: Floats = table[:, 1] - table[:, 0]
-    return steps
+    found: Floats = np.log(table) if scale is Scale.RATIO else table
+    return found
 
 
 @lru_cache(256)
@@ -218,9 +229,10 @@ def ranked(scale: Scale, pairs: Sequence[tuple[float, float]]) -> Ranked | None:
     """Return the check; None for fewer than LEAST_RANKED pairs or an unknown number."""
     from scipy.stats import wilcoxon
 
-    steps = _steps(scale, pairs)
-    if steps is None or len(steps) < LEAST_RANKED:
+    table = _table(scale, pairs)
+    if table is None or len(table) < LEAST_RANKED:
         return None
+    steps = table[:, 1] - table[:, 0]
     first, second = np.triu_indices(len(steps))
     middle = float(np.median((steps[first] + steps[second]) / 2))
     p_value = 1.0 if not steps.any() else float(wilcoxon(steps).pvalue)

@@ -11,9 +11,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from harness.comparison.change import of_pairs
+from harness.comparison.change import of_pairs, unpaired
 from harness.comparison.judgement import Word, judge
 from harness.comparison.rounds import BASE, starts
+from harness.metrics import SCALAR
 from harness.scenario.compare import Pairs
 from harness.scenario.margins import Margin, Scale
 
@@ -103,3 +104,37 @@ def test_blocks_instead_of_turns_would_be_wrong_in_most_cases() -> None:
         pairs = [(math.exp(one), math.exp(0.06 + other)) for one, other in noise]
         wrong += word_of(pairs, Pairs(6, 6))[0] is Word.REGRESSED
     assert wrong / GATES > 0.9
+
+
+def decided(true: float, shared: float, k: int, *, paired: bool, trials: int = 1500) -> tuple[float, float]:
+    """Shares of comparisons of k starts a side that fail and that pass, against a margin of 10 %.
+
+    A start has 4 % of noise, whose variance it shares in part with its neighbour. `true`: loss of the rate.
+    """
+    random, margin = np.random.default_rng(21), Margin("output_tokens_per_s", SCALAR, 0.1)
+    found: Counter[Word] = Counter()
+    for _ in range(trials):
+        own, common = random.normal(0, 0.04, (k, 2)), random.normal(0, 0.04, (k, 1))
+        noise = math.sqrt(1 - shared) * own + math.sqrt(shared) * common
+        base, head = np.exp(noise + np.array([0.0, math.log1p(-true)])).T
+        pairs = [*zip(base, head, strict=True)]
+        change = of_pairs(Scale.RATIO, pairs) if paired else unpaired(Scale.RATIO, base, head)
+        found[judge([(change, margin)])[0]] += 1
+    return found[Word.REGRESSED] / trials, sum(found[word] for word in PASSES) / trials
+
+
+def test_pairs_of_independent_starts_decide_nearly_as_often_as_starts_that_are_no_pairs() -> None:
+    """Five a side: the price of pairs where neighbours share nothing; a wrong verdict at the margin stays rare."""
+    (apart, _), (paired, _) = (decided(0.15, 0.0, 5, paired=paired) for paired in (False, True))
+    assert apart == pytest.approx(0.65, abs=0.04)
+    assert paired > apart - 0.06
+    assert decided(0.0, 0.0, 5, paired=True)[1] > 0.95
+    assert max(decided(0.1, 0.0, 5, paired=True)) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)
+
+
+def test_pairs_whose_starts_share_their_noise_decide_more_often() -> None:
+    """A machine that is slow for minutes is slow for both sides of a pair."""
+    (apart, _), (paired, _) = (decided(0.15, 0.8, 5, paired=paired) for paired in (False, True))
+    assert paired > 0.95
+    assert apart < 0.8
+    assert max(decided(0.1, 0.8, 5, paired=True)) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)

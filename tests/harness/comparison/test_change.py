@@ -79,10 +79,10 @@ def test_the_chance_to_notice_is_what_it_says() -> None:
     """Of 4,000 simulated comparisons of 6 pairs, 80 % notice the least change that is noticed."""
     random = np.random.default_rng(5)
     step = change.noticed(5) * 0.02 / math.sqrt(6)
-    drawn = np.exp(random.normal(0, 0.02, (4000, 6)) + step)
+    drawn = random.normal(0, 0.02, (4000, 6)) + step
     seen = 0
-    for table in drawn:
-        found = change.of_pairs(Scale.RATIO, [(1.0, value) for value in table])
+    for at, error in zip(drawn.mean(axis=1), drawn.std(axis=1, ddof=1) / math.sqrt(6), strict=True):
+        found = change.Change(Scale.RATIO, at, error, error, 5)
         seen += min(found.p_above(1.0), found.p_below(1.0)) < 0.025
     assert seen / 4000 == pytest.approx(0.8, abs=0.02)
 
