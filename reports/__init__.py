@@ -1,7 +1,7 @@
 """Reports: tables in, files out; nothing here measures or judges.
 
-`write` makes the files of a report, `export` a file for another program, `writers.terminal.show` the summary at the end
-of a run. `sections.py` lists the tables.
+`write` makes the files of a report, `export` a file for another program, `write_site` the pages of a nightly history,
+`writers.terminal.show` the summary at the end of a run. `sections.py` lists the tables, `board.py` describes a history.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from reports.board import Board
 from reports.data import ReportData
 from reports.files import folder_in, replace
 
@@ -72,4 +73,14 @@ def export(data: ReportData, kind: str, file: Path) -> list[Path]:
     return [file]
 
 
-__all__ = ["EXPORTS", "FORMATS", "ReportData", "export", "write"]
+def write_site(board: Board, folder: Path) -> None:
+    """Write the site of a nightly history into a folder, over an earlier one: a board, a page a series, a feed.
+
+    Raises OSError if the folder cannot be written to.
+    """
+    from reports.writers import site
+
+    site.write(board, folder)
+
+
+__all__ = ["EXPORTS", "FORMATS", "ReportData", "export", "write", "write_site"]

@@ -10,7 +10,7 @@ from typing import Any
 UNKNOWN = "—"
 THIN = "\u202f"
 ROUGHLY = "~"
-_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 PLAIN_DIGITS = 3
 WIDE_SHARE, WIDE_POINTS = 0.5, 0.1  # of the value; of a share, in absolute terms
 MOST_DECIMALS, LEAST_WRITTEN_OUT = 6, 1e-4
@@ -29,9 +29,9 @@ def amount(value: float, low: float = math.nan, high: float = math.nan, show: st
     if show == "share":
         return f"{_digits(value * 100, low * 100, high * 100)}{THIN}%"
     if show == "bytes":
-        unit = min(int(math.log(abs(value), 1024)), len(_BINARY) - 1) if abs(value) >= 1 else 0
+        unit = min(int(math.log(abs(value), 1024)), len(BINARY) - 1) if abs(value) >= 1 else 0
         scale = 1024.0**unit
-        return f"{_digits(value / scale, low / scale, high / scale)}{THIN}{_BINARY[unit]}"
+        return f"{_digits(value / scale, low / scale, high / scale)}{THIN}{BINARY[unit]}"
     return _digits(value, low, high)
 
 

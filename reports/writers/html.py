@@ -21,6 +21,7 @@ from reports.tables import base, checks, decision, environment, limits, results
 from reports.tables.base import Table
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -73,8 +74,6 @@ def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
     Args:
         defined: Names of the metrics that the page defines.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     shown: set[str] = set()
 
     def first_use(metric: str) -> bool:
@@ -84,12 +83,20 @@ def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
         return new
 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    loader = FileSystemLoader(TEMPLATES)
-    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters["ticks"] = _ticks
+    jinja = templates()
     uses = {"defined": defined.__contains__, "first_use": first_use, "used": shown.__contains__}
     jinja.globals |= {**uses, "grid_rows": _grid_rows}
     return jinja.get_template(template).render(**values, script=script, script_hash=script_hash(script))
+
+
+def templates() -> Environment:
+    """Return the environment of all templates: texts are escaped, and an unknown name is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(TEMPLATES)
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters["ticks"] = _ticks
+    return jinja
 
 
 def script_hash(script: str) -> str:
