@@ -13,6 +13,7 @@ import typer
 
 from engines.secrets import hide_environment, masked
 from harness.cli.commands.baseline import baseline
+from harness.cli.commands.bisect import bisect
 from harness.cli.commands.compare import compare
 from harness.cli.commands.doctor import doctor
 from harness.cli.commands.import_ import import_
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 
 
-LOADS_LIBRARIES = ("run", "quality", "worker", "report", "doctor")
+LOADS_LIBRARIES = ("run", "bisect", "quality", "worker", "report", "doctor")
 """Commands that load numpy, scipy and pyarrow."""
 
 
@@ -60,7 +61,7 @@ def harness(
         raise typer.Exit
 
 
-for command in (run, rerun, quality, worker, report, compare, validate, init):
+for command in (run, rerun, quality, worker, report, compare, bisect, validate, init):
     app.command()(command)
 app.command(name="import")(import_)
 app.command(name="list")(list_)

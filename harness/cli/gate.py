@@ -199,28 +199,37 @@ class _Measure:
             check_runnable(self.job(arm, Start(1, side, gate.seed), Path(side)).planned)
 
     def __call__(self, arm: Arm, start: Start, place: Path) -> None:
-        """Make the run. What an attempt that was ended has left is put aside."""
-        from harness.cli.asked import command_line
-        from harness.cli.progress import SilentWatcher
-        from harness.run.run import execute
-
-        if place.exists():
-            _put_aside(place)
+        """Make the run."""
         if not self._quiet:
             say(f"pair {start.pair} of at most {self._pairs}: {arm.name}")
-        job = self.job(arm, start, place)
-        job.check(consent=self._consent)
-        writer = execute(job.scenario, job.planned, place, SilentWatcher(), command=command_line())
-        if writer.manifest.status == "interrupted":
-            raise Interrupted("interrupted")
+        measure_start(self.job(arm, start, place), consent=self._consent)
 
     def job(self, arm: Arm, start: Start, place: Path) -> Job:
         """Return what a start measures."""
-        from harness.run.job import Job
-        from harness.schedule.matrix import expand
+        return start_job(self._scenarios[start.side], arm.only, start, place)
 
-        scenario = self._scenarios[start.side].model_copy(update={"seed": start.seed, "repetitions": 1})
-        return Job(scenario, expand(scenario, only=arm.only), place, stored=False)
+
+def start_job(scenario: Scenario, only: Mapping[str, str], start: Start, place: Path) -> Job:
+    """Return what one start of a scenario measures, with the seed of its pair."""
+    from harness.run.job import Job
+    from harness.schedule.matrix import expand
+
+    once = scenario.model_copy(update={"seed": start.seed, "repetitions": 1})
+    return Job(once, expand(once, only=only), place, stored=False)
+
+
+def measure_start(job: Job, *, consent: bool) -> None:
+    """Make the run of one start. What an attempt that was ended has left is put aside."""
+    from harness.cli.asked import command_line
+    from harness.cli.progress import SilentWatcher
+    from harness.run.run import execute
+
+    if job.folder.exists():
+        _put_aside(job.folder)
+    job.check(consent=consent)
+    writer = execute(job.scenario, job.planned, job.folder, SilentWatcher(), command=command_line())
+    if writer.manifest.status == "interrupted":
+        raise Interrupted("interrupted")
 
 
 def _put_aside(place: Path) -> None:

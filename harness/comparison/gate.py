@@ -128,10 +128,10 @@ def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], N
             if look.ended:
                 return look
         place = run_folder(folder, start.pair, start.side)
-        if not _is_whole(place):
+        if not is_whole(place):
             measure(gate.base if start.side == BASE else gate.head, start, place)
             made += 1
-            if not _is_whole(place):
+            if not is_whole(place):
                 raise TrialFailed(f"pair {start.pair}, {start.side}: nothing was measured; see {place}")
     look = _look(gate, read, gate.pairs.most, spent=False)
     tell(look)
@@ -141,7 +141,7 @@ def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], N
 def judged(gate: Gate, folder: Path) -> Look:
     """Judge the pairs that a gate has stored. Raises RunUnreadable if there are too few."""
     whole = 0
-    while whole < gate.pairs.most and all(_is_whole(run_folder(folder, whole + 1, side)) for side in (BASE, HEAD)):
+    while whole < gate.pairs.most and all(is_whole(run_folder(folder, whole + 1, side)) for side in (BASE, HEAD)):
         whole += 1
     if whole < gate.pairs.least:
         rest = f"the command that began it, with --out {folder}, measures the rest"
@@ -185,7 +185,8 @@ def _begun(side: Side) -> str:
     return min(times, default=str(side.manifest.created_utc))
 
 
-def _is_whole(run: Path) -> bool:
+def is_whole(run: Path) -> bool:
+    """Return whether a folder holds a complete run."""
     if not (run / MANIFEST).exists():
         return False
     try:

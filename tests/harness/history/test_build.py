@@ -1,0 +1,43 @@
+"""Builds end before the load begins, with every process that they started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import TrialFailed
+from harness.history.build import Build
+from harness.history.versions import Version
+
+ONE, OTHER = Version("a" * 40), Version("v2")
+
+
+def test_a_version_is_built_before_it_is_measured_after_another(tmp_path: Path) -> None:
+    """Not again while it stays: one folder may be built in turns."""
+    build = Build(f"echo {{commit}} >> {tmp_path}/built", tmp_path)
+    for version in (ONE, ONE, OTHER, ONE):
+        build(version)
+    assert (tmp_path / "built").read_text().split() == [ONE.name, OTHER.name, ONE.name]
+
+
+def test_processes_that_a_build_left_behind_have_ended(tmp_path: Path) -> None:
+    """Also where the shell did not wait for them."""
+    fifo = tmp_path / "fifo"
+    Build(f"mkfifo {fifo}; (cat {fifo}; echo late >> {tmp_path}/end) & echo soon > {fifo}", tmp_path)(ONE)
+    assert (tmp_path / "end").read_text() == "late\n"
+
+
+def test_a_build_that_fails_is_a_sentence(tmp_path: Path) -> None:
+    """With its status and the file that has its output; it is tried again."""
+    build = Build("echo broken >&2; exit 3", tmp_path)
+    for _ in range(2):
+        with pytest.raises(TrialFailed, match=r"aaaaaaaaaa: the build ended with exit status 3; see .*aaaaaaaaaa.log"):
+            build(ONE)
+    assert (tmp_path / f"build-{ONE.short}.log").read_text() == "broken\n"
+
+
+def test_a_version_is_one_word_of_the_shell(tmp_path: Path) -> None:
+    """Whatever its name is."""
+    Build(f"printf '%s' {{commit}} > {tmp_path}/name", tmp_path)(Version("a b;c"))
+    assert (tmp_path / "name").read_text() == "a b;c"
