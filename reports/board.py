@@ -57,6 +57,7 @@ class Change(TypedDict):
         p: p-value of the test that found it.
         state: State of the series that it led to, such as "regressed".
         confirmed: Whether interleaved pairs of both versions agree; None if they were not measured.
+        creep: Whether it came little by little, so that the level does not step there.
     """
 
     at: str
@@ -66,6 +67,7 @@ class Change(TypedDict):
     p: float | None
     state: str
     confirmed: bool | None
+    creep: NotRequired[bool]
 
 
 class Event(TypedDict):
@@ -105,6 +107,7 @@ class Series(TypedDict):
         report: Address of the page of a run, with `{run}` for its name; None if runs have no pages. If relative, then
             to the folder of the site.
         scale: "ratio" (the default) or "points": unit of its changes.
+        wants_run: Whether a large change in a single night is to be measured once more.
     """
 
     id: str
@@ -119,6 +122,7 @@ class Series(TypedDict):
     events: Sequence[Event]
     report: str | None
     scale: NotRequired[str]
+    wants_run: NotRequired[bool]
 
 
 class Alert(TypedDict):
@@ -133,6 +137,9 @@ class Alert(TypedDict):
         cause: Cause in a sentence; "" if unknown.
         confirmed: Whether interleaved pairs agree; None if they were not measured.
         told: Whether it was told before this board was made.
+        shape: "creep" if it came little by little; other words count as a step.
+        scale: Unit of the change, as a series has it.
+        fails: Whether a number that gates regressed (the default for "regressed").
     """
 
     id: str
@@ -147,6 +154,9 @@ class Alert(TypedDict):
     cause: str
     confirmed: bool | None
     told: bool
+    shape: NotRequired[str]
+    scale: NotRequired[str]
+    fails: NotRequired[bool]
 
 
 class Board(TypedDict):
@@ -181,7 +191,17 @@ def tone(state: str) -> str:
 def alerts(board: Board) -> list[Alert]:
     """Return the alerts: new ones first, then by their state, then the latest."""
     latest = sorted(board["alerts"], key=lambda alert: alert["since"], reverse=True)
-    return sorted(latest, key=lambda alert: (alert["told"], rank(alert["state"])))
+    return sorted(latest, key=lambda alert: (not is_new(alert), rank(alert["state"])))
+
+
+def is_new(alert: Alert) -> bool:
+    """Return whether people are to be told: not before, and not where pairs of both versions found no change."""
+    return not alert["told"] and alert["confirmed"] is not False
+
+
+def fails(alert: Alert) -> bool:
+    """Return whether an alert is a regression that is new."""
+    return is_new(alert) and alert["state"] == "regressed" and alert.get("fails", True)
 
 
 def wrong(board: Board) -> list[Series]:
@@ -198,9 +218,9 @@ def counts(board: Board) -> list[tuple[str, int]]:
 
 def verdict(board: Board) -> tuple[str, str]:
     """Return the answer of the night in a few words, and its tone."""
-    fresh = sorted({alert["state"] for alert in board["alerts"] if not alert["told"]}, key=rank)
+    fresh = sorted({alert["state"] for alert in board["alerts"] if is_new(alert)}, key=rank)
     if fresh:
-        number = sum(not alert["told"] for alert in board["alerts"])
+        number = sum(map(is_new, board["alerts"]))
         return f"{count(number, 'new alert')}: {', '.join(fresh)}", tone(fresh[0])
     if open_ := wrong(board):
         return f"Nothing new; {len(open_)} series not ok", "doubtful"
@@ -320,8 +340,9 @@ def confirmation(confirmed: bool | None) -> str:
 def facts(alert: Alert, board: Board) -> list[str]:
     """Return change, first night, number of series and suspects of an alert."""
     scales = {one.get("scale", "ratio") for one in series_of(alert, board)}
-    change = change_with_interval(alert, scales.pop() if len(scales) == 1 else "ratio")
-    parts = [change if known(alert["change"]) else "", f"since {day(alert['since'])}"]
+    change = change_with_interval(alert, alert.get("scale") or (scales.pop() if len(scales) == 1 else "ratio"))
+    creeps = "little by little " if alert.get("shape") == "creep" else ""
+    parts = [change if known(alert["change"]) else "", f"{creeps}since {day(alert['since'])}"]
     parts.append(f"{grouped(str(len(alert['series'])))} series" if len(alert["series"]) != 1 else "")
     parts.append(f"suspects {suspects(alert)}" if suspects(alert) else "")
     parts.append(confirmation(alert["confirmed"]) if alert["state"] in ("regressed", "improved") else "")

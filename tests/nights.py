@@ -143,7 +143,7 @@ def _creep() -> Series:
     """Half a per cent more each week, told once against the last release."""
     values = _values(5, lambda n: 640 * 1.005 ** (n / 7), spread=0.006)
     events = [Event(at=night(14), kind="release", text="b4520")]
-    changes = [change(84, 1.061, "regressed")]
+    changes = [{**change(84, 1.061, "regressed"), "creep": True}]
     of = key("e2e_ms", "p50", load="summaries")
     points = [point(n, value) for n, value in enumerate(values)]
     return series("summaries e2e_ms p50", points, "regressed", of=of, changes=changes, events=events)
@@ -189,6 +189,7 @@ def story() -> Board:
             change=1.061,
             low=1.049,
             high=1.073,
+            shape="creep",
         ),
         alert(
             "TTFT p95 of chat is 12 % quicker",

@@ -75,9 +75,10 @@ passed.
 
 `--export prometheus:FILE` writes gauges for a textfile collector, replacing the file as a whole: `harness_` and the
 metric's name, in seconds in place of milliseconds (`ttft_ms` is `harness_ttft_seconds`), shares from 0 to 1, with the
-labels `run`, `model`, `engine`, `level`, `variant`, `load`, `class` and `statistic`; repetitions pooled. Ends of
-intervals end in `_low` and `_high`; an open end has none. `harness_metric_validity` is 0 (valid), 1 (warn) or
-2 (invalid) for the gauge that its label `metric` names, `harness_trial_validity` the same of a whole trial.
+labels `run`, `model`, `engine`, `level`, `variant`, `load`, `class` and `statistic`; repetitions pooled. An unknown
+number is NaN, so a series does not come and go. Ends of intervals end in `_low` and `_high`; an open end has none.
+`harness_metric_validity` is 0 (valid), 1 (warn) or 2 (invalid) for the gauge that its label `metric` names,
+`harness_trial_validity` the same of a whole trial.
 `harness_limit_outcome` is 0 (holds), 1 (broken), 2 (invalid) or 3 (cannot tell); `harness_run_exit_code` and
 `harness_run_created_seconds` are of the run.
 

@@ -84,9 +84,9 @@ class Segment:
 
 
 def segments(series: Series) -> list[Segment]:
-    """Return the nights between changes, and between events after which earlier nights are no measure."""
+    """Return the nights between steps, and between events after which earlier nights are no measure."""
     times = [seconds(point["at"]) for point in series["points"]]
-    starts = [seconds(change["at"]) for change in series["changes"]]
+    starts = [seconds(change["at"]) for change in series["changes"] if not change.get("creep")]
     starts += [seconds(event["at"]) for event in series["events"] if event["kind"] in RESETS]
     cuts = sorted({sum(time < start for time in times) for start in starts} | {0, len(times)})
     found = []

@@ -1,8 +1,9 @@
 """Prometheus export: the summary in text format, for a textfile collector or a push gateway.
 
 There is one gauge per metric, in base units: milliseconds of `docs/metrics.md` are seconds here, shares lie between 0
-and 1. Only rows that pool all repetitions are exported. Ends of intervals are gauges of their own, `_low` and `_high`;
-an open end has none. `harness_metric_validity` says how far each number can be trusted.
+and 1. Only rows that pool all repetitions are exported. A number that is unknown is NaN, so that a series does not come
+and go from night to night. Ends of intervals are gauges of their own, `_low` and `_high`; an open end has none.
+`harness_metric_validity` says how far each number can be trusted.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _metrics(data: ReportData) -> Iterator[list[str]]:
             series = [
                 (_labels(data, row) | {"class": row["class"], "statistic": row["statistic"]}, value)
                 for row in found
-                if math.isfinite(value := float(row[column]) * factor)
+                if math.isfinite(value := float(row[column]) * factor) or column == "value"
             ]
             yield _gauge(f"{name}{ending}", f"{words}{about}", series)
 
@@ -114,8 +115,12 @@ def _gauge(name: str, about: str, series: Iterable[tuple[Mapping[str, str], floa
     if not known:
         return []
     help_text = about.replace("\\", "\\\\").replace("\n", " ")
-    lines = [f"{name}{{{braced}}} {value:.12g}" for braced, value in known.items()]
+    lines = [f"{name}{{{braced}}} {_number(value)}" for braced, value in known.items()]
     return [f"# HELP {name} {help_text}", f"# TYPE {name} gauge", *lines]
+
+
+def _number(value: float) -> str:
+    return f"{value:.12g}" if math.isfinite(value) else "NaN"
 
 
 def _escaped(value: str) -> str:

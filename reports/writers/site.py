@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import board as boards
-from reports.board import Alert, Board, Series
+from reports.board import Alert, Board, Change, Series
 from reports.files import folder_in, replace
 from reports.format import UNKNOWN, dotted, for_xml
 from reports.plots import nights
@@ -99,8 +99,8 @@ class _Site:
             tone=tone,
             subject=subject,
             counts=[(state, number, boards.tone(state)) for state, number in boards.counts(board)],
-            fresh=[alert for alert in told if not alert["told"]],
-            told=[alert for alert in told if alert["told"]],
+            fresh=[alert for alert in told if alert["new"]],
+            told=[alert for alert in told if not alert["new"]],
             wrong=_safe("\n".join(_row(one, place=boards.place_of(one, self._parts)) for one in wrong[:MOST_WRONG])),
             wrong_left=max(0, len(wrong) - MOST_WRONG),
             rows=_safe("\n".join(self._rows())),
@@ -154,6 +154,7 @@ class _Site:
             "title": alert["title"],
             "state": alert["state"],
             "tone": boards.tone(alert["state"]),
+            "new": boards.is_new(alert),
             "told": alert["told"],
             "parts": boards.facts(alert, board),
             "cause": alert["cause"],
@@ -202,12 +203,13 @@ def _row(series: Series, place: str = "") -> str:
     change = f"{boards.changed(series, changes[-1]['change'])}" if changes else ""
     when = f'<span class="when">{boards.day(changes[-1]["at"])}</span>' if changes else ""
     where = f"<small>{_escape(place)}</small>" if place else ""
+    again = "<small>wants another run</small>" if series.get("wants_run") else ""
     spark = nights.sparkline(series)
     colour = f" {tone}" if tone != "good" else ""
     drawn = f'<svg class="k{colour}" aria-hidden="true"><path d="{spark}"/></svg>' if spark else ""
     return (
         f'<tr><th scope="row"><a href="{page_of(series)}">{_escape(boards.number_of(series))}</a>{where}'
-        f'<td><span class="state {tone}">{_escape(series["state"])}</span>'
+        f'<td><span class="state {tone}">{_escape(series["state"])}</span>{again}'
         f"<td>{_escape(boards.value_text(series, last))}<td>{change}{when}<td>{drawn}"
     )
 
@@ -247,7 +249,7 @@ def _alt(series: Series) -> str:
 def _marks(series: Series, chart: nights.Chart) -> Iterator[dict[str, Any]]:
     """Yield the values of the template for the marks of changes and events in a chart; near ones go one row down."""
     changes = [
-        (one["at"], boards.tone(one["state"]), boards.changed(series, one["change"]), f"change-{number}")
+        (one["at"], boards.tone(one["state"]), _size(series, one), f"change-{number}")
         for number, one in enumerate(series["changes"], 1)
     ]
     events = [(one["at"], "event", one["kind"], f"event-{number}") for number, one in enumerate(series["events"], 1)]
@@ -260,6 +262,11 @@ def _marks(series: Series, chart: nights.Chart) -> Iterator[dict[str, Any]]:
             yield {"at": at, "tone": tone, "text": text, "anchor": anchor, "left": left, "row": row}
 
 
+def _size(series: Series, change: Change) -> str:
+    creeps = " little by little" if change.get("creep") else ""
+    return f"{boards.changed(series, change['change'])}{creeps}"
+
+
 def _change(series: Series, number: int) -> dict[str, str]:
     """Return the values of the template for a change."""
     change = series["changes"][number]
@@ -270,7 +277,7 @@ def _change(series: Series, number: int) -> dict[str, str]:
         "day": boards.day(change["at"]),
         "state": change["state"],
         "tone": boards.tone(change["state"]),
-        "change": boards.changed(series, change["change"]),
+        "change": _size(series, change),
         "interval": UNKNOWN if UNKNOWN in ends else f"{ends[0]} to {ends[1]}",
         "p": f"{change['p']:.1g}" if boards.known(change["p"]) else UNKNOWN,
         "versions": f"{before}..{after}" if before and after else after or UNKNOWN,

@@ -14,7 +14,7 @@ from reports.data import ReportData
 from reports.writers import prometheus
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
-_SAMPLE = re.compile(rf"({_NAME})\{{(.*)\}} (-?[0-9.]+(?:e[+-][0-9]+)?)")
+_SAMPLE = re.compile(rf"({_NAME})\{{(.*)\}} (-?[0-9.]+(?:e[+-][0-9]+)?|NaN)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\\\|\\"|\\n)*)"(?:,|$)')
 
 
@@ -74,6 +74,18 @@ def test_every_row_is_there(full: ReportData) -> None:
         assert len(found[f"harness_ttft_seconds_{end}"].samples) == len(known) < len(points)
     assert set(found["harness_trial_validity"].samples.values()) == {0.0, 1.0, 2.0}
     assert len(found["harness_limit_outcome"].samples) == len(full.verdicts)
+
+
+def test_a_series_stays_where_its_number_is_unknown(full: ReportData) -> None:
+    """As NaN: a series that comes and goes from night to night is one that nobody watches."""
+    before = parsed(prometheus.render(full))
+    summary = full.summary.copy()
+    summary.loc[summary["metric"] == "ttft_ms", ["value", "low", "high"]] = float("nan")
+    after = parsed(prometheus.render(replace(full, summary=summary)))
+    assert set(before) - set(after) == {"harness_ttft_seconds_low", "harness_ttft_seconds_high"}
+    for name, family in after.items():
+        assert family.samples.keys() == before[name].samples.keys()
+    assert all(value != value for value in after["harness_ttft_seconds"].samples.values())
 
 
 def test_each_gauge_has_its_validity(sweep: ReportData) -> None:
