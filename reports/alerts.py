@@ -34,7 +34,8 @@ def as_markdown(board: Board) -> str:
     word, _ = boards.verdict(board)
     lines = [f"## {escape(boards.title_of(board))}: {escape(word)}", ""]
     for alert in _new(board):
-        lines += [f"- **{escape(alert['title'])}** ({escape(alert['state'])}): {escape(_about(alert, board))}"]
+        state = f" ({escape(boards.state_beside(alert))})" if boards.state_beside(alert) else ""
+        lines += [f"- **{escape(alert['title'])}**{state}: {escape(_about(alert, board))}"]
         lines += [f"  - {escape(name)}" for name in _names(alert, board)]
     told = len(board["alerts"]) - len(_new(board))
     states = ", ".join(f"{number} {state}" for state, number in boards.counts(board))
@@ -109,7 +110,7 @@ def _new(board: Board) -> list[Alert]:
 
 def _about(alert: Alert, board: Board) -> str:
     """Return the facts of an alert and its cause, in one line."""
-    return " ".join(ended(part) for part in (boards.sentence(alert, board), alert["cause"]) if part)
+    return " ".join(ended(part) for part in (boards.sentence(alert, board), boards.capital(alert["cause"])) if part)
 
 
 def _names(alert: Alert, board: Board) -> list[str]:

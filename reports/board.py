@@ -338,15 +338,27 @@ def confirmation(confirmed: bool | None) -> str:
 
 
 def facts(alert: Alert, board: Board) -> list[str]:
-    """Return change, first night, number of series and suspects of an alert."""
+    """Return change, first night, number of series and suspects of an alert; what its title has is left out."""
     scales = {one.get("scale", "ratio") for one in series_of(alert, board)}
     change = change_with_interval(alert, alert.get("scale") or (scales.pop() if len(scales) == 1 else "ratio"))
-    creeps = "little by little " if alert.get("shape") == "creep" else ""
-    parts = [change if known(alert["change"]) else "", f"{creeps}since {day(alert['since'])}"]
+    found = change if known(alert["change"]) and change.split(THIN)[0] not in alert["title"] else ""
+    creeps = "little by little " if alert.get("shape") == "creep" and "little by little" not in alert["title"] else ""
+    parts = [found, f"{creeps}since {day(alert['since'])}"]
     parts.append(f"{grouped(str(len(alert['series'])))} series" if len(alert["series"]) != 1 else "")
     parts.append(f"suspects {suspects(alert)}" if suspects(alert) else "")
     parts.append(confirmation(alert["confirmed"]) if alert["state"] in ("regressed", "improved") else "")
     return [part for part in parts if part]
+
+
+def state_beside(alert: Alert) -> str:
+    """Return the state of an alert to stand beside its title; "" if the title has it."""
+    return "" if alert["state"] in alert["title"] else alert["state"]
+
+
+def capital(text: str) -> str:
+    """Return a sentence that begins with a capital letter, unless its first word is a name in small ones."""
+    first = text.split(" ", 1)[0]
+    return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
 
 
 def sentence(alert: Alert, board: Board) -> str:

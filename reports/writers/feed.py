@@ -36,11 +36,11 @@ def render(board: Board) -> str:
 def _entry(root: ET.Element, alert: Alert, board: Board) -> None:
     entry = ET.SubElement(root, _name("entry"))
     _text(entry, "id", _urn(alert["id"]))
-    _text(entry, "title", f"{alert['state']}: {alert['title']}")
+    _text(entry, "title", ": ".join(filter(None, (boards.state_beside(alert), alert["title"]))))
     _text(entry, "updated", _time(alert["since"]))
     ET.SubElement(entry, _name("link"), rel="alternate", type="text/html", href=f"index.html#{boards.anchor_of(alert)}")
     ET.SubElement(entry, _name("category"), term=for_xml(alert["state"]))
-    parts = [boards.sentence(alert, board), alert["cause"], boards.names_of(alert, board)]
+    parts = [boards.sentence(alert, board), boards.capital(alert["cause"]), boards.names_of(alert, board)]
     _text(entry, "summary", " ".join(ended(part) for part in parts if part))
 
 

@@ -130,7 +130,7 @@ class _Site:
             place=place,
             state=series["state"],
             tone=boards.tone(series["state"]),
-            why=series["why"],
+            why=boards.capital(series["why"]),
             tiles=list(_tiles(series)),
             alerts=[alert | {"series": ()} for alert in alerts],
             chart=chart,
@@ -152,12 +152,12 @@ class _Site:
         return {
             "anchor": boards.anchor_of(alert),
             "title": alert["title"],
-            "state": alert["state"],
+            "state": boards.state_beside(alert),
             "tone": boards.tone(alert["state"]),
             "new": boards.is_new(alert),
             "told": alert["told"],
             "parts": boards.facts(alert, board),
-            "cause": alert["cause"],
+            "cause": boards.capital(alert["cause"]),
             "series": named,
         }
 
@@ -280,7 +280,7 @@ def _change(series: Series, number: int) -> dict[str, str]:
         "change": _size(series, change),
         "interval": UNKNOWN if UNKNOWN in ends else f"{ends[0]} to {ends[1]}",
         "p": f"{change['p']:.1g}" if boards.known(change["p"]) else UNKNOWN,
-        "versions": f"{before}..{after}" if before and after else after or UNKNOWN,
+        "versions": "several" if change.get("creep") else "..".join(filter(None, (before, after))) or UNKNOWN,
         "pairs": {True: "agree", False: "disagree", None: "not measured"}[change["confirmed"]],
     }
 
