@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -89,6 +90,22 @@ def test_a_slip_is_one_sentence_before_anything_runs(tmp_path: Path, arguments: 
     ended = harness(*named, *arguments, "--out", "out", cwd=tmp_path)
     assert (ended.code, sentence in ended.err, len(ended.err.splitlines())) == (2, True, 1), ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_ends_a_build(tmp_path: Path) -> None:
+    """No load has begun by then."""
+    scenario(tmp_path)
+    (tmp_path / "steps").write_text("1\n2\n3\n")
+    os.mkfifo(tmp_path / "begun")
+    build = "echo $$ > begun; exec sleep 600; : {commit}"
+    named = ("bisect", "1", "3", "--scenario", "scenario.yaml", "--steps", "steps", "--build", build, *NUMBER)
+    with running(*named, "--out", "out", cwd=tmp_path) as process:
+        pid = int((tmp_path / "begun").read_text())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, "goes on where it was" in err) == (130, True), err
+    assert not Path(f"/proc/{pid}").exists()
+    assert not list((tmp_path / "out").rglob("manifest.json"))
 
 
 def test_a_scenario_and_a_whole_plan_are_needed(tmp_path: Path) -> None:

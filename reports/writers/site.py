@@ -201,15 +201,15 @@ def _row(series: Series, place: str = "") -> str:
     tone = boards.tone(series["state"])
     changes = series["changes"]
     change = f"{boards.changed(series, changes[-1]['change'])}" if changes else ""
-    when = f'<span class="when">{boards.day(changes[-1]["at"])}</span>' if changes else ""
+    when = f"<small>{boards.day(changes[-1]['at'])}</small>" if changes else ""
     where = f"<small>{_escape(place)}</small>" if place else ""
     again = "<small>wants another run</small>" if series.get("wants_run") else ""
     spark = nights.sparkline(series)
     colour = f" {tone}" if tone != "good" else ""
     drawn = f'<svg class="k{colour}" aria-hidden="true"><path d="{spark}"/></svg>' if spark else ""
     return (
-        f'<tr><th scope="row"><a href="{page_of(series)}">{_escape(boards.number_of(series))}</a>{where}'
-        f'<td><span class="state {tone}">{_escape(series["state"])}</span>{again}'
+        f'<tr><th><a href="{page_of(series)}">{_escape(boards.number_of(series))}</a>{where}'
+        f'<td class="{tone}">{_escape(series["state"])}{again}'
         f"<td>{_escape(boards.value_text(series, last))}<td>{change}{when}<td>{drawn}"
     )
 
