@@ -37,6 +37,8 @@ def as_markdown(board: Board) -> str:
         state = f" ({escape(boards.state_beside(alert))})" if boards.state_beside(alert) else ""
         lines += [f"- **{escape(alert['title'])}**{state}: {escape(_about(alert, board))}"]
         lines += [f"  - {escape(name)}" for name in _names(alert, board)]
+        if command := boards.bisect_command(alert, board):
+            lines += [f"  - Which version: `{command}`"]
     told = len(board["alerts"]) - len(_new(board))
     states = ", ".join(f"{number} {state}" for state, number in boards.counts(board))
     rest = f" {told} alert{'s' * (told != 1)} told before." if told else ""

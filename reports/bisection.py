@@ -10,7 +10,12 @@ from reports.format import THIN, UNKNOWN, count, dotted, shortened
 from reports.tables.base import Cell, Table
 
 _SUBJECT = 60
-WORDS = {"found": ("FIRST BAD", "good"), "narrowed": ("NARROWED", "doubtful"), "no difference": ("NO DIFFERENCE", "")}
+WORDS = {
+    "found": ("FIRST BAD", "good"),
+    "narrowed": ("NARROWED", "doubtful"),
+    "no difference": ("NO DIFFERENCE", ""),
+    "poor data": ("POOR DATA", "doubtful"),
+}
 
 
 def title(data: Mapping[str, Any]) -> str:
@@ -55,8 +60,8 @@ def chance(value: float | None) -> str:
 def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return word, reason and tone."""
     word, tone = WORDS[data["word"]]
-    if data["word"] == "no difference":
-        return word, data["ended"], tone
+    if data["word"] in ("no difference", "poor data"):
+        return word, data["poor"] or data["ended"], tone
     named = [f"{one['short']} ({chance(one['chance'])})" for one in data["guilty"]]
     if data["word"] == "found":
         return word, " ".join(filter(None, (named[0], data["guilty"][0]["subject"]))), tone

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NotRequired, TypedDict
@@ -359,6 +360,26 @@ def capital(text: str) -> str:
     """Return a sentence that begins with a capital letter, unless its first word is a name in small ones."""
     first = text.split(" ", 1)[0]
     return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
+
+
+def bisect_command(alert: Alert, board: Board) -> str:
+    """Return the command that finds the version in the suspect range, with half of the change as margin; "" without.
+
+    It has no backticks and no line ends, so it may stand in Markdown as code.
+    """
+    found, size, ends = series_of(alert, board), alert["change"], [label for label in alert["suspects"] if label]
+    steps = alert["state"] in ("regressed", "improved") and alert.get("shape") != "creep"
+    clean = all(label.isprintable() and "`" not in label for label in ends)
+    if not (steps and found and len(set(ends)) == 2 and clean) or size is None or not known(size):
+        return ""
+    one, key = found[0], found[0]["key"]
+    points = (alert.get("scale") or one.get("scale")) == "points"
+    half = 50 * (abs(size) if points else abs(size - 1))
+    name = ".".join(filter(None, (key["class_name"], key["metric"])))
+    number = name if key["statistic"] == "value" else f"{name} {key['statistic']}"
+    margin = f"{number} {'+' if one['better'] == 'lower' else '-'}{half:.2g}{'pp' if points else '%'}"
+    named = " ".join(shlex.quote(short_label(label)) for label in ends)
+    return f"harness bisect {named} --fail-on {shlex.quote(margin)} --scenario FILE --command COMMAND"
 
 
 def sentence(alert: Alert, board: Board) -> str:

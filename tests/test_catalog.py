@@ -66,7 +66,7 @@ def test_runs_are_listed_from_the_newest(one: Path, tmp_path: Path) -> None:
 
 
 def test_gates_are_listed_among_the_runs(one: Path, tmp_path: Path) -> None:
-    """With the word of their comparison, once there is one; the API has the runs alone."""
+    """With the word of their comparison, once there is one, as are bisections; the API has the runs alone."""
     for number in (1, 5):
         copied(one, tmp_path, number)
     for minute, word in ((2, "regressed"), (3, "")):
@@ -75,9 +75,13 @@ def test_gates_are_listed_among_the_runs(one: Path, tmp_path: Path) -> None:
         (gate / "gate.json").write_text("{}")
         if word:
             (gate / "comparison.json").write_text(json.dumps({"word": word}))
+    search = tmp_path / "runs" / "20261130T000400Z-g-bisect"
+    search.mkdir()
+    (search / "bisect.json").write_text("{}")
+    (search / "bisection.json").write_text(json.dumps({"word": "found"}))
     lines = [line.split() for line in harness("list", "runs", cwd=tmp_path).out.splitlines()]
     assert [(line[0][9:13], *line[3:]) for line in lines] == [
-        *(("0005", "complete", "pass"), ("0003", "gate")),
+        *(("0005", "complete", "pass"), ("0004", "bisection", "found"), ("0003", "gate")),
         *(("0002", "gate", "regressed"), ("0001", "complete", "pass")),
     ]
     assert len(api.runs(tmp_path / "runs")) == 2

@@ -33,6 +33,7 @@ from harness.store.streams import storage_errors, write_atomically
 STATE, ENDS, LEFT_OUT = "bisect.json", "ends", "left-out.txt"
 FORMAT = 1
 _SEEDS = 33  # of the seed's random numbers
+_CODES = {"found": ExitCode.HOLDS, "poor data": ExitCode.INVALID}
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +228,11 @@ def _reader(plan: Plan, folder: Path, followed: Row | None) -> Read:
 def _outcome(plan: Plan, folder: Path, ends: Look, row: Row | None, read: Read) -> Outcome:
     """Return what all stored pairs say."""
     if row is None:
-        nothing = Found((), tuple(range(1, plan.steps + 1)), None)
-        return Outcome(ends, None, nothing, [], {}, {}, ends.pairs, "the good and the bad version do not surely differ")
+        nothing, doubt = Found((), tuple(range(1, plan.steps + 1)), None), _doubt(ends)
+        poor = {plan.steps: doubt} if doubt else {}
+        return Outcome(
+            ends, None, nothing, [], {}, poor, ends.pairs, "the good and the bad version do not surely differ"
+        )
     answers: dict[int, list[float]] = {}
     left_out: dict[int, str] = {}
     poor = {plan.steps: row.doubt} if row.doubt else {}
@@ -247,6 +251,11 @@ def _outcome(plan: Plan, folder: Path, ends: Look, row: Row | None, read: Read) 
     found, made = judge(plan.steps, answers, left_out), sum(map(len, answers.values()))
     each, why = levels(plan.steps, answers), _why_ended(plan, found, made)
     return Outcome(ends, row, found, each, left_out, poor, made, why)
+
+
+def _doubt(ends: Look) -> str:
+    """Return why the numbers of the good and the bad version are poor; "" if they are not."""
+    return next((row.doubt for row in ends.comparison.gating if row.doubt), "")
 
 
 def _why_ended(plan: Plan, found: Found, pairs: int) -> str:
@@ -283,6 +292,9 @@ def as_data(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         for one in outcome.levels
     ]
     named, row = plan.margin, outcome.row
+    word = "found" if outcome.found.named else "narrowed"
+    if row is None:
+        word = "poor data" if outcome.poor else "no difference"
     return {
         "good": _version(plan, 0),
         "bad": _version(plan, plan.steps),
@@ -294,13 +306,14 @@ def as_data(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "scale": scale.value,
         "pairs": outcome.pairs,
         "ended": outcome.ended,
-        "word": "no difference" if row is None else "found" if outcome.found.named else "narrowed",
+        "word": word,
         "guilty": [
             {**_version(plan, step), "chance": chances[step - 1] if chances else None} for step in outcome.found.guilty
         ],
         "tried": tried,
+        "poor": outcome.poor.get(plan.steps, ""),
         "left_out": [{**_version(plan, step), "why": why} for step, why in sorted(outcome.left_out.items())],
-        "exit_code": int(ExitCode.HOLDS if outcome.found.named and row is not None else ExitCode.CANNOT_TELL),
+        "exit_code": int(_CODES.get(word, ExitCode.CANNOT_TELL)),
     }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 MANIFEST, SUMMARY = "manifest.json", "summary.json"
-GATE, COMPARISON = "gate.json", "comparison.json"
+OF_RUNS = (("gate", "gate.json", "comparison.json"), ("bisection", "bisect.json", "bisection.json"))
+"""Folders of several runs: their kind, the file that has their plan, and the one that has their result."""
 _TIME = "%Y%m%dT%H%M%SZ"
 _WORDS = {1: "fail", 4: "poor data", 6: "cannot tell"}
 
@@ -45,10 +46,11 @@ def catalog(runs: Path) -> tuple[list[Entry], list[str]]:
 
 
 def gates(runs: Path) -> list[Entry]:
-    """Return the gates of a folder, each with the word of its comparison; their times are those in their names."""
+    """Return the gates and bisections of a folder, each with the word of its result; times are those in their names."""
     return [
-        Entry(file.parent, file.parent.name, _time_of(file.parent), "gate", {}, _word(file.with_name(COMPARISON)))
-        for file in runs.glob(f"*/{GATE}")
+        Entry(file.parent, file.parent.name, _time_of(file.parent), kind, {}, _word(file.with_name(result)))
+        for kind, plan, result in OF_RUNS
+        for file in runs.glob(f"*/{plan}")
     ]
 
 
@@ -79,7 +81,7 @@ def _verdict(file: Path) -> str:
 
 
 def _word(file: Path) -> str:
-    """Return the word of a stored comparison; "" if there is none, or it cannot be read."""
+    """Return the word of a stored comparison or bisection; "" if there is none, or it cannot be read."""
     try:
         return str(orjson.loads(file.read_bytes())["word"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -158,6 +158,7 @@ class _Site:
             "told": alert["told"],
             "parts": boards.facts(alert, board),
             "cause": boards.capital(alert["cause"]),
+            "bisect": boards.bisect_command(alert, board) if boards.is_new(alert) else "",
             "series": named,
         }
 

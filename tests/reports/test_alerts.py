@@ -8,8 +8,8 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from reports import alerts
-from reports.board import Board
-from tests.nights import alert, night, point, series, story
+from reports.board import Board, bisect_command
+from tests.nights import alert, key, night, point, series, story
 
 
 def test_new_alerts_are_told_in_full_and_old_ones_counted(tmp_path: Path) -> None:
@@ -20,7 +20,8 @@ def test_new_alerts_are_told_in_full_and_old_ones_counted(tmp_path: Path) -> Non
     assert text.startswith("## llama.cpp nightly: 2 new alerts: regressed, no data\n")
     assert "- **TTFT p95 of chat is 12 % slower** (regressed): +12.0" in text
     assert "suspects 4f04028616..bac63a105d" in text
-    assert "creeps" not in text
+    assert "`harness bisect 4f04028616" in text
+    assert "--fail-on 'ttft_ms p95 +6%' --scenario FILE --command COMMAND`" in text
     assert "3 alerts told before." in text
     data = json.loads(files[1].read_text())
     assert [one["new"] for one in data["alerts"]] == [True, True, False, False, False]
@@ -69,6 +70,28 @@ def test_a_message_for_a_chat_is_short_and_mentions_nobody() -> None:
     assert "&lt;!channel&gt; &amp;" in text
     assert text.endswith("20 more alerts\n<https://ci/site/?a=1&amp;b=2|All series>")
     assert alerts.as_chat(Board(made=night(1), series=[], alerts=[])) is None
+
+
+def test_the_command_that_finds_the_version_is_given_where_there_is_a_range() -> None:
+    """A margin of half the change; none for a creeping change, or without two versions."""
+    one = series("a", [point(0, 1.0)], of=key("error_rate", "value", class_name="chat"), scale="points")
+    board = Board(made=night(1), series=[one, series("b", [point(0, 1.0)], better="higher")], alerts=[])
+
+    def command(**changes: Any) -> str:
+        given = {"change": 0.012, "suspects": ["v1", "it's"], **changes}
+        return bisect_command(alert("x", "regressed", 0, given.pop("series", ["a"]), **given), board)
+
+    rest = "--scenario FILE --command COMMAND"
+    assert command() == f"""harness bisect v1 'it'"'"'s' --fail-on 'chat.error_rate +0.6pp' {rest}"""
+    assert "--fail-on 'ttft_ms p95 -5%'" in command(series=["b"], change=0.9)
+    for changes in (
+        {"shape": "creep"},
+        {"suspects": ["", "v2"]},
+        {"suspects": ["v2", "v2"]},
+        {"change": None},
+        {"suspects": ["`v1`", "v2"]},
+    ):
+        assert command(**changes) == ""
 
 
 def test_a_quiet_night_is_one_line() -> None:

@@ -47,14 +47,14 @@ class Lab:
         store(place, level * float(dice.normal(1, 0.02)))
 
 
-def store(place: Path, ttft_ms: float) -> None:
-    """A stored run of ten requests with these first tokens."""
+def store(place: Path, ttft_ms: float, lag_ms: float = 0.0) -> None:
+    """A stored run of ten requests with these first tokens, sent so much after they were due."""
     trial = trial_entry(client={}, t0_utc=f"2026-11-30T07:00:00.{store_number():06}+00:00")
     cell = cell_entry(trials=[trial], path="cells/000")
     writer = RunWriter(place, Manifest(name="stored", status="complete", cells=[cell], scenario={}))
     with record_writer(writer.folder(trial.path)) as stream:
         for number in range(10):
-            stream.add(streamed(number, 500.0 * number, ttft_ms=ttft_ms))
+            stream.add(streamed(number, 500.0 * number, ttft_ms=ttft_ms, lag_ms=lag_ms))
     writer.finish_records(place / trial.path)
 
 
@@ -105,6 +105,18 @@ def test_versions_that_do_not_differ_are_not_searched(tmp_path: Path) -> None:
     data = as_data(PLAN, outcome)
     assert (data["word"], data["exit_code"]) == ("no difference", 6)
     assert as_markdown(data).startswith("## NO DIFFERENCE the good and the bad version do not surely differ")
+
+
+def test_poor_data_of_the_ends_is_no_answer(tmp_path: Path) -> None:
+    """It is told as such, with its own exit code."""
+
+    def measure(version: Version, start: Start, place: Path) -> None:
+        store(place, 100.0 if version == VERSIONS[0] else 200.0, lag_ms=60.0)
+
+    outcome = conduct(PLAN, tmp_path, measure, lambda _: None)
+    data = as_data(PLAN, outcome)
+    assert (data["word"], data["exit_code"]) == ("poor data", 4)
+    assert as_markdown(data).startswith("## POOR DATA ")
 
 
 def test_a_version_that_cannot_be_measured_is_left_out(tmp_path: Path) -> None:
