@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from reports import alerts
 from reports.board import Board, bisect_command
-from tests.nights import alert, key, night, point, series, story
+from tests.boards import alert, key, night, point, series, story
 
 
 def test_new_alerts_are_told_in_full_and_old_ones_counted(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli.alerts import tell
 from reports.board import Board
-from tests.nights import night, story
+from tests.boards import night, story
 
 
 def test_a_chat_that_is_away_is_a_line_and_the_files_are_there(

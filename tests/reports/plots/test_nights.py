@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reports.board import Series
 from reports.plots import nights
-from tests.nights import change, night, point, series
+from tests.boards import change, night, point, series
 
 VALUES = st.lists(st.none() | st.floats(-1e9, 1e12, allow_nan=False), min_size=1, max_size=40)
 _STEP = re.compile(r"([MmlhHVz])(-?\d+)?(?:\s?(-?\d+))?")

@@ -17,8 +17,8 @@ from reports.board import Board
 from reports.writers import feed
 from reports.writers.site import page_of
 from tests import browser
+from tests.boards import alert, change, many, night, point, series, story
 from tests.browser import Page
-from tests.nights import alert, change, many, night, point, series, story
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 HOSTILE = '"><script>document.title = "owned"</script>'
