@@ -68,7 +68,7 @@ class Event:
     """Something known that explains a change from a night on.
 
     Attributes:
-        kind: "plan", "method", "machine", "release" or "note".
+        kind: "plan", "method", "machine", "version" (of what is under test, or its options), "release" or "note".
     """
 
     at: datetime

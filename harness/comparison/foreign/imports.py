@@ -57,3 +57,12 @@ def imported_file(folder: Path) -> Path:
         return folder / Path(str(stored["file"])).name
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunUnreadable(f"{entry} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def import_labels(folder: Path) -> dict[str, str]:
+    """Return the labels of an import; none for a folder that is none, or whose entry is damaged."""
+    try:
+        stored = json.loads((folder / IMPORTED).read_bytes())["labels"]
+        return {str(name): str(value) for name, value in stored.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
