@@ -16,6 +16,7 @@ from harness.cli.commands.baseline import baseline
 from harness.cli.commands.bisect import bisect
 from harness.cli.commands.compare import compare
 from harness.cli.commands.doctor import doctor
+from harness.cli.commands.history import history
 from harness.cli.commands.import_ import import_
 from harness.cli.commands.init import init
 from harness.cli.commands.listing import list_
@@ -67,6 +68,7 @@ app.command(name="import")(import_)
 app.command(name="list")(list_)
 app.command(name="open")(open_)
 app.add_typer(baseline, name="baseline")
+app.add_typer(history, name="history")
 app.command()(doctor)
 
 
@@ -75,7 +77,7 @@ def not_built(context: typer.Context) -> None:
     raise UsageError(f"`harness {context.info_name}` is not built yet; see `harness --help` for what is")
 
 
-for name in ("history", "regress", "plan"):
+for name in ("regress", "plan"):
     everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name=name, hidden=True, context_settings=everything)(not_built)
 
