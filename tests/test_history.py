@@ -54,11 +54,11 @@ def test_a_night_is_added_once(place: Path) -> None:
     assert ended.code == 0, ended.err
     assert "night-0 is there already, with " in ended.err
     assert json.loads(ended.out)["added"][0]["new"] is False
-    ended = command("history", "add", "nothing", "night-4", cwd=place)
+    ended = command("history", "add", "nothing", "night-4", "--store", "other", cwd=place)
     assert ended.code == 2
     assert "there is no run 'nothing'" in ended.err
     assert "added " in ended.err
-    assert "night of 2026-11-05 02:00 UTC in history" in ended.err
+    assert "night of 2026-11-05 02:00 UTC in other" in ended.err
 
 
 def test_series_are_listed_and_shown(place: Path) -> None:
