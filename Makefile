@@ -67,7 +67,7 @@ workflows: $(STAMP)
 	$(BIN)/zizmor --offline --quiet .github action.yml docs/ci/github-*.yml
 
 shell: $(STAMP)
-	$(BIN)/shellcheck .ci/run tests/busy.sh docs/ci/gate.sh
+	$(BIN)/shellcheck .ci/run tests/busy.sh docs/ci/gate.sh docs/ci/nightly.sh
 
 prose: $(STAMP)
 	$(BIN)/codespell

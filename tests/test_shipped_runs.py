@@ -114,6 +114,11 @@ RUNS = {
         {*LATENCIES, "cached_share"},
         _rows("q8_0", "sustained", "all cached uncached repeated original"),
     ),
+    "nightly": Shortened(
+        ("repetitions=1", "load.0.requests=4", "load.1.rate=20", "load.1.warmup=100ms", "load.1.duration=500ms"),
+        {*LATENCIES, "attainment", "goodput_rps"},
+        _rows("q8_0", "single_user sustained") | {("", "single_user", "all"), ("", "sustained", "all")},
+    ),
     "targets": Shortened(
         ("workload.output_tokens.value=32", "load.0.requests=3", "load.1.requests=10"),
         {*LATENCIES, "load_s", "load_warm_s", "output_tokens_per_s_per_user", "system_memory_peak_share"},

@@ -171,10 +171,10 @@ class Reader:
     def _rows(self, table: pa.Table) -> Iterator[Row]:
         texts = {name: self._column(table, name) for name in _TEXTS}
         numbers = {name: _numbers(table, name) for name in _NUMBERS}
-        whats = zip(*(texts[name] for name in What._fields), strict=True)
+        names = zip(*(texts[name] for name in What._fields), strict=True)
         setups = zip(*(texts[name] for name in Setup._fields), strict=True)
         rest = (numbers["value"], numbers["low"], numbers["high"], numbers["n"], numbers["starts"], texts["doubt"])
-        for what, setup, value, low, high, n, starts, doubt in zip(whats, setups, *rest, strict=True):
+        for what, setup, value, low, high, n, starts, doubt in zip(names, setups, *rest, strict=True):
             yield Row(self._what(what), value, low, high, n, starts, doubt, self._setup(setup))
 
     def _what(self, fields: tuple[str, ...]) -> What:
