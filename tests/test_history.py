@@ -70,8 +70,10 @@ def test_series_are_listed_and_shown(place: Path) -> None:
     data = json.loads(told(command("history", "list", "--json", cwd=place)))
     (one,) = [each for each in data["series"] if each["short"] == "sustained ttft_ms p50 simulated"]
     assert (one["nights"], one["unit"], one["better"], one["scale"]) == (NIGHTS, "ms", "lower", "ratio")
+    some = json.loads(told(command("history", "list", "ttft", "p50", "--json", cwd=place)))
+    assert {(each["key"]["metric"], each["key"]["statistic"]) for each in some["series"]} == {("ttft_ms", "p50")}
+    assert one["number"] in [each["number"] for each in some["series"]]
     shown = told(command("history", "show", "sustained", "ttft", "p50", "simulated", cwd=place))
-    assert shown == told(command("history", "show", str(one["number"]), cwd=place))
     assert "2026-11-05 02:00   1.1 4444444444   release: 1.1" in shown
     assert "▅▅▅▅▅  5 nights, lower is better" in shown
     assert shown.count(" 0 %") == 2  # the nights with three before them

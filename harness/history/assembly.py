@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from harness.history.events import events_of
-from harness.history.night import Night, Row, What, newest
 from harness.history.notes import Note, key_facts
 from harness.history.series import Key, Point, Series
 from harness.history.settings import Control, Settings
+from harness.history.stored_night import Night, Row, What, newest
 from harness.metrics import METRICS, Direction
 
 _Group = tuple[str, str, str, What]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import FileUnreadable, RunUnreadable, StorageFailed, shortened
-from harness.history.night import Night, Row, Setup, What
+from harness.history.stored_night import Night, Row, Setup, What
 from harness.store.streams import reading_errors
 
 FORMAT = 1

@@ -16,7 +16,7 @@ from harness.comparison.foreign.reading import files_of
 from harness.comparison.opening import open_side
 from harness.comparison.sides import Measurement, Side
 from harness.errors import UsageError
-from harness.history.night import Night, Row, Setup, What, digest
+from harness.history.stored_night import Night, Row, Setup, What, digest
 from harness.metrics import SCALAR
 from harness.scenario.limits import is_split
 from harness.store.manifest import METHOD, Machine, Manifest
@@ -27,6 +27,8 @@ UNKNOWN_MACHINE = "unknown"
 OF_SLO = ("attainment", "goodput_rps")
 """Metrics whose meaning depends on the SLO."""
 _GIB = 2**30
+_MACHINE = ("cpu", "cores", "usable_cores", "memory_bytes", "memory_limit_bytes", "architecture", "gpus")
+"""Facts of the hardware; another list would split all series."""
 _GPU_FACTS = (
     *("persistence", "ecc", "mig", "power_limit_w", "sm_clock_max_mhz", "memory_clock_max_mhz"),
     *("sm_clock_set_mhz", "memory_clock_set_mhz", "pcie_generation_max", "pcie_width_max"),
@@ -83,11 +85,11 @@ def machine_id(facts: Machine) -> str:
 
     Memory counts in whole GiB: the system of the same machine takes a little more or less of it after an update.
     """
-    known = {key: value for key, value in facts.stored().items() if value not in (None, "", [])}
+    known = {name: value for name in _MACHINE if (value := getattr(facts, name)) not in (None, "", [])}
     if not known:
         return ""
-    if isinstance(memory := known.get("memory_bytes"), int | float):
-        known["memory_bytes"] = round(memory / _GIB)
+    if facts.memory_bytes:
+        known["memory_bytes"] = round(facts.memory_bytes / _GIB)
     gpus = [str(one.get("name", "gpu")) if isinstance(one, dict) else str(one) for one in facts.gpus]
     words = [f"{len(gpus)}x {gpus[0]}"] if gpus else []
     words += [

@@ -12,8 +12,8 @@ from typing import Any
 from harness.errors import RunUnreadable
 from harness.history.events import NOTE
 from harness.history.files import FORMAT, put
-from harness.history.night import digest
 from harness.history.series import Event, Key, Point
+from harness.history.stored_night import digest
 
 
 @dataclass(frozen=True, slots=True)

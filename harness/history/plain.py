@@ -22,18 +22,18 @@ LEAST_BEFORE = 3
 _HASH = 40
 
 
-def overview(series: Sequence[Series]) -> dict[str, Any]:
-    """Return {format, shared, series}: each with its number, name, key, nights, first, last and values.
+def overview(series: Sequence[Series], places: Sequence[int]) -> dict[str, Any]:
+    """Return {format, shared, series}: those at some places, each with number, name, key, nights, ends and values.
 
     `shared` has the words that all names have in common; `short` of a series is without them.
     """
-    keys = [one.key for one in series]
-    names = short_names(keys) if keys else []
+    keys = [series[place].key for place in places]
+    names = short_names(keys)
     each = [
-        {"number": number, "short": name, **_about(one), **_ends(one)}
-        for number, (one, name) in enumerate(zip(series, names, strict=True), 1)
+        {"number": place + 1, "short": name, **_about(series[place]), **_ends(series[place])}
+        for place, name in zip(places, names, strict=True)
     ]
-    return {"format": FORMAT, "shared": shared(keys) if keys else "", "series": each}
+    return {"format": FORMAT, "shared": shared(keys), "series": each}
 
 
 def nights(one: Series, number: int, release: str, last: int | None = None) -> dict[str, Any]:

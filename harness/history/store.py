@@ -25,10 +25,10 @@ from typing import TypeVar
 from harness.errors import RunUnreadable, UsageError, shortened
 from harness.history.assembly import assembled
 from harness.history.files import FORMAT, Reader, as_parquet, put, remove_stale, visible
-from harness.history.night import Night, digest
 from harness.history.notes import Note, read_note, write_note
 from harness.history.series import Series
 from harness.history.settings import SETTINGS, Settings, read_settings
+from harness.history.stored_night import Night, digest
 from harness.store.run import MANIFEST
 
 ENVIRONMENT = "HARNESS_HISTORY"

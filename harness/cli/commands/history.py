@@ -72,12 +72,16 @@ def add(
 
 
 @history.command(name="list")
-def list_(folder: Folder = None, as_json: AsJson = False) -> None:
-    """List the series with their nights."""
+def list_(
+    name: Annotated[list[str] | None, typer.Argument(metavar="[SERIES]", help=f"{_SERIES} [default: all]")] = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List all series with their nights, or those that some words name."""
     from harness.history.plain import overview
 
     _, series = _opened(folder)
-    data = overview(series)
+    data = overview(series, _places(name, series))
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
         return
@@ -122,17 +126,13 @@ def export(
     """Write the nights of all series, or of those that some words name, for other programs."""
     from harness.history.export import KINDS
     from harness.history.export import export as write
-    from harness.history.names import fitting
 
     if file.suffix.removeprefix(".") not in KINDS:
         raise UsageError(
             f"{file}: the ending says how to write it; end it with .{', .'.join(KINDS[:-1])} or .{KINDS[-1]}"
         )
     _, series = _opened(folder)
-    if name:
-        series = [series[place] for place in fitting(" ".join(name), [one.key for one in series])]
-    if not series:
-        raise UsageError(f"there is no series {' '.join(name or ())!r}; `harness history list` shows all")
+    series = [series[place] for place in _places(name, series)]
     nights = write(series, file)
     say(f"wrote {count(nights, 'night')} of {len(series)} series to {file}")
 
@@ -165,6 +165,17 @@ def note(
         store.note(day, " ".join(text.split()), each, _user())
     said = "all series" if not name.strip() else count(len(facts), "series").removesuffix("s") + "s"
     say(f"noted on {said}: {day} {text}")
+
+
+def _places(name: Sequence[str] | None, series: Sequence[Series]) -> Sequence[int]:
+    """Return the places of the series that some words fit; of all without words. Raises UsageError if none fit."""
+    from harness.history.names import fitting
+
+    if not name:
+        return range(len(series))
+    if not (found := fitting(" ".join(name), [one.key for one in series])):
+        raise UsageError(f"there is no series {' '.join(name)!r}; `harness history list` shows all {len(series)}")
+    return found
 
 
 def _check_night(day: str, series: Sequence[Series]) -> None:

@@ -17,7 +17,7 @@ from harness.comparison.foreign.reading import read_foreign
 from harness.comparison.sides import read_side
 from harness.errors import RunUnreadable, UsageError
 from harness.history.intake import machine_id, night_of, state_of
-from harness.history.night import Night
+from harness.history.stored_night import Night
 from harness.scenario.limits import is_split
 from harness.store.manifest import Machine, Manifest
 from harness.store.run import MANIFEST
@@ -147,6 +147,7 @@ def test_a_machine_is_named_by_its_hardware() -> None:
     assert len(names | {name}) == 4
     assert any(one.startswith("1x-nvidia-h200-xeon-platinum-8481c-2-") for one in names)
     assert machine_id(Machine()) == ""
+    assert machine_id(Machine.model_validate(MACHINE | {"known_to_later_versions": 1})) == name
 
 
 def test_driver_and_clocks_are_the_state_of_a_machine() -> None:

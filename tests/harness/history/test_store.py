@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from harness.errors import StorageFailed, UsageError
 from harness.history import files
-from harness.history.night import Night
 from harness.history.series import Series
 from harness.history.store import NIGHTS, NOTES, Store
+from harness.history.stored_night import Night
 from tests.nights import BEGIN, SETUP, night, row, what, year
 
 ROOT = Path(__file__).parents[3]
