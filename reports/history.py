@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from reports.comparison import change_text
-from reports.format import THIN, UNKNOWN, amount, between
+from reports.format import THIN, UNKNOWN, amount, between, count
 from reports.tables.base import Cell, Table
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -36,19 +36,25 @@ def overview(data: Mapping[str, Any]) -> Table:
 
 def nights(data: Mapping[str, Any]) -> Table:
     """Return the nights of a series, oldest first, with the change against the median of those before."""
-    head = ("date", "label", "mark", "value", "95 % interval", "change")
+    head = ("date", "label", "value", "95 % interval", "change", "mark")
     rows = [
         (
             Cell(point["at"][:16].replace("T", " ")),
             Cell(point["label"]),
-            Cell(mark(point)),
             Cell(value_text(point["value"], data), tone="doubtful" if point["doubt"] else ""),
             Cell(_interval(point, data)),
             Cell(change_text(point["change"], data["scale"])),
+            Cell(mark(point)),
         )
         for point in data["points"]
     ]
-    return Table("", head, rows, texts=3)
+    return Table("", head, rows, texts=2, remarks=1)
+
+
+def runs_text(data: Mapping[str, Any]) -> str:
+    """Return how many nights a series has, and how many runs if some nights have several."""
+    nights = count(data["nights"], "night")
+    return nights if data["runs"] == data["nights"] else f"{count(data['runs'], 'run')} of {nights}"
 
 
 def mark(point: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from harness.history.events import events_of
 from harness.history.notes import Note, key_facts
 from harness.history.series import Key, Point, Series
-from harness.history.settings import Control, Settings
+from harness.history.settings import Settings
 from harness.history.stored_night import Night, Row, What, newest
 from harness.metrics import METRICS, Direction
 
@@ -32,16 +32,17 @@ def assembled(nights: Sequence[Night], notes: Sequence[Note], settings: Settings
 def _series(group: _Group, nights: Sequence[tuple[Night, Row]], notes: Sequence[Note], settings: Settings) -> Series:
     scenario, machine, tool, what = group
     key = Key(scenario=scenario, machine=machine, tool=tool, **what._asdict())
-    events, resets, plans = events_of(nights, settings.release)
-    points = tuple(_point(night, row, plan) for (night, row), plan in zip(nights, plans, strict=True))
     facts = key_facts(key)
+    control = any(one.fits(facts) for one in settings.controls)
+    events, resets, plans = events_of(nights, settings.release, control=control)
+    points = tuple(_point(night, row, plan) for (night, row), plan in zip(nights, plans, strict=True))
     events += [note.event(points) for note in notes if note.is_about(facts)]
     return Series(
         key=key,
         better=better(what.metric),
         points=points,
         events=tuple(sorted(events, key=lambda one: (one.at, one.kind, one.text))),
-        control=_is_control(facts, settings.controls),
+        control=control,
         resets=tuple(resets),
     )
 
@@ -65,10 +66,6 @@ def _point(night: Night, row: Row, plan: str) -> Point:
         method=night.method,
         doubt=row.doubt,
     )
-
-
-def _is_control(facts: dict[str, str], controls: Collection[Control]) -> bool:
-    return any(control.fits(facts) for control in controls)
 
 
 def _order(key: Key) -> tuple[str, ...]:

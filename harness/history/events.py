@@ -27,12 +27,15 @@ class _Known:
     release: str = ""
 
 
-def events_of(nights: Sequence[tuple[Night, Row]], release: str) -> tuple[list[Event], list[int], list[str]]:
+def events_of(
+    nights: Sequence[tuple[Night, Row]], release: str, *, control: bool = False
+) -> tuple[list[Event], list[int], list[str]]:
     """Return the events, the resets, and the plan of each night.
 
     Args:
         nights: Nights of a series, oldest first.
         release: Key of the label that names a release.
+        control: Whether the series is of something that never changes. If its version or options change, it did.
 
     The plan of a night is that of the night before if they share one: a repetition that failed changes no plan.
     """
@@ -46,7 +49,7 @@ def events_of(nights: Sequence[tuple[Night, Row]], release: str) -> tuple[list[E
             found = [] if same_plan else [(Event(night.at, PLAN, "the requests changed"), True)]
             found += [*_changes(known, night, row.setup)]
             events += [event for event, _ in found]
-            if place and any(resets_it for _, resets_it in found):
+            if place and any(resets_it or (control and event.kind == VERSION) for event, resets_it in found):
                 resets.append(place)
             plans.append(plans[-1] if same_plan and any(plans[-1:]) else _plan_id(row.setup.plan))
         events += _release(known, night, release)

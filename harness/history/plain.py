@@ -65,6 +65,7 @@ def _ends(one: Series) -> dict[str, Any]:
     last = one.points[-1]
     return {
         "nights": len({point.at.date() for point in one.points}),
+        "runs": len(one.points),
         "first": _time(one.points[0].at),
         "last": _time(last.at),
         "value": _known(last.value),

@@ -45,6 +45,7 @@ class Table:
 
     Attributes:
         texts: Number of leading columns that are texts; the others are numbers.
+        remarks: Number of columns at the end that are texts; terminals only.
         about: Metric of each column, "" for none; may be shorter than the head.
         foot: Explanations of signs, without numbers.
         heads: Upper and lower line of each head, for formats that have two; `head` has both in one.
@@ -58,6 +59,7 @@ class Table:
     about: tuple[str, ...] = ()
     heads: tuple[tuple[str, str], ...] = ()
     foot: tuple[str, ...] = ()
+    remarks: int = 0
 
     @property
     def over(self) -> list[tuple[str, int]]:

@@ -45,7 +45,7 @@ def grid_of_table(table: Table, width: int, left_out: Sequence[str], page: str =
     """Return a table; columns without a value are missing, and without room those of `left_out`, in their order."""
     cells = [tuple(row[number] for row in table.rows) for number in range(len(table.head))]
     named = {
-        name: _column(name, column, width, number=number >= table.texts)
+        name: _column(name, column, width, number=table.texts <= number < len(table.head) - table.remarks)
         for number, (name, column) in enumerate(zip(table.head, cells, strict=True))
         if any(cell.text not in ("", UNKNOWN) for cell in column)
     }

@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.options import AsJson, Labels
 from harness.cli.output import say, table_console
-from harness.errors import RunUnreadable, UsageError, first_that_applies
+from harness.errors import HarnessError, RunUnreadable, ScenarioError, UsageError, first_that_applies
 from reports.format import count, for_terminal
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ def add(
 ) -> None:
     """Add the numbers of runs. Adding a run twice changes nothing."""
     from harness.history.intake import night_of
-    from harness.history.store import Store
 
-    store, named, moment = Store.made(_place(folder)), _labels(labels), None if at is None else _moment(at)
-    added, failed = list[dict[str, Any]](), list[RunUnreadable | UsageError]()
+    named, moment = _labels(labels), None if at is None else _moment(at)
+    store, failed = _for_adding(_place(folder))
+    added = list[dict[str, Any]]()
     for run in runs:
         try:
             night = night_of(run, store.settings.selection, named, at=moment, scenario=scenario)
         except (RunUnreadable, UsageError) as error:
-            if len(runs) == 1:
+            if len(runs) == 1 and not failed:
                 raise
             say(f"harness: {error}; skipped")
             failed.append(error)
@@ -113,7 +113,7 @@ def show(
 
     print(for_terminal(f"{data['name']}{' (control)' if data['control'] else ''}"))
     values = [point["value"] for point in data["points"]]
-    print(for_terminal(f"{tables.sparkline(values)}  {count(data['nights'], 'night')}, {data['better']} is better"))
+    print(for_terminal(f"{tables.sparkline(values)}  {tables.runs_text(data)}, {data['better']} is better"))
     _print(tables.nights(data), ("95 % interval", "label", "change"))
 
 
@@ -194,6 +194,18 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return ""
+
+
+def _for_adding(folder: Path) -> tuple[Store, list[HarnessError]]:
+    """Return a store, and the error of wrong settings: the usual numbers are stored nevertheless."""
+    from harness.history.settings import Settings
+    from harness.history.store import Store
+
+    try:
+        return Store.made(folder), []
+    except ScenarioError as error:
+        say(f"harness: {error}; the usual numbers are stored")
+        return Store(folder, Settings.model_validate({})), [error]
 
 
 def _opened(folder: Path | None) -> tuple[Store, list[Series]]:

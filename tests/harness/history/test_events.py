@@ -111,6 +111,14 @@ def test_a_repetition_that_failed_changes_no_plan(plans: list[str], changes: int
     assert sum(one != other for one, other in pairwise(named) if one) == changes
 
 
+def test_a_control_that_changed_is_none_since_the_night_before() -> None:
+    """Its version and options are no subject of a test: a step there is not the machine's."""
+    nights = [night(0, 1.0), night(1, row(1.0, setup=SETUP._replace(version="llama-server 2")))]
+    (found,) = assembled(nights, [], Settings.model_validate({"controls": [{"engine": "llama-server"}]}))
+    assert told(found) == [("version", "llama-server 1 → llama-server 2")]
+    assert (found.control, found.resets) == (True, (1,))
+
+
 def test_a_release_is_an_event_where_its_label_changes() -> None:
     """The label's key is the store's."""
     labels: list[dict[str, Any]] = [{"release": "1.0"}, {}, {"release": "1.0"}, {"release": "1.1", "tag": "x"}]
