@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -22,7 +23,7 @@ from harness.store.streams import reading_errors
 
 FORMAT = 1
 """Version of the files. A column that changes raises it."""
-_MARK = b"harness.history"
+_MARK, _CHECK = b"harness.history", b"harness.history.crc32"
 _NEW = ".new-"
 _STALE_S = 86_400.0
 _NUMBERS = {"value": pa.float64(), "low": pa.float64(), "high": pa.float64(), "n": pa.int64(), "starts": pa.int32()}
@@ -94,10 +95,11 @@ def as_parquet(night: Night, added: datetime) -> bytes:
     arrays = [
         pa.array(columns[field.name], _plain(field.type), from_pandas=True).cast(field.type) for field in _schema()
     ]
-    mark = json.dumps(_about(night) | {"added_utc": added.isoformat(timespec="microseconds")})
-    table = pa.Table.from_arrays(arrays, schema=_schema().with_metadata({_MARK: mark.encode()}))
+    mark = json.dumps(_about(night) | {"added_utc": added.isoformat(timespec="microseconds")}).encode()
+    metadata = {_MARK: mark, _CHECK: _sum(mark)}
+    table = pa.Table.from_arrays(arrays, schema=_schema().with_metadata(metadata))
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
@@ -140,15 +142,14 @@ class Reader:
         """
         content = path.read_bytes()
         with reading_errors(path):
-            table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        about = _checked(path, (table.schema.metadata or {}).get(_MARK))
-        missing = [name for name in _schema().names if name not in table.column_names]
-        if missing:
-            raise FileUnreadable(f"{path} cannot be read: it has no column {missing[0]}")
+            file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+            table = file.read(use_threads=False)
+        about = _checked(path, table.schema.metadata or {})
         try:
+            _check_columns(table.schema)
             return self._night(about, table)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
-            why = f"{type(error).__name__}: {error}"
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
+            why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
             raise FileUnreadable(f"{path} cannot be read: {why[:120]}") from error
 
     def _night(self, about: dict[str, Any], table: pa.Table) -> Night:
@@ -206,10 +207,26 @@ def _numbers(table: pa.Table, name: str) -> list[Any]:
     return values if name in ("n", "starts") else [math.nan if value is None else value for value in values]
 
 
-def _checked(path: Path, mark: bytes | None) -> dict[str, Any]:
+def _check_columns(found: pa.Schema) -> None:
+    """Raise ValueError for a table that lacks a column, or has one of another type."""
+    for wanted in _schema():
+        if wanted.name not in found.names:
+            raise ValueError(f"it has no column {wanted.name}")
+        if (type_ := _plain(found.field(wanted.name).type)) != _plain(wanted.type):
+            raise ValueError(f"its column {wanted.name} has the type {type_}")
+
+
+def _sum(mark: bytes) -> bytes:
+    return f"{zlib.crc32(mark):08x}".encode()
+
+
+def _checked(path: Path, metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
     """Return what a file says of itself. Raises RunUnreadable for a file of another program or a newer version."""
+    mark = metadata.get(_MARK)
     if mark is None:
         raise RunUnreadable(f"{path} is no night of a history")
+    if metadata.get(_CHECK, _sum(mark)) != _sum(mark):
+        raise FileUnreadable(f"{path} cannot be read: its facts do not fit their checksum")
     try:
         about = json.loads(mark)
         version = int(about["format"])

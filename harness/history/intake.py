@@ -16,7 +16,7 @@ from harness.comparison.foreign.reading import files_of
 from harness.comparison.opening import open_side
 from harness.comparison.sides import Measurement, Side
 from harness.errors import UsageError
-from harness.history.stored_night import Night, Row, Setup, What, digest
+from harness.history.stored_night import Night, Row, Setup, What, clean, digest
 from harness.metrics import SCALAR
 from harness.scenario.limits import is_split
 from harness.store.manifest import METHOD, Machine, Manifest
@@ -63,7 +63,7 @@ def night_of(
     if not rows:
         raise UsageError(f"{side.path} measured nothing, so it has no number for the history")
     tool = "" if side.origin is None else side.origin.tool
-    given = {str(key): str(value) for key, value in {**_labels(side), **(labels or {})}.items()}
+    given = {clean(key): clean(value) for key, value in {**_labels(side), **(labels or {})}.items()}
     return Night(
         at=_begin(side, at),
         run=_run_name(side),

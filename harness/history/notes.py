@@ -13,7 +13,7 @@ from harness.errors import RunUnreadable
 from harness.history.events import NOTE
 from harness.history.files import FORMAT, put
 from harness.history.series import Event, Key, Point
-from harness.history.stored_night import digest
+from harness.history.stored_night import clean, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def write_note(folder: Path, note: Note) -> Path:
     content: dict[str, Any] = {
         "format": FORMAT,
         "night": note.night,
-        "text": note.text,
+        "text": clean(note.text),
         "key": dict(note.key),
         "written_utc": note.written_utc,
         "by": note.by,
@@ -88,7 +88,7 @@ def read_note(path: Path) -> Note:
         if stored["format"] > FORMAT:
             raise RunUnreadable(f"{path} is of a newer version of harness; use that")
         key = {str(name): str(value) for name, value in stored["key"].items()}
-        note = Note(str(stored["night"]), str(stored["text"]), key, str(stored["written_utc"]), str(stored["by"]))
+        note = Note(str(stored["night"]), clean(stored["text"]), key, str(stored["written_utc"]), str(stored["by"]))
         moment(note.night)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunUnreadable(f"{path} cannot be read: {type(error).__name__}: {error}") from error

@@ -107,6 +107,11 @@ class Night:
         return digest([about, facts, self.tool, rows])
 
 
+def clean(text: object) -> str:
+    """Return a text that every file can hold: halves of letters, as broken input has them, become question marks."""
+    return str(text).encode("utf-8", "replace").decode()
+
+
 def digest(content: object) -> str:
     """Return the SHA-256 of plain data, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import StorageFailed, UsageError
+from harness.errors import RunUnreadable, StorageFailed, UsageError
 from harness.history import files
 from harness.history.series import Series
 from harness.history.store import NIGHTS, NOTES, Store
@@ -168,6 +169,34 @@ def test_damaged_foreign_and_future_files_are_named_and_skipped(tmp_path: Path) 
         assert any(path.name in sentence and why in sentence for sentence in store.damage), store.damage
     assert store.add(nights[0])
     assert [point.value for point in store.series()[0].points] == [1.0, 4.0]
+
+
+WHOLE = files.as_parquet(night(0, *(row(float(one + 1), what(load=f"load-{one}")) for one in range(3))), NOON)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(1, 255)), min_size=1, max_size=3), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_no_byte_that_changed_changes_a_number(changes: list[tuple[int, int]], cut: bool) -> None:
+    """A file on a failing disk is whole or named: pages and facts have checksums, which Parquet has not by itself."""
+    content = bytearray(WHOLE)
+    for place, bits in changes:
+        content[place] ^= bits
+    if cut:
+        del content[changes[0][0] :]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "night.parquet"
+        path.write_bytes(WHOLE)
+        whole = files.Reader().night(path)
+        path.write_bytes(content)
+        with suppress(RunUnreadable):
+            assert files.Reader().night(path) == whole
+
+
+def test_texts_that_are_no_text_are_kept_readable(tmp_path: Path) -> None:
+    """Halves of letters, which an argument of a command can have."""
+    store = written(tmp_path, [night(0, 1.0)])
+    store.note("2026-06-01", "fan \udcff", {})
+    assert [event.text for event in store.series()[0].events] == ["fan ?"]
 
 
 def test_a_night_with_columns_missing_is_damaged(tmp_path: Path) -> None:
