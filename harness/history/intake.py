@@ -141,8 +141,14 @@ def _setup(side: Side, one: Measurement, metric: str) -> Setup:
         driver=trial.driver or "",
         weights=(info.model_hash or "")[:12] if cell.level in (None, info.level) else "",
         version=" ".join(filter(None, (info.name or cell.engine, version))) if version else "",
-        options=json.dumps(info.options, sort_keys=True, default=str) if info.options else "",
+        options=_options(info.options),
     )
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """Return options as JSON. A server that we start has another free port each night, which is no change of it."""
+    kept = {name: value for name, value in options.items() if name != "url" or not options.get("command")}
+    return json.dumps(kept, sort_keys=True, default=str) if kept else ""
 
 
 def _plan(side: Side, one: Measurement) -> str:

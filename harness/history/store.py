@@ -48,7 +48,7 @@ class Store:
     """Store of nightly history.
 
     Attributes:
-        damage: A sentence for each file that was skipped when it was read last.
+        damage: A sentence for each file that was skipped.
     """
 
     folder: Path
@@ -94,7 +94,6 @@ class Store:
 
     def series(self) -> list[Series]:
         """Return all series with their events, resets and controls. `damage` names the files that were skipped."""
-        self.damage.clear()
         return assembled(self.nights(), self.notes(), self.settings)
 
     def note(self, night: str, text: str, key: Mapping[str, str], by: str = "", *, now: datetime | None = None) -> Path:
@@ -120,7 +119,8 @@ class Store:
                 continue  # somebody removed it just now
             except (RunUnreadable, OSError) as error:
                 why = str(error) if isinstance(error, RunUnreadable) else f"{path} cannot be read: {error.strerror}"
-                self.damage.append(f"{why}; skipped")
+                if (sentence := f"{why}; skipped") not in self.damage:
+                    self.damage.append(sentence)
 
 
 def _read_told(path: Path) -> str:

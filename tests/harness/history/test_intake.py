@@ -129,6 +129,16 @@ def test_a_result_has_a_night_or_asks_for_it(name: str) -> None:
             night_of(str(FOREIGN / name))
 
 
+def test_the_port_of_a_server_that_we_start_is_no_option_of_it(tmp_path: Path) -> None:
+    """It is another one each night. The address of a server that runs already is."""
+    stored = json.loads((RUN / MANIFEST).read_text())
+    for name, command in (("started", "vllm serve --port {port}"), ("served", None)):
+        for cell in stored["cells"]:
+            cell["engine_info"]["options"] = {"url": "http://127.0.0.1:4711", "command": command}
+        options = {row.setup.options for row in night_of(changed(tmp_path / name, cells=stored["cells"])).rows}
+        assert ["4711" in one for one in options] == [command is None]
+
+
 MACHINE = {
     "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.00GHz",
     "cores": 2,
