@@ -15,6 +15,7 @@ from harness.store.run import MANIFEST
 from tests.command import Ended
 from tests.forked import harness as command
 
+pytestmark = pytest.mark.slow
 DATA = Path(__file__).parent / "data"
 NIGHTS = 5
 FIRST = date(2026, 11, 1)
@@ -99,7 +100,6 @@ def test_a_note_is_shown_at_its_night(place: Path) -> None:
     for where, sentence in (
         ("@2026-12-24", "no night of 2026-12-24; the nearest are 2026-11-0"),
         ("ttft@yesterday", "'yesterday' is no date; write it as 2026-11-30"),
-        ("ttft p50", "write SERIES@DATE and a text"),
         ("ttft p50@2026-11-02", "'ttft p50' fits "),
     ):
         ended = command("history", "note", where, "text", cwd=place)

@@ -34,14 +34,11 @@ def place(tmp_path: Path) -> Workplace:
 
 
 def test_the_workflow_stores_each_night_before_it_is_judged(place: Workplace) -> None:
-    """A night that violates a limit is stored; the last step ends with the word of the judge, else of the run."""
-    for number in (1, 2):
-        shutil.rmtree(place.folder / "out", ignore_errors=True)
-        done = place.run(PARTS["github-nightly.yml: Measure and store"])
-        assert done.returncode == 0, done.stderr
-        assert place.outputs == {"exit-code": "1"}
-        series = Store.open(place.folder / "history").series()
-        assert {len(one.points) for one in series} == {number}
+    """A night that violates a limit is stored, beside the settings of the repository."""
+    done = place.run(PARTS["github-nightly.yml: Measure and store"])
+    assert done.returncode == 0, done.stderr
+    assert place.outputs == {"exit-code": "1"}
+    series = Store.open(place.folder / "history").series()
     assert {(one.key.variant, one.control) for one in series} == {("control", True), ("head", False)}
     assert series[0].points[-1].labels == {"commit": "abc"}
     judged = place.run(PARTS["github-nightly.yml: Judge"], WORD="5")
@@ -57,7 +54,11 @@ def test_the_workflow_ends_with_the_word_of_the_judge(place: Workplace, measured
 
 
 def test_cron_runs_a_night(place: Workplace) -> None:
-    """The line of the page, with another folder: the log and the store are in it."""
+    """The line of the page, with another folder: the log and the store are in it. The run itself is a stored one."""
+    stored = ROOT / "tests" / "data" / "runs" / "v1" / "quick"
+    measure = f'test -f "$2" || exit 2; mkdir -p runs; cp -r {stored} "$4"; echo "$*" > asked; exit 1'
+    judged_too = f'if [ "$1" = run ]; then {measure}; fi\n{JUDGE}'
+    place.program("harness", f'{judged_too}\nexec {sys.executable} -P -m harness "$@"')
     (line,) = re.findall(r"^30 2 \* \* \* (.*)$", PAGE, re.MULTILINE)
     shutil.copy(EXAMPLES / "nightly.sh", place.folder)
     done = place.run(line.replace("/srv/bench", str(place.folder)), COMMIT="cafe")
@@ -65,8 +66,11 @@ def test_cron_runs_a_night(place: Workplace) -> None:
     assert done.returncode == 1, log
     assert "added " in log
     assert (place.folder / "site" / "index.html").exists()
-    (night,) = Store.open(place.folder / "history").nights()
-    assert night.labels == {"commit": "cafe"}
+    assert len(Store.open(place.folder / "history").nights()) == 1
+    asked = (place.folder / "asked").read_text()
+    assert re.fullmatch(
+        r"run .*/nightly\.yaml --out runs/\d{8}T\d{6}Z-nightly --wait 2h --quiet --label commit=cafe\n", asked
+    )
     wrong = place.run(f"{EXAMPLES / 'nightly.sh'} nowhere.yaml {place.folder}", WORD="5")
     assert wrong.returncode == 5  # what is there is judged
 

@@ -92,15 +92,18 @@ def as_parquet(night: Night, added: datetime) -> bytes:
         )
         for name, value in values:
             columns[name].append(value)
-    arrays = [
-        pa.array(columns[field.name], _plain(field.type), from_pandas=True).cast(field.type) for field in _schema()
-    ]
+    arrays = [_array(columns[one.name], one.type) for one in _schema()]
     mark = json.dumps(_about(night) | {"added_utc": added.isoformat(timespec="microseconds")}).encode()
     metadata = {_MARK: mark, _CHECK: _sum(mark)}
     table = pa.Table.from_arrays(arrays, schema=_schema().with_metadata(metadata))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
+
+
+def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
+    found = pa.array(values, _plain(type_), from_pandas=True)  # NaN is null there
+    return found.dictionary_encode() if pa.types.is_dictionary(type_) else found
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
