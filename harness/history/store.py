@@ -9,7 +9,7 @@ history/
 ```
 
 Names follow from the content, and each file is renamed into its place when it is whole. So several writers at once lose
-nothing, a killed one leaves nothing, adding a night twice is one night, and the files of two stores can be merged.
+nothing, readers never see half a file, adding a night twice is one night, and the files of two stores can be merged.
 """
 
 from __future__ import annotations
