@@ -184,7 +184,8 @@ ENERGY_COUNTER = Threshold(
     "machine", "energy_counter", "energy counters that went back or stood still", "", 0,
     condition="a note; there is no energy then")
 LATE_READINGS = Criterion(
-    "cli.commands.report", "whether they are shown as doubtful", "readings of the machine that came late, above", "share", 0.05)
+    "cli.commands.report", "whether they are shown as doubtful", "readings of the machine that came late, above",
+    "share", 0.05)
 COLD_SHARE = Criterion(
     "run.engine", "whether a start is cold", "weight files that left the file cache, at least", "share", 0.95)
 
