@@ -1,0 +1,129 @@
+"""Rate that one replica holds: from the rates that a stored run tested, with what bounds it from both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.analysis.stats import Floats
+
+
+class Holds(StrEnum):
+    """Whether a replica keeps its requirements at a tested rate: beyond doubt, not beyond doubt, or unknown."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Largest rate of requests that one replica holds within its requirements.
+
+    Attributes:
+        lower_rps: Rate that holds beyond doubt; plans are made with it.
+        value_rps: Likeliest rate, between both ends.
+        upper_rps: Rate that surely fails; None if no tested rate failed ("at least").
+        binding: Requirement that fails first, such as "ttft_ms p95 <= 500"; "" if none failed.
+        users_or_rate: "rate" for an open loop, "users" for a closed one, where the numbers count users.
+        source_run: Run that measured it, as a command takes it.
+        load: Load of that run at the lower end.
+        chances: Chance that a replica holds a rate, by ascending rate; empty if only the ends are known.
+    """
+
+    lower_rps: float
+    value_rps: float
+    upper_rps: float | None
+    binding: str
+    users_or_rate: str
+    source_run: str
+    load: str
+    chances: tuple[tuple[float, float], ...] = field(default=())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a rate failed, so that more than the lower end is known."""
+        return self.upper_rps is not None
+
+    def draws(self, n: int, rng: np.random.Generator) -> Floats:
+        """Return n draws of the rate that a replica holds, by the chances between the tested rates.
+
+        Chances are joined by lines, from a chance of 1 at rate 0. No draw is above the highest tested rate.
+        """
+        import numpy as np
+
+        chances = self.chances or self._by_ends()
+        rates = np.array([0.0, *(rate for rate, _ in chances)])
+        falls = np.minimum.accumulate(np.array([1.0, *(chance for _, chance in chances)]))
+        drawn = rng.uniform(0.0, 1.0, n)
+        ascending = falls[::-1] + np.arange(len(falls)) * 1e-12
+        return np.where(drawn <= falls[-1], rates[-1], np.interp(drawn, ascending, rates[::-1]))
+
+    def _by_ends(self) -> tuple[tuple[float, float], ...]:
+        """Return the chances of an interval of 90 %: 0.95 at its lower end, 0.05 at its upper end."""
+        ends = [(self.lower_rps, 0.95), (self.value_rps, 0.5)]
+        return (*ends, (self.upper_rps, 0.05)) if self.upper_rps is not None else tuple(ends[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """Rate that a run tested.
+
+    Attributes:
+        chance: Chance that a replica holds it, by the measured intervals.
+        binding: Requirement with the least chance.
+        likely: Whether the values meet every requirement, whatever their intervals.
+    """
+
+    load: str
+    rate_rps: float
+    holds: Holds
+    chance: float
+    binding: str = ""
+    likely: bool = False
+
+
+def capacity_of(tested: Sequence[Tested], run: str) -> Capacity | None:
+    """Return the capacity by the rates that a run tested; None if none of them holds beyond doubt.
+
+    A rate above one that surely failed does not count: the system is not understood there.
+    """
+    ordered = sorted(tested, key=lambda one: one.rate_rps)
+    failed = next((one for one in ordered if one.holds is Holds.NO), None)
+    below = [one for one in ordered if failed is None or one.rate_rps < failed.rate_rps]
+    held = [one for one in below if one.holds is Holds.YES]
+    if not held:
+        return None
+    likely = [one.rate_rps for one in below if one.likely or one.holds is Holds.YES]
+    return Capacity(
+        lower_rps=held[-1].rate_rps,
+        value_rps=max(likely),
+        upper_rps=None if failed is None else failed.rate_rps,
+        binding="" if failed is None else failed.binding,
+        users_or_rate="rate",
+        source_run=run,
+        load=held[-1].load,
+        chances=_falling([*below, *([] if failed is None else [failed])]),
+    )
+
+
+def _falling(ordered: Sequence[Tested]) -> tuple[tuple[float, float], ...]:
+    """Return the chances by ascending rate; a higher rate is never likelier to hold than a lower one."""
+    found = [(one.rate_rps, one.chance) for one in ordered]
+    least = 1.0
+    fallen = []
+    for rate, chance in found:
+        least = min(least, chance)
+        fallen.append((rate, least))
+    return tuple(fallen)
+
+
+def gap(tested: Sequence[float]) -> float:
+    """Return the largest ratio of neighbouring tested rates, 1 for a single one."""
+    return max((high / low for low, high in pairwise(sorted(tested)) if low > 0), default=1.0)
