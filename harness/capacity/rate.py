@@ -63,7 +63,8 @@ class Capacity:
         falls = np.minimum.accumulate(np.array([1.0, *(chance for _, chance in chances)]))
         drawn = rng.uniform(0.0, 1.0, n)
         ascending = falls[::-1] + np.arange(len(falls)) * 1e-12
-        return np.where(drawn <= falls[-1], rates[-1], np.interp(drawn, ascending, rates[::-1]))
+        found: Floats = np.where(drawn <= falls[-1], rates[-1], np.interp(drawn, ascending, rates[::-1]))
+        return found
 
     def _by_ends(self) -> tuple[tuple[float, float], ...]:
         """Return the chances of an interval of 90 %: 0.95 at its lower end, 0.05 at its upper end."""
@@ -72,7 +73,7 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Tried:
     """Rate that a run tested.
 
     Attributes:
@@ -89,7 +90,7 @@ class Tested:
     likely: bool = False
 
 
-def capacity_of(tested: Sequence[Tested], run: str) -> Capacity | None:
+def capacity_of(tested: Sequence[Tried], run: str) -> Capacity | None:
     """Return the capacity by the rates that a run tested; None if none of them holds beyond doubt.
 
     A rate above one that surely failed does not count: the system is not understood there.
@@ -113,7 +114,7 @@ def capacity_of(tested: Sequence[Tested], run: str) -> Capacity | None:
     )
 
 
-def _falling(ordered: Sequence[Tested]) -> tuple[tuple[float, float], ...]:
+def _falling(ordered: Sequence[Tried]) -> tuple[tuple[float, float], ...]:
     """Return the chances by ascending rate; a higher rate is never likelier to hold than a lower one."""
     found = [(one.rate_rps, one.chance) for one in ordered]
     least = 1.0

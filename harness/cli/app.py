@@ -21,6 +21,7 @@ from harness.cli.commands.import_ import import_
 from harness.cli.commands.init import init
 from harness.cli.commands.listing import list_
 from harness.cli.commands.open import open_
+from harness.cli.commands.plan import plan
 from harness.cli.commands.quality import quality
 from harness.cli.commands.report import report
 from harness.cli.commands.rerun import rerun
@@ -62,7 +63,7 @@ def harness(
         raise typer.Exit
 
 
-for command in (run, rerun, quality, worker, report, compare, bisect, validate, init):
+for command in (run, rerun, quality, worker, report, compare, bisect, plan, validate, init):
     app.command()(command)
 app.command(name="import")(import_)
 app.command(name="list")(list_)
@@ -77,7 +78,7 @@ def not_built(context: typer.Context) -> None:
     raise UsageError(f"`harness {context.info_name}` is not built yet; see `harness --help` for what is")
 
 
-for name in ("regress", "plan"):
+for name in ("regress",):
     everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name=name, hidden=True, context_settings=everything)(not_built)
 

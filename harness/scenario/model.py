@@ -117,7 +117,11 @@ class Scenario(StrictModel):
     )
     description: str = Field(default="", description="Purpose of the scenario.")
     labels: dict[str, FreeText] = Field(default={}, description="Free `key: value` pairs, stored with the run.")
-    instance: NotBuilt = Field(default=None, description="Name of the machine under test in the price catalogue.")
+    instance: Name | None = Field(
+        default=None,
+        description="Machine under test by its name in the price catalogue, for `harness plan`.",
+        examples=["g5.xlarge"],
+    )
     model: Annotated[tuple[ModelEntry, ...], items_by("name"), TextOrItems()] = Field(
         default=(), description="Model or list of models. For `http` engines it gives the tokenizer.", examples=["tiny"]
     )

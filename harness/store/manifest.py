@@ -464,6 +464,7 @@ class ScenarioKeys(Part):
     """Keys of the scenario that are read by name."""
 
     seed: int | None = None
+    instance: str | None = None
     decide: str | None = None
     limits: list[str] = []
     limits_confidence: str | None = None

@@ -102,7 +102,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file(tmp_path: Pa
         ("workload: {repeat: 30}", "3:20: workload.repeat: must be at most 1, found 30"),
         ("telemetry: {interval: 1ms}", "3:23: telemetry.interval: must be at least 5ms; shorter intervals take more than 1 % of a core from the measurement"),
         ("telemetry: {interval: 5m}", "3:23: telemetry.interval: must be at most 10s; longer intervals miss the peaks of memory and load"),
-        ("instance: g5.xlarge", "3:1: instance: `instance` is not built yet"),
+        ("plan: {demand: 12}", "3:1: plan: `plan` is not built yet"),
         ("classes: {all: {}}", "3:11: classes.all: `all` is reserved for results; rename the class"),
         ("classes: {default: {}}", "3:11: classes.default: `default` is reserved for results; rename the class"),
         ("classes: {cached: {}}", "3:11: classes.cached: `cached` is reserved for results; rename the class"),

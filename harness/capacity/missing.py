@@ -1,0 +1,85 @@
+"""What is not known, and the command that measures it: a plan says so instead of extrapolating."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from harness.capacity.assumptions import Assumptions
+from harness.capacity.measured import Candidate
+from harness.capacity.rate import Capacity, Holds
+from harness.units import enumerated
+
+LENGTHS_BEYOND = 0.05
+"""Share by which the demand's mean lengths may differ from those measured."""
+WIDE = 1.25
+"""Ratio of the rate that fails to the one that holds, above which rates between them are worth measuring."""
+
+
+def measure_command(candidate: Candidate, *sets: str) -> str:
+    """Return the command that measures a candidate's scenario with some keys changed."""
+    words = ["harness", "run", _scenario_of(candidate)]
+    for one in sets:
+        words += ["--set", one]
+    return shlex.join(words)
+
+
+def _scenario_of(candidate: Candidate) -> str:
+    try:
+        words = shlex.split(candidate.manifest.command or "")
+    except ValueError:
+        words = []
+    named = words[words.index("run") + 1 :] if "run" in words else []
+    return next((word for word in named if not word.startswith("-")), "SCENARIO")
+
+
+def _rates(candidate: Candidate, *rates: float, minutes: int = 10) -> str:
+    shown = ", ".join(f"{rate:.3g}" for rate in rates)
+    return measure_command(candidate, f"load=[{{kind: sustained, rate: [{shown}], duration: {minutes}m}}]")
+
+
+def other_lengths(candidate: Candidate, assumed: Assumptions) -> tuple[str, str] | None:
+    """Return why the demand's lengths were not measured, with the command that does; None if they were."""
+    tested = [point.tokens for point in candidate.points]
+    for key, asked, measured in (
+        ("prompt_tokens", assumed.prompt_tokens, [one.prompt for one in tested]),
+        ("output_tokens", assumed.output_tokens, [one.output for one in tested]),
+    ):
+        known = [one for one in measured if one is not None]
+        if asked is None or not known:
+            continue
+        low, high = min(known) * (1 - LENGTHS_BEYOND), max(known) * (1 + LENGTHS_BEYOND)
+        if not low <= asked <= high:
+            command = measure_command(candidate, f"workload.{key}={asked:g}")
+            return f"the demand has `{key}` {asked:g}, measured were {max(known):.4g}", command
+    return None
+
+
+def no_rate_holds(candidate: Candidate) -> tuple[str, str]:
+    """Return why a candidate has no capacity, with the command that measures lower rates, or this one for longer."""
+    lowest = candidate.points[0]
+    told, rate = lowest.tested(), lowest.rate_rps
+    at = f"no tested rate surely holds; at the lowest, {rate:g} requests/s"
+    if lowest.why_unknown:
+        return f"{at}: {lowest.why_unknown.rstrip('.')}", _rates(candidate, rate)
+    if told.holds is Holds.NO:
+        return f"{at}, `{told.binding}` fails", _rates(candidate, rate / 2, rate * 0.75)
+    return f"{at}, `{told.binding}` is not sure", _rates(candidate, rate / 2, rate, minutes=30)
+
+
+def finer(candidate: Candidate, capacity: Capacity) -> Iterator[tuple[str, str]]:
+    """Yield what would make the rate of a replica better known, each with its command."""
+    lower, upper = capacity.lower_rps, capacity.upper_rps
+    tested = [point.tested() for point in candidate.points]
+    below = [one for one in tested if one.rate_rps > lower and (upper is None or one.rate_rps < upper)]
+    if below:
+        rates = [one.rate_rps for one in below]
+        shown = enumerated([f"{rate:g}" for rate in rates])
+        yield f"whether a replica holds {shown} requests/s is not sure", _rates(candidate, *rates, minutes=30)
+    elif upper is None:
+        why = f"no tested rate fails, so a replica holds at least {lower:g} requests/s: fewer replicas may do"
+        yield why, _rates(candidate, lower * 1.25, lower * 1.5)
+    elif upper / lower > WIDE:
+        step = (upper - lower) / 3
+        why = f"{lower:g} requests/s hold and {upper:g} fail; between them nothing was tested"
+        yield why, _rates(candidate, lower + step, lower + 2 * step)

@@ -1,0 +1,110 @@
+"""`harness plan` on stored runs, from the command line to the files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.forked import harness as command
+from tests.planned import stored_run
+
+pytestmark = pytest.mark.slow
+FAST, SLOW = {4.0: 200.0, 8.0: 300.0}, {2.0: 200.0, 4.0: 300.0, 8.0: 900.0}
+NO_SLO = dict.fromkeys(("ttft_ms", "tpot_ms", "e2e_ms", "stall_ms"))
+MACHINE = {"instance": "g5.xlarge"}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/`: two levels with an SLO and their machine, and runs that lack something."""
+    folder = tmp_path_factory.mktemp("planned")
+    runs = folder / "runs"
+    stored_run(runs / "chat", {"f16": SLOW, "q4_k_m": FAST}, scenario=MACHINE)
+    stored_run(runs / "plain", {"f16": {4.0: 200.0}}, slo=NO_SLO)
+    stored_run(runs / "users", {"f16": {4.0: 200.0}}, loop="closed", rate=None, users=4)
+    stored_run(runs / "nowhere", {"f16": {4.0: 200.0}}, scenario={"workload": {"output_tokens": 64}})
+    return folder
+
+
+def test_the_answer_is_replicas_cost_and_requirement(stored: Path) -> None:
+    """12 requests/s: f16 holds 4 of them for each replica, q4_k_m at least 8."""
+    ended = command("plan", "chat", "--demand", "12", cwd=stored)
+    assert ended.code == 0, ended.err
+    text = ended.out.replace("\u202f", " ")
+    last = text.rstrip().splitlines()[-1]
+    assert last == (
+        "4 x g5.xlarge (one spare), $2,938 a month, hold 12 requests/s with 95 % of requests within TTFT <= 500 ms "
+        "at 95 % confidence"
+    )
+    assert "as of 2026-11" in text
+    assert "harness run" in text
+    assert re.search(r"f16 +g5\.xlarge +6 ", text)
+
+
+def test_every_number_is_plain_data_too(stored: Path) -> None:
+    """What is printed is what programs read."""
+    ended = command("plan", "chat", "--demand", "12", "--json", cwd=stored)
+    data = json.loads(ended.out)
+    best, other = data["plans"]
+    assert (best["level"], best["replicas"], best["rate_rps"]["lower"]) == ("q4_k_m", 4, 8.0)
+    assert (other["level"], other["rate_rps"]["upper"]) == ("f16", 8.0)
+    assert best["output_tokens"] == pytest.approx(64, rel=0.02)
+    assert best["path"].endswith("runs/chat")
+
+
+def test_files_for_a_page_a_document_and_a_cluster(stored: Path, tmp_path: Path) -> None:
+    """The page loads nothing and has both pictures; the manifest is YAML with the plan's replicas."""
+    arguments = ("--format", "html,md,json", "--export", f"hpa:{tmp_path / 'hpa.yaml'}", "--out", str(tmp_path))
+    ended = command("plan", "chat", "--demand", "12", *arguments, cwd=stored)
+    assert ended.code == 0, ended.err
+    page = (tmp_path / "plan.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    for title in ("Demand and replicas over a week", "Cost and chance", "Not modelled", "Assumptions"):
+        assert title in page
+    assert (tmp_path / "plan.md").read_text().startswith("## 4 x g5.xlarge (one spare), ")
+    assert json.loads((tmp_path / "plan.json").read_text())["plans"]
+    deployment, scaler = YAML(typ="safe").load_all((tmp_path / "hpa.yaml").read_text())
+    assert deployment["spec"]["replicas"] == scaler["spec"]["maxReplicas"] == 4
+    assert scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "5818m"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plain", "--demand", "12", "--instance", "g5.xlarge"), "plain has neither an `slo` nor limits on its loads"),
+        (("users", "--demand", "12", "--instance", "g5.xlarge"), "users has only closed loops; measure rates: `load:"),
+        (("nowhere", "--demand", "12"), "nowhere does not say which machine it ran on; add `--instance NAME`"),
+        (("chat", "--demand", "12", "--instance", "g5.xlrge"), "no instance 'g5.xlrge' in the shipped prices"),
+        (("chat", "--demand", "12", "--instance", "plain=g5.xlarge"), "'plain' is none of the runs"),
+        (("chat", "--demand", "12", "--prices", "none.yaml"), "none.yaml: no such file"),
+        (("chat", "--demand", "none.csv"), "none.csv: cannot be read"),
+        (("chat", "--demand", "12", "--pricing", "owned"), "g5.xlarge has no owned price, only on_demand, spot"),
+        (("chat", "--demand", "12", "--headroom", "0.8"), "--headroom 0.8: 0.8 has no unit"),
+        (("chat", "--demand", "12", "--format", "pdf"), "--format pdf: known are html, md, json"),
+        (("chat", "--demand", "12", "--export", "helm:x"), "--export helm:x: there is no such export"),
+        (("chat", "nowhere", "--demand", "12", "--instance", "g5.xlarge"), "chat and nowhere differ in `workload`"),
+        (("none", "--demand", "12"), "there is no run 'none'"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_in_a_sentence(
+    stored: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    """With exit code 2, and what to write instead."""
+    ended = command("plan", *arguments, cwd=stored)
+    assert ended.code == 2, ended.out
+    assert message in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_without_a_plan_the_command_that_measures_it_is_printed(stored: Path, tmp_path: Path) -> None:
+    """Longer replies than were measured: exit code 6, and no number."""
+    ended = command("plan", "chat", "--demand", "12", "--output-tokens", "400", cwd=stored)
+    assert ended.code == 6, ended.err
+    assert "No plan: the demand has `output_tokens` 400" in ended.out
+    assert "--set workload.output_tokens=400" in ended.out
+    export = ("--export", f"hpa:{tmp_path / 'hpa.yaml'}")
+    assert command("plan", "chat", "--demand", "12", "--output-tokens", "400", *export, cwd=stored).code == 2
