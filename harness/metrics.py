@@ -185,7 +185,7 @@ SERVER_PAGE = (
     Metric("preemptions", "count", "Requests in the window that the server dropped from memory, to resume them later."),
 )
 
-_NO_PRICES = "a run has no prices; harness plan has them"
+_NO_PRICES = "a run has no prices, harness plan has"
 
 _LATENCIES = (
     streamed(

@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.format import THIN, UNKNOWN, amount, count, grouped, joined
 from reports.labels import LATENCIES
+from reports.names import ended
 from reports.tables.base import Cell, Table
 
 Data = Mapping[str, Any]
@@ -27,7 +28,7 @@ def money(usd: float | None) -> str:
 def answer(data: Data) -> str:
     """Return the plan in one sentence; what keeps every candidate from having one if there is none."""
     if not data["plans"]:
-        return f"No plan: {data['excluded'][0]['why']}."
+        return f"No plan: {ended(data['excluded'][0]['why'])}"
     best = data["plans"][0]
     what = f"{count_of(best)}, {money(best['usd_per_month'])} a month, "
     chance = f"{100 * data['chance']:.6g}{THIN}% confidence"
@@ -114,9 +115,11 @@ def rate_range(found: Data) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a chance: never 100 % of it."""
+    """Return a chance, never all or nothing of it."""
     if value is None:
         return UNKNOWN
+    if value < 0.001:
+        return f"< 0.1{THIN}%"
     return f"> 99.9{THIN}%" if value > 0.999 else f"{100 * value:.3g}{THIN}%"
 
 
@@ -170,14 +173,23 @@ def _cost(plan: Data, name: str, words: str) -> tuple[Cell, ...]:
 
 
 def prices(data: Data) -> list[str]:
-    """Return each price with its date and source, once."""
-    found = []
+    """Return each price once, those of a source together, with its date."""
+    by_source: dict[tuple[str, str], list[str]] = {}
     for plan in data["plans"]:
         kind = "spot" if plan["pricing"] == "spot" else "on_demand"
-        price = f"{plan['instance']} {_PRICINGS[plan['pricing']]} ${plan['usd_per_hour'][kind]:.4g} an hour"
-        note = f", {plan['price_note']}" if plan["price_note"] else ""
-        found.append(f"{price} as of {plan['price_date']}{note} ({plan['price_source']})")
-    return [f"{one}." for one in dict.fromkeys(found)]
+        note = f" ({plan['price_note']})" if plan["price_note"] else ""
+        price = f"{plan['instance']} {_PRICINGS[plan['pricing']]} ${plan['usd_per_hour'][kind]:.4g}{note}"
+        by_source.setdefault((plan["price_date"], plan["price_source"]), []).append(price)
+    return [
+        f"{', '.join(dict.fromkeys(found))} an hour, as of {date}: {source}."
+        for (date, source), found in by_source.items()
+    ]
+
+
+def evidence(data: Data) -> str:
+    """Return the run and the load that each plan rests on."""
+    found = (f"{plan['name']}: load {plan['load']} of `{plan['path']}`" for plan in data["plans"])
+    return " · ".join(dict.fromkeys(found))
 
 
 def otherwise(data: Data) -> Table:
@@ -237,18 +249,18 @@ def lines(data: Data) -> list[tuple[str, str]]:
     if data["plans"]:
         best = data["plans"][0]
         found += [("HOURS", hours(best)), ("SURE", nines(data)), ("ADMIT", admit(best)), ("SCALE OUT", scale_out(best))]
-        found += [("PRICES", " ".join(prices(data)))]
+        found += [("PRICES", " ".join(prices(data))), ("MEASURED", evidence(data))]
         found += [("SPOT", _spot(best))] if best["spot"] else []
-        found += [("API", api(data))] if data["api"] else []
+        found += [("BREAK-EVEN", api(data))] if data["api"] else []
     found += [("QUALITY", _quality(one)) for one in data["quality_costs"]]
-    found += [("LEFT OUT", f"{one['name']} on {one['instance']}: {one['why']}.") for one in data["excluded"]]
+    found += [("LEFT OUT", f"{one['name']} on {one['instance']}: {ended(one['why'])}") for one in data["excluded"]]
     open_ends = [(one["why"], one["command"]) for one in (*data["missing"], *data["excluded"])]
     open_ends += [(f"{one['what']} was not measured", one["command"]) for one in data["otherwise"]]
     return [*found, *(("MEASURE", f"{_sentence(why)} `{command}`") for why, command in open_ends if command)]
 
 
 def _sentence(why: str) -> str:
-    return f"{why[:1].upper()}{why[1:]}:"
+    return f"{why[:1].upper()}{why[1:].rstrip('.')}:"
 
 
 def demand(data: Data) -> str:
@@ -280,9 +292,11 @@ def nines(data: Data) -> str:
             continue
         more = one["usd_per_month"] - before
         cost = "the same" if before and more < 0.5 else f"{'+' if before else ''}{money(more)}"
-        parts.append(f"{asked}: {count(one['replicas'], 'replica')}, {cost}")
+        parts.append(
+            f"{asked}: {one['replicas']} replicas, {cost}" if one["replicas"] > 1 else f"{asked}: 1 replica, {cost}"
+        )
         before = one["usd_per_month"]
-    return f"Chance that the peak is held without headroom, the spares gone. {' · '.join(parts)}."
+    return f"Chance that replicas running all the time hold the peak, the spares gone. {' · '.join(parts)}."
 
 
 def admit(plan: Data) -> str:

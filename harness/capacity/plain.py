@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from harness.analysis.stats import Floats
 from harness.capacity.assumptions import listed
 from harness.capacity.cost import Unit, api_cost, break_even_rps
 from harness.capacity.demand import PER_HOUR
@@ -190,19 +189,19 @@ def _tested(one: Candidate) -> list[dict[str, Any]]:
 
 
 def _week(one: Plan, terms: Terms) -> list[dict[str, float]]:
-    """Return for each hour of a week the most that is asked for, and the least that the replicas hold."""
-    asked, running = terms.asked, one.week
-    needs = _hourly(asked.planned * (1 + terms.assumed.growth), "max")
-    replicas = _hourly(running.astype(float), "min")
+    """Return the demand in the busiest bucket of each hour of a week, growth included, and what is held then."""
+    asked = (terms.asked.planned * (1 + terms.assumed.growth)).reshape(-1, PER_HOUR)
+    busiest = asked.argmax(axis=1)
+    needs, replicas = ([*values[range(len(busiest)), busiest]] for values in (asked, one.week.reshape(-1, PER_HOUR)))
     return [
-        {"hour": hour, "demand_rps": need, "replicas": have, "holds_rps": one.rule.holds(round(have)) * one.rule.growth}
+        {
+            "hour": hour,
+            "demand_rps": float(need),
+            "replicas": int(have),
+            "holds_rps": one.rule.holds(int(have)) * one.rule.growth if have else 0.0,
+        }
         for hour, (need, have) in enumerate(zip(needs, replicas, strict=True))
     ]
-
-
-def _hourly(values: Floats, how: str) -> list[float]:
-    by_hour = values.reshape(-1, PER_HOUR)
-    return [float(one) for one in (by_hour.max(axis=1) if how == "max" else by_hour.min(axis=1))]
 
 
 def _quality_costs(found: Ranking) -> list[dict[str, Any]]:

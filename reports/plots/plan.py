@@ -29,7 +29,7 @@ def week(data: Mapping[str, Any]) -> Plot:
     rows = data["week"]
     hours = [edge for row in rows for edge in (row["hour"], row["hour"] + 1)]
     demand = [row["demand_rps"] for row in rows for _ in range(2)]
-    holds = [row["holds_rps"] if row["replicas"] else 0.0 for row in rows for _ in range(2)]
+    holds = [row["holds_rps"] for row in rows for _ in range(2)]
 
     def draw(axes: Axes) -> None:
         marks.line(axes, hours, holds, INK, DASHED, words="replicas hold")
@@ -40,7 +40,7 @@ def week(data: Mapping[str, Any]) -> Plot:
     svg = picture("week", [Panel("requests/s", y, draw)], x, "local time")
     best = data["plans"][0]
     alt = f"Demand up to {rate(max(demand))}; {best['replicas']} replicas hold up to {rate(max(holds))}."
-    reading = "Between the lines is the headroom. The spares come on top of what the replicas hold."
+    reading = "In the busiest 5 minutes of each hour. Replicas hold this within their headroom; spares come on top."
     return Plot("week", alt, svg, "Demand and replicas over a week", reading)
 
 

@@ -112,7 +112,7 @@ def test_a_wrong_limit_leads_to_the_fix(text: str, message: str) -> None:
         ("chat.kl_mean <= 0.1", "`kl_mean` is not measured per class; leave `chat.` out"),
         (
             "cost_per_1k_requests_usd <= 1",
-            "`cost_per_1k_requests_usd` is not measured: a run has no prices; harness plan has them; leave the limit out",
+            "`cost_per_1k_requests_usd` is not measured: a run has no prices, harness plan has; leave the limit out",
         ),
     ],
 )
