@@ -88,6 +88,19 @@ def check_inconclusive(text: str) -> bool:
     return text == "fail"
 
 
+def machines_of(instances: Sequence[str], runs: Sequence[str]) -> dict[str, str]:
+    """Return the machine of each run that is named, that of all others under ""."""
+    found: dict[str, str] = {}
+    for text in instances:
+        run, equals, name = text.rpartition("=")
+        if equals and run not in runs:
+            raise UsageError(f"--instance {text}: {run!r} is none of the runs; write RUN=NAME or NAME")
+        if run in found:
+            raise UsageError(f"--instance {text}: one machine is named already; write RUN=NAME for each run")
+        found[run] = name
+    return found
+
+
 def check_pairs(arguments: Sequence[str]) -> None:
     """Raise UsageError for `--set key value`, which is written `--set key=value`."""
     for option, key, value in zip(arguments, arguments[1:], arguments[2:], strict=False):

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from rich.console import Console
 from rich.text import Text
 
-from reports import comparison
+from reports import comparison, hardware
 from reports.format import for_terminal, for_xml
 from reports.tables.base import Table
 from reports.writers.grid import STYLES, grid_of_table
@@ -38,6 +38,18 @@ def show(data: Mapping[str, Any], console: Console) -> None:
     console.print(left, f"  exit {data['exit_code']}", soft_wrap=True)
 
 
+def show_hardware(found: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the machines of several comparisons, each run once; nothing if they are not compared."""
+    rows = [row for data in found for row in data.get("hardware", ())]
+    once = list({(row["run"], row["configuration"], row["load"]): row for row in rows}.values())
+    for table in hardware.tables(once):
+        _print(table, console, ("J/token", "tokens per $", "1M tokens", "1M input", "parameters"))
+        for line in table.foot:
+            console.print(Text(f" {for_terminal(line)}", style="dim"), soft_wrap=True)
+        if table.foot:
+            console.print()
+
+
 def _print(table: Table, console: Console, left_out: Sequence[str]) -> None:
     console.print(Text(table.title, style="dim"))
     names = [row[0].text for row in table.rows]
@@ -52,6 +64,8 @@ def as_markdown(data: Mapping[str, Any]) -> str:
     """Return the comparison for a comment: the verdict first, the numbers that decide nothing folded."""
     word, why, _ = comparison.verdict(data)
     lines = [f"## {word} {escape(why)}".rstrip(), "", escape(comparison.title(data)), ""]
+    for table in hardware.tables(data.get("hardware", ())):
+        lines += section(table, level=3, folded=False)
     lines += section(comparison.gating(data), level=3, folded=False)
     others = comparison.others(data)
     if others.rows:
@@ -93,6 +107,7 @@ def as_html(data: Mapping[str, Any], curves: Sequence[Curves] = ()) -> str:
         lines=comparison.lines(data),
         gate=comparison.gating(data),
         others=comparison.others(data),
+        hardware=hardware.tables(data.get("hardware", ())),
         sure=f"{100 * (1 - data['alpha']):.3g} %",
         footer=f"{data['base']['path']} · {data['head']['path']}",
     )

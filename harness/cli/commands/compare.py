@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive
+from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive, machines_of
 from harness.cli.output import say, table_console
 from harness.errors import ExitCode, RunUnreadable, UsageError, first_that_applies
 
@@ -30,6 +30,8 @@ _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driv
 _BY = "Compare within one run: model, engine, quantization, variant or load."
 _AGAINST = "With --by: the value that is the baseline. [default: the first]"
 _FILES = "Files: html, md, json, csv, junit."
+_PRICES = "With --across hardware: YAML file with prices of machines, added to the shipped ones."
+_INSTANCE = "With --across hardware: RUN=NAME of its machine. [default: `instance` of each scenario]"
 _FORMATS = ("html", "md", "json", "csv", "junit")
 
 
@@ -41,6 +43,8 @@ def compare(
     against: Annotated[str | None, typer.Option(metavar="VALUE", help=_AGAINST)] = None,
     inconclusive: Inconclusive = "fail",
     formats: Annotated[list[str], typer.Option("--format", metavar="NAME", help=_FILES)] = [],  # noqa: B006
+    prices: Annotated[Path | None, typer.Option(metavar="FILE", help=_PRICES)] = None,
+    instance: Annotated[list[str], typer.Option(metavar="RUN=NAME", help=_INSTANCE)] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder for the files. [default: here]")] = None,
     opens: Annotated[bool, typer.Option("--open", help="Write comparison.html and show it.")] = False,
     as_json: AsJson = False,
@@ -49,6 +53,8 @@ def compare(
     margins, kinds = parse_margins(fail_on), check_across(across)
     fails = check_inconclusive(inconclusive)
     wanted = _wanted([*formats, *(["html"] if opens else [])])
+    if (prices is not None or instance) and "hardware" not in kinds:
+        raise UsageError("--prices and --instance are for machines side by side; add --across hardware")
     unread: list[RunUnreadable] = []
     if by is not None or against is not None:
         found = _of_parts(runs, by, against, margins, kinds, fails=fails)
@@ -56,6 +62,8 @@ def compare(
         found = [_of_gate(runs[0], fails=fails)]
     else:
         found, unread = _each(runs[0], runs[1:], margins, kinds, fails=fails)
+    if "hardware" in kinds:
+        add_hardware(found, prices, machines_of(instance, runs))
     for number, told in enumerate(found, 1):
         files = store(told, wanted, out or Path(), "" if len(found) + len(unread) == 1 else f"-{number}")
         if opens:
@@ -71,13 +79,32 @@ class Told:
 
     data: dict[str, Any]
     curves: Sequence[Curves]
+    sides: tuple[Side, ...] = ()
 
     @classmethod
     def of(cls, found: Comparison, *, fails: bool) -> Told:
         """Return a comparison for reports. fails: whether "cannot tell" has an exit code of its own."""
         from harness.comparison.plain import as_data
 
-        return cls(as_data(found, inconclusive_fails=fails), _curves(found))
+        return cls(as_data(found, inconclusive_fails=fails), _curves(found), (found.base, found.head))
+
+
+def add_hardware(found: Sequence[Told], prices: Path | None, machines: Mapping[str, str]) -> None:
+    """Add to each comparison what its runs measured on their machines, and what that costs there.
+
+    Args:
+        machines: Machine of each run by its name; that of all others under "".
+    """
+    from harness.capacity.hardware import hardware_rows
+    from harness.capacity.prices import Pricing, read_catalogue
+
+    catalogue = read_catalogue(prices)
+    for told in found:
+        told.data["hardware"] = [
+            row
+            for side in told.sides
+            for row in hardware_rows(side, machines.get(side.name, machines.get("")), catalogue, Pricing.ON_DEMAND)
+        ]
 
 
 def _curves(found: Comparison) -> list[Curves]:
@@ -229,6 +256,7 @@ def shown(found: Sequence[dict[str, Any]], console: Console, *, as_json: bool) -
         return
     from reports.writers import comparison
 
+    comparison.show_hardware(found, console)
     for data in found:
         comparison.show(data, console)
 

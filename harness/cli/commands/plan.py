@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import AsJson
+from harness.cli.options import AsJson, machines_of
 from harness.cli.output import table_console
 from harness.errors import ExitCode, UsageError
 
@@ -110,7 +110,7 @@ def planned(
 
     catalogue = read_catalogue(prices)
     asked = read_demand(demand, options, catalogue)
-    machines = _machines(instances, runs)
+    machines = machines_of(instances, runs)
     for name in machines.values():
         catalogue.find(name)
     candidates = [one for run in runs for one in _candidates(run, asked.assumed.attainment, machines)]
@@ -121,19 +121,6 @@ def _candidates(run: str, attainment: float, machines: Mapping[str, str]) -> lis
     from harness.capacity.measured import read_candidates
 
     return read_candidates(run, attainment, machines.get(run, machines.get("")))
-
-
-def _machines(instances: Sequence[str], runs: Sequence[str]) -> dict[str, str]:
-    """Return the machine of each run that is named, that of all others under ""."""
-    found: dict[str, str] = {}
-    for text in instances:
-        run, equals, name = text.rpartition("=")
-        if equals and run not in runs:
-            raise UsageError(f"--instance {text}: {run!r} is none of the runs; write RUN=NAME or NAME")
-        if run in found:
-            raise UsageError(f"--instance {text}: one machine is named already; write RUN=NAME for each run")
-        found[run] = name
-    return found
 
 
 def _wanted(formats: Sequence[str]) -> list[str]:

@@ -1,0 +1,87 @@
+"""Machines side by side: what each run measured on its machine, and what that costs there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.capacity.cost import Tokens, unit_costs
+from harness.capacity.prices import Catalogue, Pricing
+from harness.comparison.sides import Measurement, Side
+from harness.metrics import SCALAR
+from harness.store.manifest import Manifest
+
+
+def hardware_rows(side: Side, instance: str | None, catalogue: Catalogue, pricing: Pricing) -> list[dict[str, Any]]:
+    """Return a row for each load that a run measured; unknown numbers are None.
+
+    Args:
+        instance: Machine in the catalogue; None: as the scenario says, and without a price if it does not.
+
+    Raises UsageError if the machine is not in the catalogue, or has no such price.
+    """
+    machine = instance or side.manifest.scenario_keys.instance
+    hourly = None if machine is None else catalogue.hourly(machine, pricing)
+    known = None if machine is None else catalogue.find(machine)
+    priced = {
+        "machine": machine,
+        "usd_per_hour": hourly,
+        "pricing": None if known is None else pricing.value,
+        "price_date": None if known is None else known.date,
+        "price_source": None if known is None else known.source,
+    }
+    gpus = _gpus(side.manifest) or ("" if known is None else known.gpu)
+    rows = [{"run": side.name, "gpus": gpus, **priced, **_measured(one, hourly)} for one in side.measurements]
+    return _with_full(rows)
+
+
+def _gpus(manifest: Manifest) -> str:
+    """Return the GPUs that a run saw, equal ones with their number; "" if it saw none."""
+    seen = [
+        str(one.get("name", one)) if isinstance(one, Mapping) else one for one in manifest.provenance.must_match.gpus
+    ]
+    return ", ".join(f"{seen.count(name)} x {name}" if seen.count(name) > 1 else name for name in dict.fromkeys(seen))
+
+
+def _measured(one: Measurement, hourly: float | None) -> dict[str, Any]:
+    completed = _value(one, "completed_rps")
+    each = [_per(_value(one, name), completed) for name in ("input_tokens_per_s", "output_tokens_per_s")]
+    tokens = Tokens(each[0], each[1])
+    costs = unit_costs(math.nan if hourly is None else hourly, completed or 0.0, tokens)
+    return {
+        "configuration": " ".join(filter(None, one.keys[1:4])),
+        "model": one.cell.engine_info.model or one.keys[0],
+        "parameters": one.cell.engine_info.parameters,
+        "load": one.keys[-1],
+        "rate_rps": one.trial.rate,
+        "users": one.trial.users,
+        "in_flight": _value(one, "mean_concurrency"),
+        "output_tokens_per_s": _value(one, "output_tokens_per_s"),
+        "e2e_p95_ms": _value(one, "e2e_ms", "p95"),
+        "joules_per_output_token": _value(one, "energy_j_per_output_token"),
+        "poor": one.poor_because("completed_rps"),
+        **{name: _known(number) for name, number in asdict(costs).items()},
+    }
+
+
+def _with_full(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows, each with whether no load of its configuration completed more requests."""
+    most: dict[str, float] = {}
+    for row in rows:
+        most[row["configuration"]] = max(most.get(row["configuration"], 0.0), row["requests_per_hour"] or 0.0)
+    return [row | {"full": (row["requests_per_hour"] or 0.0) == most[row["configuration"]] > 0} for row in rows]
+
+
+def _value(one: Measurement, metric: str, statistic: str = SCALAR) -> float | None:
+    found = one.pooled.get(("all", metric, statistic))
+    return None if found is None else _known(found.value)
+
+
+def _known(number: float | None) -> float | None:
+    return None if number is None or not math.isfinite(number) else number
+
+
+def _per(amount: float | None, by: float | None) -> float | None:
+    return None if amount is None or not by else amount / by

@@ -1,0 +1,90 @@
+"""Machines side by side as two tables: what each measured, and what that costs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports.format import UNKNOWN, amount, grouped
+from reports.plan import money
+from reports.tables.base import Cell, Table
+
+Row = Mapping[str, Any]
+_FULL = "full: no load of this configuration completed more requests on this machine"
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return the table of machines, and that of costs if a machine has a price; none without rows."""
+    if not rows:
+        return []
+    return [machines(rows), *([costs(rows)] if any(row["usd_per_hour"] is not None for row in rows) else [])]
+
+
+def machines(rows: Sequence[Row]) -> Table:
+    """Return what each run measured on its machine."""
+    head = ("run", "model", "GPU", "load", "parameters", "concurrent", "tokens/s", "E2E p95, ms")
+    return Table("Machines", head, [_machine(row) for row in rows], texts=4)
+
+
+def _machine(row: Row) -> tuple[Cell, ...]:
+    concurrent = row["users"] if row["users"] is not None else row["in_flight"]
+    return (
+        Cell(_named(row)),
+        Cell(" ".join(filter(None, (row["model"], f"({row['configuration']})" if row["configuration"] else "")))),
+        Cell(row["gpus"] or UNKNOWN),
+        Cell(row["load"]),
+        _number(row["parameters"], _count(row["parameters"])),
+        _number(concurrent, UNKNOWN if concurrent is None else amount(concurrent)),
+        _number(row["output_tokens_per_s"], _amount(row["output_tokens_per_s"])),
+        _number(row["e2e_p95_ms"], UNKNOWN if row["e2e_p95_ms"] is None else amount(row["e2e_p95_ms"], show="time")),
+    )
+
+
+def _named(row: Row) -> str:
+    return f"{row['run']} ({row['machine']})" if row["machine"] else str(row["run"])
+
+
+def _count(value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
+    size, sign = next(((size, sign) for size, sign in ((1e9, "B"), (1e6, "M")) if value >= size), (1.0, ""))
+    return f"{value / size:.3g}{sign}"
+
+
+def _amount(value: float | None) -> str:
+    return UNKNOWN if value is None else amount(value)
+
+
+def _number(value: float | None, text: str) -> Cell:
+    return Cell(text, value=None if value is None else float(value))
+
+
+def costs(rows: Sequence[Row]) -> Table:
+    """Return what each load costs on its machine."""
+    head = (
+        *("run", "load", "at", "an hour", "requests/h", "1,000 requests", "1M input", "1M output", "1M tokens"),
+        *("tokens per $", "J/token"),
+    )
+    foot = ["Each cost is all of the money, divided by that thing alone.", f"{_FULL}."]
+    foot += dict.fromkeys(_price(row) for row in rows if row["usd_per_hour"] is not None)
+    return Table("Costs", head, [_cost(row) for row in rows], texts=3, foot=tuple(foot))
+
+
+def _price(row: Row) -> str:
+    price = f"{row['machine']} {row['pricing'].replace('_', ' ')} ${row['usd_per_hour']:.4g} an hour"
+    return f"{price}, as of {row['price_date']}: {row['price_source']}."
+
+
+def _cost(row: Row) -> tuple[Cell, ...]:
+    hourly, tokens = row["usd_per_hour"], row["tokens_per_usd"]
+    names = ("per_1k_requests_usd", "per_1m_input_usd", "per_1m_output_usd", "per_1m_tokens_usd")
+    return (
+        Cell(_named(row)),
+        Cell(row["load"]),
+        Cell("full" if row["full"] else ""),
+        _number(hourly, UNKNOWN if hourly is None else f"${hourly:.3f}"),
+        _number(row["requests_per_hour"], grouped(f"{row['requests_per_hour'] or 0:.0f}")),
+        *(_number(row[name], money(row[name])) for name in names),
+        _number(tokens, UNKNOWN if tokens is None else grouped(f"{tokens:.0f}")),
+        _number(row["joules_per_output_token"], _amount(row["joules_per_output_token"])),
+    )
