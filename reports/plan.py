@@ -111,7 +111,7 @@ def _ranked(plan: Data, data: Data) -> tuple[Cell, ...]:
 def rate_range(found: Data) -> str:
     """Return the rate that a replica holds, and the one that fails: "3 (5 fails)"."""
     lower, upper = found["lower"], found["upper"]
-    return f">= {lower:g}" if upper is None else f"{lower:g} ({upper:g} fails)"
+    return f">= {lower:.4g}" if upper is None else f"{lower:.4g} ({upper:.4g} fails)"
 
 
 def share(value: float | None) -> str:
@@ -219,7 +219,7 @@ def tested(data: Data) -> Table:
             (
                 Cell(one["load"]),
                 Cell(one["least_sure"]),
-                _number(one["rate_rps"], f"{one['rate_rps']:g}"),
+                _number(one["rate_rps"], f"{one['rate_rps']:.4g}"),
                 Cell(word, tone=tone),
                 _number(one["chance"], share(one["chance"])),
                 _number(one["attainment"], _share(one["attainment"])),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import ALL
 from harness.analysis.summary import KEYS, POOLED
 from harness.capacity.cost import Tokens
-from harness.capacity.rate import Capacity, Holds, Tried, capacity_of
+from harness.capacity.rate import Capacity, Holds, Tried, capacity_of, chances_of
 from harness.capacity.requirements import Requirement, together
 from harness.errors import UsageError
 from harness.metrics import METRICS, QUALITY, SCALAR
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ATTAINMENT, OVERLOAD, STABILITY = "attainment", "overload", "stability"
+SEARCH, SEARCHED, SEARCH_TAIL = "saturate", "saturation", 0.1
+"""Kind of a load that searches for the largest rate, its fact, and the chance beyond each end of its result."""
 _OF_THE_RATE = frozenset(
     {"offered_rps", "completed_rps", "goodput_rps", "output_tokens_per_s", "input_tokens_per_s", "mean_concurrency"}
 )
@@ -83,6 +85,7 @@ class Candidate:
         quality_fails: Limits on quality that it does not hold, as sentences.
         start_s: Time that its engine took to start; None if it was not started here.
         asks: What it was measured with: requirements and workload, which plans must share.
+        searched: Result of a search for the largest rate (`facts["saturation"]`); None for tested rates.
     """
 
     keys: Keys
@@ -95,6 +98,7 @@ class Candidate:
     quality_fails: tuple[str, ...] = ()
     start_s: float | None = None
     asks: Mapping[str, Any] = field(default_factory=dict)
+    searched: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -106,7 +110,12 @@ class Candidate:
         return self.capacity_at(1.0)
 
     def capacity_at(self, laxer: float) -> Capacity | None:
-        """Return the capacity with requirements that are laxer by a factor; None if no tested rate holds."""
+        """Return the capacity with requirements that are laxer by a factor; None if no tested rate holds.
+
+        A search was made for its own requirements alone.
+        """
+        if self.searched is not None:
+            return capacity_of_search(self.searched, self.run, self.points[0]) if laxer == 1.0 else None
         return capacity_of([one.tested(laxer) for one in self.points], self.run)
 
     def point(self, load: str) -> Point:
@@ -144,7 +153,7 @@ def _configurations(manifest: Manifest) -> list[Keys]:
 def _why_none(name: str, manifest: Manifest) -> str:
     """Return why no candidate is in a run, and what to measure."""
     trials = [trial for _, trial in manifest.trials()]
-    if any(_is_rate(trial) for trial in trials):
+    if any(_is_rate(trial) or trial.kind == SEARCH for trial in trials):
         return (
             f"{name} has neither an `slo` nor limits on its loads, so that no rate can be said to hold; "
             "add `slo: {ttft: 500ms}` to the scenario, and measure again"
@@ -160,15 +169,57 @@ def _is_rate(trial: TrialEntry) -> bool:
 def _candidate(
     name: str, path: Path, instance: str, keys: Keys, results: Results, attainment: float
 ) -> Candidate | None:
-    own = [(cell, trial) for cell, trial in results.manifest.trials() if cell.keys == keys and _is_rate(trial)]
     by_load: dict[str, list[tuple[CellEntry, TrialEntry]]] = {}
-    for cell, trial in own:
-        by_load.setdefault(trial.load, []).append((cell, trial))
-    points = [_point(keys, load, trials, results, attainment) for load, trials in by_load.items()]
+    for cell, trial in results.manifest.trials():
+        if cell.keys == keys:
+            by_load.setdefault(trial.load, []).append((cell, trial))
+    searched, own = _search_of(by_load, results), {}
+    if searched is None:
+        own = {load: trials for load, trials in by_load.items() if _is_rate(trials[0][1])}
+    else:
+        own = {searched[0]: by_load[searched[0]]}
+    points = [_point(keys, load, trials, results, attainment) for load, trials in own.items()]
+    if searched is not None:
+        points = [replace(points[0], rate_rps=searched[1]["lower_rps"])]
     known = sorted((one for one in points if one.requirements or one.why_unknown), key=lambda one: one.rate_rps)
     if not any(one.requirements for one in known):
         return None
-    cell = own[0][0]
+    first = next(iter(own.values()))
+    starts = [cell.start.load_s for trials in own.values() for cell, _ in trials if cell.start.load_s is not None]
+    return Candidate(
+        keys, name, path, instance, tuple(known), results.manifest, *_quality_of(first[0][0], results),
+        float(max(starts)) if starts else None, _asks(results.manifest, first[0][1], attainment),
+        None if searched is None else searched[1],
+    )  # fmt: skip
+
+
+def _search_of(
+    by_load: Mapping[str, Sequence[tuple[CellEntry, TrialEntry]]], results: Results
+) -> tuple[str, Mapping[str, Any]] | None:
+    """Return the load that searched for the largest rate, with what it found; None if none found a rate."""
+    for load, trials in by_load.items():
+        for cell, trial in trials:
+            found = results.facts.get((cell.id, trial.id), {}).get(SEARCHED)
+            if found and found.get("lower_rps") and found.get("confirmed") != "no":
+                return load, found
+    return None
+
+
+def capacity_of_search(found: Mapping[str, Any], run: str, measured: Point) -> Capacity:
+    """Return the capacity that a search found: its ends each hold with a chance of 90 %.
+
+    Args:
+        measured: Its last part, at the lower end; alone it says how sure that end is if there is no upper one.
+    """
+    lower, upper = float(found["lower_rps"]), found.get("upper_rps")
+    value = found.get("value_rps") or lower
+    tail = SEARCH_TAIL if upper is not None else 1 - measured.tested().chance
+    chances = chances_of(lower, value, upper, tail=tail)
+    return Capacity(lower, value, upper, found.get("requirement") or "", "rate", run, measured.load, chances)
+
+
+def _quality_of(cell: CellEntry, results: Results) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the quality of a configuration, and the sentences on limits that it does not hold."""
     rows = _rows(results.summary, quality_keys(cell))
     quality = {metric: rows[metric, SCALAR]["value"] for metric in _QUALITY_SHOWN if (metric, SCALAR) in rows}
     fails = [
@@ -176,11 +227,7 @@ def _candidate(
         for one in results.verdicts
         if one.keys == quality_keys(cell) and one.metric in QUALITY and one.outcome.value != "pass"
     ]
-    starts = [one.start.load_s for one, _ in own if one.start.load_s is not None]
-    return Candidate(
-        keys, name, path, instance, tuple(known), results.manifest, quality, tuple(fails),
-        float(max(starts)) if starts else None, _asks(results.manifest, own[0][1], attainment),
-    )  # fmt: skip
+    return quality, tuple(fails)
 
 
 def _asks(manifest: Manifest, trial: TrialEntry, attainment: float) -> dict[str, Any]:

@@ -70,6 +70,11 @@ def no_rate_holds(candidate: Candidate) -> tuple[str, str]:
 def finer(candidate: Candidate, capacity: Capacity) -> Iterator[tuple[str, str]]:
     """Yield what would make the rate of a replica better known, each with its command."""
     lower, upper = capacity.lower_rps, capacity.upper_rps
+    if candidate.searched is not None:
+        if upper is None:
+            why = f"no rate was too high, so a replica holds at least {lower:.4g} requests/s: fewer replicas may do"
+            yield why, measure_command(candidate)
+        return
     tested = [point.tested() for point in candidate.points]
     below = [one for one in tested if one.rate_rps > lower and (upper is None or one.rate_rps < upper)]
     if below:

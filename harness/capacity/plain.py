@@ -170,7 +170,24 @@ def _requirement(one: Requirement) -> dict[str, Any]:
     }
 
 
+def _searched(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rates that a search tried, as `_tested` does."""
+    rows = []
+    for one in found.get("rates", ()):
+        low, high = one.get("low"), one.get("high")
+        share = found.get("share") or 0.95
+        holds = low is not None and low >= share
+        fails = one.get("overloaded") or (high is not None and high < share)
+        unknown = dict.fromkeys(("chance", "ttft_p95_ms", "e2e_p95_ms", "output_tokens_per_s"))
+        told = "no" if fails else "yes" if holds else "unknown"
+        named = {"load": one.get("state", ""), "least_sure": found.get("requirement") or ""}
+        rows.append({**named, "rate_rps": one["rate"], "holds": told, **unknown, "attainment": one.get("attainment")})
+    return rows
+
+
 def _tested(one: Candidate) -> list[dict[str, Any]]:
+    if one.searched is not None:
+        return _searched(one.searched)
     rows = []
     for point in one.points:
         told = point.tested()

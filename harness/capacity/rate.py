@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Capacity:
         """
         import numpy as np
 
-        chances = self.chances or self._by_ends()
+        chances = self.chances or chances_of(self.lower_rps, self.value_rps, self.upper_rps, tail=0.05)
         rates = np.array([0.0, *(rate for rate, _ in chances)])
         falls = np.minimum.accumulate(np.array([1.0, *(chance for _, chance in chances)]))
         drawn = rng.uniform(0.0, 1.0, n)
@@ -66,10 +68,28 @@ class Capacity:
         found: Floats = np.where(drawn <= falls[-1], rates[-1], np.interp(drawn, ascending, rates[::-1]))
         return found
 
-    def _by_ends(self) -> tuple[tuple[float, float], ...]:
-        """Return the chances of an interval of 90 %: 0.95 at its lower end, 0.05 at its upper end."""
-        ends = [(self.lower_rps, 0.95), (self.value_rps, 0.5)]
-        return (*ends, (self.upper_rps, 0.05)) if self.upper_rps is not None else tuple(ends[:1])
+
+def chances_of(
+    lower_rps: float, value_rps: float, upper_rps: float | None, *, tail: float
+) -> tuple[tuple[float, float], ...]:
+    """Return the chances of a rate of which only an interval is known: log-normal on both sides of its median.
+
+    Args:
+        tail: Chance that the rate is below the lower end, and above the upper one.
+    """
+    if upper_rps is None or not lower_rps < value_rps < upper_rps:
+        return ((lower_rps, 1 - tail),)
+    ends = {-1: math.log(value_rps / lower_rps), 1: math.log(upper_rps / value_rps)}
+    beyond = NormalDist().inv_cdf(1 - tail)
+    found = []
+    for chance in _LEVELS:
+        deviations = NormalDist().inv_cdf(1 - chance)
+        width = ends[1 if deviations > 0 else -1] / beyond
+        found.append((value_rps * math.exp(deviations * width), chance))
+    return tuple(found)
+
+
+_LEVELS = (0.9999, 0.999, 0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1, 0.05, 0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,3 +244,25 @@ def test_the_same_seed_draws_the_same_plan() -> None:
     chances = [plan(candidate(), terms(30.0, forecast_error="20%", seed=seed)).draws.chance(9) for seed in (1, 1, 2)]
     assert chances[0] == chances[1] != chances[2]
     assert np.ptp(chances) < 0.02
+
+
+SEARCH = {
+    "lower_rps": 5.2, "value_rps": 5.5, "upper_rps": 5.8, "requirement": "slo", "confirmed": "yes",
+    "rates": [
+        {"rate": 4.0, "state": "ramp", "attainment": 0.99, "low": 0.97, "high": 1.0, "overloaded": False},
+        {"rate": 5.5, "state": "search", "attainment": 0.95, "low": 0.93, "high": 0.97, "overloaded": False},
+        {"rate": 8.0, "state": "ramp", "attainment": 0.5, "low": 0.4, "high": 0.6, "overloaded": True},
+    ],
+}  # fmt: skip
+
+
+def test_a_search_for_the_largest_rate_is_planned_with_its_lower_end() -> None:
+    """Its interval is the uncertainty of the plan; its rates are shown, and nothing is left to measure."""
+    data = as_data(rank([candidate([point(5.2)], searched=SEARCH)], terms()))
+    (found,) = data["plans"]
+    assert (found["replicas"], found["rate_rps"]["lower"], found["rate_rps"]["upper"]) == (5, 5.2, 5.8)
+    assert [row["holds"] for row in data["tested"]] == ["yes", "unknown", "no"]
+    assert data["missing"] == []
+    open_end = SEARCH | {"upper_rps": None, "value_rps": None}
+    (open_ended,) = as_data(rank([candidate([point(5.2)], searched=open_end)], terms()))["missing"]
+    assert "at least 5.2 requests/s" in open_ended["why"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.capacity.rate import Capacity, Holds, Tried, capacity_of
+from harness.capacity.rate import Capacity, Holds, Tried, capacity_of, chances_of
 
 YES, NO, UNKNOWN = Holds.YES, Holds.NO, Holds.UNKNOWN
 
@@ -68,10 +68,20 @@ def test_draws_have_the_chances_of_the_tested_rates() -> None:
 
 
 def test_an_interval_alone_gives_its_own_chances() -> None:
-    """90 % of the draws lie within an interval of 90 %."""
+    """90 % of the draws lie within an interval of 90 %, half below its median, and few far below its lower end."""
     known = Capacity(2.0, 3.0, 4.0, "", "rate", "r", "l")
     drawn = known.draws(100_000, np.random.default_rng(1))
     assert ((drawn >= 2.0) & (drawn < 4.0 - 1e-9)).mean() == pytest.approx(0.9, abs=0.01)
+    assert (drawn < 3.0).mean() == pytest.approx(0.5, abs=0.01)
+    assert (drawn < 1.2).mean() < 0.001
+
+
+def test_a_search_that_found_no_upper_end_is_a_lower_bound() -> None:
+    """Its one end has its chance, and nothing is drawn above it."""
+    assert chances_of(2.0, 2.0, None, tail=0.1) == ((2.0, 0.9),)
+    rates = [rate for rate, _ in chances_of(13.0, 14.0, 14.8, tail=0.1)]
+    assert rates == sorted(rates)
+    assert min(abs(rate - 13.0) for rate in rates) < 1e-9
 
 
 chances = st.lists(st.floats(0, 1), min_size=1, max_size=6)
