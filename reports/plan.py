@@ -31,8 +31,13 @@ def answer(data: Data) -> str:
         return f"No plan: {ended(data['excluded'][0]['why'])}"
     best = data["plans"][0]
     what = f"{count_of(best)}, {money(best['usd_per_month'])} a month, "
-    chance = f"{100 * data['chance']:.6g}{THIN}% confidence"
+    chance = f"{_rounded_down(min(data['chance'], best['chance']))}{THIN}% confidence"
     return f"{what}hold {rate(data['demand']['peak_rps'])}{_grown(data)} with {requirements(data)} at {chance}"
+
+
+def _rounded_down(chance: float) -> str:
+    """Return a share in per cent, at most one decimal, never more than it is."""
+    return f"{math.floor(1000 * chance + 1e-9) / 10:g}"
 
 
 def count_of(plan: Data) -> str:
@@ -254,6 +259,7 @@ def lines(data: Data) -> list[tuple[str, str]]:
         found += [("BREAK-EVEN", api(data))] if data["api"] else []
     found += [("QUALITY", _quality(one)) for one in data["quality_costs"]]
     found += [("LEFT OUT", f"{one['name']} on {one['instance']}: {ended(one['why'])}") for one in data["excluded"]]
+    found += [("CAVEAT", one) for one in data["caveats"]]
     open_ends = [(one["why"], one["command"]) for one in (*data["missing"], *data["excluded"])]
     open_ends += [(f"{one['what']} was not measured", one["command"]) for one in data["otherwise"]]
     return [*found, *(("MEASURE", f"{_sentence(why)} `{command}`") for why, command in open_ends if command)]

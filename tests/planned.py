@@ -58,10 +58,10 @@ SLO = {"ttft_ms": 500.0, "tpot_ms": None, "e2e_ms": None, "stall_ms": None}
 _REQUESTS = 400
 
 
-def stored_run(path: Path, levels: Mapping[str, Mapping[float, float]], **keys: Any) -> Path:
+def stored_run(path: Path, levels: Mapping[str, Mapping[float, float]], *, lag_ms: float = 0.0, **keys: Any) -> Path:
     """A stored run of an open loop, as its levels answered at each rate: TTFT in the median, in ms.
 
-    keys: of the trials, but for `scenario`, the scenario as resolved.
+    lag_ms: how late requests were sent.   keys: of the trials, but for `scenario`, the scenario as resolved.
     """
     scenario = {"name": path.name, "workload": {"prompt_tokens": 128, "output_tokens": 64}} | keys.pop("scenario", {})
     cells = [_cell(number, level, rates, keys) for number, (level, rates) in enumerate(levels.items())]
@@ -74,7 +74,7 @@ def stored_run(path: Path, levels: Mapping[str, Mapping[float, float]], **keys: 
                 for number in range(_REQUESTS):
                     # 4 % of the requests are half as slow again, evenly over time.
                     slow = 1.5 if number % 25 == 24 else 1.0
-                    stream.add(_record(number, rate, ttft_ms * slow))
+                    stream.add(_record(number, rate, ttft_ms * slow, lag_ms))
             writer.finish_records(path / trial.path)
     writer.save()
     return path
@@ -100,7 +100,7 @@ def _cell(number: int, level: str, rates: Mapping[float, float], keys: Mapping[s
     )
 
 
-def _record(number: int, rate: float, ttft_ms: float) -> Any:
-    made = streamed(number, 1000 * number / rate, ttft_ms=ttft_ms, tokens=64, gap_ms=10.0)
+def _record(number: int, rate: float, ttft_ms: float, lag_ms: float) -> Any:
+    made = streamed(number, 1000 * number / rate, ttft_ms=ttft_ms, tokens=64, gap_ms=10.0, lag_ms=lag_ms)
     made.prompt_tokens = made.requested_prompt_tokens = 128
     return made

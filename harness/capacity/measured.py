@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ class Point:
         in_flight: Mean number of requests in flight.
         joules_per_output_token: Energy of its GPUs; None if it was not measured.
         numbers: Further numbers by name: p95 of latencies, tokens per second.
+        caveats: Sentences on what makes its numbers less good, or the plan more hopeful.
     """
 
     load: str
@@ -60,6 +61,7 @@ class Point:
     in_flight: float = math.nan
     joules_per_output_token: float | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
 
     def tested(self, laxer: float = 1.0) -> Tried:
         """Return what this rate says of the capacity, with its requirements as they are or laxer by a factor."""
@@ -284,7 +286,22 @@ def _point(
             "output_tokens_per_s": _value(rows, "output_tokens_per_s"),
             "attainment": _value(rows, ATTAINMENT),
         },
+        tuple(_caveats(reasons, trial, results.manifest)),
     )
+
+
+def _caveats(reasons: Sequence[Reason], trial: TrialEntry, manifest: Manifest) -> Iterator[str]:
+    """Yield what a reader of a plan should know of a tested rate."""
+    if _load_of(trial, manifest).get("arrivals") == "constant":
+        yield "Arrivals were evenly spaced: real ones come in bursts, and a replica holds fewer of them."
+    yield from dict.fromkeys(one.sentence for one in reasons if one.code != OVERLOAD)
+
+
+def _load_of(trial: TrialEntry, manifest: Manifest) -> Mapping[str, Any]:
+    """Return a load as the scenario states it; empty if an engine has loads of its own."""
+    loads = manifest.scenario.get("load")
+    found = loads[trial.index] if isinstance(loads, list) and trial.index < len(loads) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _bounds_a_rate(verdict: Verdict) -> bool:

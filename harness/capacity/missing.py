@@ -67,6 +67,15 @@ def no_rate_holds(candidate: Candidate) -> tuple[str, str]:
     return f"{at}, `{told.binding}` is not sure", _rates(candidate, rate / 2, rate, minutes=30)
 
 
+def surer(candidate: Candidate, chance: float, asked: float) -> tuple[str, str] | None:
+    """Return that a plan's chance is less than asked for, with the command that measures lower rates; None if not."""
+    if chance >= asked:
+        return None
+    lowest = candidate.points[0].rate_rps
+    why = f"the chance is {chance:.1%}, {asked:.1%} were asked for: the lowest tested rate is not surer"
+    return why, _rates(candidate, lowest / 2, lowest, minutes=30)
+
+
 def finer(candidate: Candidate, capacity: Capacity) -> Iterator[tuple[str, str]]:
     """Yield what would make the rate of a replica better known, each with its command."""
     lower, upper = capacity.lower_rps, capacity.upper_rps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ from harness.capacity.cost import Unit, api_cost, break_even_rps
 from harness.capacity.demand import PER_HOUR
 from harness.capacity.hours import MONTH_H
 from harness.capacity.measured import Candidate
-from harness.capacity.missing import finer
+from harness.capacity.missing import finer, surer
 from harness.capacity.plan import Plan, Terms, in_flight_limit, scale_out_at
 from harness.capacity.prices import Pricing
 from harness.capacity.ranking import Ranking
@@ -52,7 +52,7 @@ def as_data(found: Ranking, given: frozenset[str] = frozenset()) -> dict[str, An
 
 
 NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("requirements", "otherwise", "chances", "nines", "tested", "week", "missing"), ()),
+    **dict.fromkeys(("requirements", "otherwise", "chances", "nines", "tested", "week", "missing", "caveats"), ()),
     "slo": {},
     "api": None,
 }
@@ -70,8 +70,31 @@ def _of_best(best: Plan, terms: Terms) -> dict[str, Any]:
         "api": _api(best, terms),
         "tested": _tested(best.candidate),
         "week": _week(best, terms),
-        "missing": [{"why": why, "command": command} for why, command in finer(best.candidate, best.capacity)],
+        "missing": [{"why": why, "command": command} for why, command in _missing(best, terms)],
+        "caveats": [*_caveats(best)],
     }
+
+
+def _caveats(best: Plan) -> Iterator[str]:
+    """Yield what a reader of the cheapest plan should know of its measurement."""
+    one = best.candidate
+    seen, remote = len(one.manifest.provenance.must_match.gpus), one.keys[1].startswith("http")
+    if not remote and seen != best.instance.gpus:
+        has = f"{one.instance} has {best.instance.gpus}"
+        yield f"{one.run} was measured on a machine with {_gpus(seen)}, and {has}."
+    if not one.quality:
+        yield f"The quality of {one.name} was not measured: add `quality` to the scenario."
+    yield from best.point.caveats
+
+
+def _gpus(number: int) -> str:
+    """Return a number of GPUs in words."""
+    return f"{number} GPU" if number == 1 else f"{number or 'no'} GPUs"
+
+
+def _missing(best: Plan, terms: Terms) -> list[tuple[str, str]]:
+    less = surer(best.candidate, best.chance, terms.assumed.chance)
+    return [*([less] if less is not None else []), *finer(best.candidate, best.capacity)]
 
 
 def _named(one: Candidate) -> dict[str, Any]:

@@ -113,8 +113,7 @@ def plan(candidate: Candidate, terms: Terms, capacity: Capacity | None = None) -
 
 def _base(rule: Rule, draws: Draws, peak_rps: float, chance: float) -> int:
     """Return the replicas by the rule, or more where their chance to hold the peak is less than is asked for."""
-    by_rule, by_chance = rule.base(peak_rps), draws.least(chance)
-    return by_rule if by_chance is None else max(by_rule, by_chance)
+    return max(rule.base(peak_rps), draws.least(chance))
 
 
 def _prices(candidate: Candidate, terms: Terms) -> tuple[float, float]:
@@ -171,7 +170,7 @@ def _week(rule: Rule, draws: Draws, base: int, terms: Terms, lead_s: float) -> I
         planned = asked.planned
         sure = draws.least_over(planned / asked.peak_rps, assumed.chance)
         by_rule = rule.base_over(planned)
-        return over_week(by_rule if sure is None else np.maximum(by_rule, sure), lead_s, assumed.min_dwell_s)
+        return over_week(np.maximum(by_rule, sure), lead_s, assumed.min_dwell_s)
     if terms.hours is None:
         return np.full(len(asked.week), base, dtype=np.int64)
     covered = [terms.hours.covers(number * BUCKET_S // 60) for number in range(len(asked.week))]

@@ -53,19 +53,25 @@ class Capacity:
         """Whether a rate failed, so that more than the lower end is known."""
         return self.upper_rps is not None
 
+    @property
+    def known_chances(self) -> tuple[tuple[float, float], ...]:
+        """Chances by ascending rate; of an interval alone as `chances_of` has them."""
+        return self.chances or chances_of(self.lower_rps, self.value_rps, self.upper_rps, tail=0.05)
+
     def draws(self, n: int, rng: np.random.Generator) -> Floats:
         """Return n draws of the rate that a replica holds, by the chances between the tested rates.
 
-        Chances are joined by lines, from a chance of 1 at rate 0. No draw is above the highest tested rate.
+        Chances are joined by lines. No draw is above the highest tested rate; one below the lowest is 0, since nothing
+        is known of it.
         """
         import numpy as np
 
-        chances = self.chances or chances_of(self.lower_rps, self.value_rps, self.upper_rps, tail=0.05)
-        rates = np.array([0.0, *(rate for rate, _ in chances)])
-        falls = np.minimum.accumulate(np.array([1.0, *(chance for _, chance in chances)]))
+        rates = np.array([rate for rate, _ in self.known_chances])
+        falls = np.minimum.accumulate(np.array([chance for _, chance in self.known_chances]))
         drawn = rng.uniform(0.0, 1.0, n)
         ascending = falls[::-1] + np.arange(len(falls)) * 1e-12
         found: Floats = np.where(drawn <= falls[-1], rates[-1], np.interp(drawn, ascending, rates[::-1]))
+        found[drawn > falls[0]] = 0.0
         return found
 
 

@@ -112,8 +112,8 @@ class Chance:
 
 def chances(found: Plan, terms: Terms) -> list[Chance]:
     """Return chance and cost of fewer and of more replicas, all of them running all the time."""
-    first = max(1, min(found.draws.least(0.5) or found.base, found.base) - 1)
-    last = max(found.base + 2, *(found.draws.least(nine) or 0 for nine in NINES))
+    first = max(1, min(found.draws.least(0.5), found.base) - 1)
+    last = max(found.base + 2, *(found.draws.least(nine) for nine in NINES))
     numbers = range(first, min(last, first + 40) + 1)
     return [_chance(found, terms, base) for base in numbers]
 
@@ -125,5 +125,5 @@ def _chance(found: Plan, terms: Terms, base: int) -> Chance:
 
 def nines(found: Plan, terms: Terms) -> list[tuple[float, Chance | None]]:
     """Return the fewest replicas for each chance, None where nothing measured is so sure."""
-    each = [(nine, found.draws.least(nine)) for nine in NINES]
-    return [(nine, None if base is None else _chance(found, terms, base)) for nine, base in each]
+    each = [(nine, _chance(found, terms, found.draws.least(nine))) for nine in NINES]
+    return [(nine, one if one.chance >= nine else None) for nine, one in each]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analysis.stats import Floats, Ints
+from harness.analysis.stats import Flags, Floats, Ints
 from harness.capacity.assumptions import Assumptions
 from harness.capacity.rate import Capacity
 from harness.capacity.replicas import ROUNDING
@@ -14,7 +14,6 @@ from harness.seeding import generator
 
 DRAWS = 20_000
 _RATES, _PEAKS = 1, 2
-_MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +21,13 @@ class Draws:
     """Replicas that each draw needs at the peak, without headroom and spares; as real numbers, above them suffice.
 
     Attributes:
-        alone: Peak / rate of a replica.
-        imbalance: Factor on it where there are several replicas.
+        alone: Peak / rate of a replica, which is taken as the lowest tested one where nothing is known of it.
+        known: Whether the drawn rate is one that was tested, or between two that were.
+        imbalance: Factor on `alone` where there are several replicas.
     """
 
     alone: Floats
+    known: Flags
     imbalance: float
 
     @classmethod
@@ -35,22 +36,21 @@ class Draws:
         rates = capacity.draws(DRAWS, generator(assumed.seed, _RATES))
         errors = generator(assumed.seed, _PEAKS).standard_normal(DRAWS)
         peaks = peak_rps * (1 + assumed.growth) * np.exp(assumed.forecast_error * errors)
-        with np.errstate(divide="ignore"):
-            return cls(peaks / rates, assumed.imbalance)
+        lowest = capacity.known_chances[0][0]
+        return cls(peaks / np.maximum(rates, lowest), rates > 0, assumed.imbalance)
 
     def chance(self, replicas: int) -> float:
-        """Return the share of the draws in which some replicas hold the peak."""
-        return float((self.alone * (self.imbalance if replicas > 1 else 1.0) <= replicas + ROUNDING).mean())
+        """Return the share of the draws in which some replicas hold the peak. The unknown ones do not count as such."""
+        enough = self.alone * (self.imbalance if replicas > 1 else 1.0) <= replicas + ROUNDING
+        return float((enough & self.known).mean())
 
-    def least(self, chance: float) -> int | None:
-        """Return the fewest replicas with a chance; None if no number of them is known to have it."""
-        wanted = self._quantile(chance)
-        return int(self._whole(np.array([wanted]))[0]) if wanted < _MOST else None
+    def least(self, chance: float) -> int:
+        """Return the fewest replicas with a chance, if their rate is one that was tested."""
+        return int(self._whole(np.array([self._quantile(chance)]))[0])
 
-    def least_over(self, shares: Floats, chance: float) -> Ints | None:
-        """Return the fewest replicas with a chance for demands that are shares of the peak; None as `least`."""
-        wanted = self._quantile(chance)
-        return self._whole(wanted * shares) if wanted < _MOST else None
+    def least_over(self, shares: Floats, chance: float) -> Ints:
+        """Return the fewest replicas with a chance for demands that are shares of the peak, as `least`."""
+        return self._whole(self._quantile(chance) * shares)
 
     def _quantile(self, chance: float) -> float:
         rank = max(0, int(np.ceil(chance * len(self.alone) - ROUNDING)) - 1)

@@ -59,6 +59,17 @@ def test_a_replica_that_may_not_hold_its_rate_needs_more_beside_it() -> None:
     assert unsure.draws.chance(unsure.base - 1) < 0.95
 
 
+def test_a_chance_that_no_measurement_supports_is_not_claimed() -> None:
+    """The only tested rate holds with 97.5 %: a chance of 99.9 % is out of reach of any number of replicas."""
+    limit = (400.0, 320.0, 499.9)
+    found = rank([candidate([point(4.0, limit)])], terms(chance="99.9%"))
+    data = as_data(found)
+    assert data["plans"][0]["chance"] == pytest.approx(0.975, abs=0.005)
+    assert [one["replicas"] is None for one in data["nines"]] == [False, True, True]
+    assert "the chance is 97." in data["missing"][0]["why"]
+    assert "rate: [2, 4], duration: 30m" in data["missing"][0]["command"]
+
+
 def test_working_hours_are_paid_for_with_the_time_of_a_start() -> None:
     """45 of 168 hours, and five times six minutes."""
     found = plan(candidate(), terms(scaling="hours", hours="weekdays"))

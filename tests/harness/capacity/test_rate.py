@@ -58,12 +58,14 @@ def test_nothing_is_known_without_a_rate_that_holds(rates: list[tuple[float, Hol
 
 
 def test_draws_have_the_chances_of_the_tested_rates() -> None:
-    """As many are below each rate as its chance says, and none above the highest."""
+    """As many hold each rate as its chance says, none more than the highest, and of others nothing is known."""
     known = Capacity(2.0, 3.0, 4.0, "", "rate", "r", "l", ((2.0, 0.99), (3.0, 0.6), (4.0, 0.1)))
     drawn = known.draws(200_000, np.random.default_rng(1))
     for rate, chance in known.chances:
         assert (drawn >= rate - 1e-9).mean() == pytest.approx(chance, abs=0.005)
     assert drawn.max() == 4.0
+    assert (drawn == 0).mean() == pytest.approx(0.01, abs=0.002)
+    assert drawn[drawn > 0].min() >= 2.0
     assert np.median(drawn) == pytest.approx(3.0 + 0.1 / 0.5, abs=0.01)
 
 
