@@ -119,6 +119,16 @@ RUNS = {
         {*LATENCIES, "attainment", "goodput_rps"},
         _rows("q8_0", "single_user sustained") | {("", "single_user", "all"), ("", "sustained", "all")},
     ),
+    "capacity": Shortened(
+        ("load.0.rate=[10,20]", "load.0.warmup=100ms", "load.0.duration=500ms", "workload.output_tokens.value=8"),
+        {*LATENCIES, "attainment", "goodput_rps", "offered_rps"},
+        _rows("q8_0", "sustained-rate-10 sustained-rate-20"),
+    ),
+    "hardware_comparison": Shortened(
+        ("load.0.users=[1,4]", "load.0.requests=8", "workload.output_tokens.value=16"),
+        {*LATENCIES, *MEMORY, "mean_concurrency"},
+        _rows("q8_0", "sustained-users-1 sustained-users-4"),
+    ),
     "targets": Shortened(
         ("workload.output_tokens.value=32", "load.0.requests=3", "load.1.requests=10"),
         {*LATENCIES, "load_s", "load_warm_s", "output_tokens_per_s_per_user", "system_memory_peak_share"},

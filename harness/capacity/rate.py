@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -136,21 +135,19 @@ def capacity_of(tested: Sequence[Tried], run: str) -> Capacity | None:
         users_or_rate="rate",
         source_run=run,
         load=held[-1].load,
-        chances=_falling([*below, *([] if failed is None else [failed])]),
+        chances=_falling([*below, *([] if failed is None else [failed])], held[-1].rate_rps),
     )
 
 
-def _falling(ordered: Sequence[Tried]) -> tuple[tuple[float, float], ...]:
-    """Return the chances by ascending rate; a higher rate is never likelier to hold than a lower one."""
-    found = [(one.rate_rps, one.chance) for one in ordered]
-    least = 1.0
+def _falling(ordered: Sequence[Tried], held_rps: float) -> tuple[tuple[float, float], ...]:
+    """Return the chances by ascending rate; a higher rate is never likelier to hold than a lower one.
+
+    Up to the rate that holds beyond doubt, the evidence of higher rates counts for lower ones; above it no more.
+    """
     fallen = []
-    for rate, chance in found:
-        least = min(least, chance)
-        fallen.append((rate, least))
+    least = 1.0
+    for number, one in enumerate(ordered):
+        known = [other.chance for other in ordered[number:] if other.rate_rps <= held_rps]
+        least = min(least, max([one.chance, *known]))
+        fallen.append((one.rate_rps, least))
     return tuple(fallen)
-
-
-def gap(tested: Sequence[float]) -> float:
-    """Return the largest ratio of neighbouring tested rates, 1 for a single one."""
-    return max((high / low for low, high in pairwise(sorted(tested)) if low > 0), default=1.0)

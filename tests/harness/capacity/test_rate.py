@@ -51,6 +51,15 @@ def test_a_rate_that_holds_above_one_that_fails_does_not_count() -> None:
     assert (found.lower_rps, found.upper_rps) == (1, 2)
 
 
+def test_a_higher_rate_that_holds_vouches_for_lower_ones() -> None:
+    """Few requests at 2 requests/s leave its interval wide; 4 hold beyond doubt. Above that, no rate vouches."""
+    found = capacity_of(
+        tried((2, UNKNOWN, 0.9), (4, YES, 0.999), (6, UNKNOWN, 0.2), (7, UNKNOWN, 0.4), (8, NO, 0)), "r"
+    )
+    assert found is not None
+    assert found.chances == ((2, 0.999), (4, 0.999), (6, 0.2), (7, 0.2), (8, 0))
+
+
 @pytest.mark.parametrize("rates", [[(2, NO, 0.0)], [(2, UNKNOWN, 0.5)], [(1, NO, 0.0), (2, YES, 1.0)]])
 def test_nothing_is_known_without_a_rate_that_holds(rates: list[tuple[float, Holds, float]]) -> None:
     """So there is no capacity, and no number stands for it."""

@@ -24,9 +24,9 @@ NAMES = sorted(list_scenarios())
 def test_the_shipped_scenarios_are_these() -> None:
     """Each with a description for `harness list`."""
     assert NAMES == [
-        "batching_and_cache", "burst", "cold_start", "conversations", "deployment_settings", "engines", "load_test",
-        "memory_levels", "mixed", "nightly", "production_workload", "quantization_sweep", "quickstart", "single_user",
-        "sustained", "targets",
+        "batching_and_cache", "burst", "capacity", "cold_start", "conversations", "deployment_settings",
+        "engines", "hardware_comparison", "load_test", "memory_levels", "mixed", "nightly",
+        "production_workload", "quantization_sweep", "quickstart", "single_user", "sustained", "targets",
     ]  # fmt: skip
     assert all(list_scenarios().values())
 
