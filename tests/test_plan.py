@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from ruamel.yaml import YAML
 
+from harness.capacity.assumptions import KEYS
+from harness.cli.app import app
 from tests.forked import harness as command
 from tests.planned import stored_run
 
@@ -70,6 +73,18 @@ def test_files_for_a_page_a_document_and_a_cluster(stored: Path, tmp_path: Path)
     deployment, scaler = YAML(typ="safe").load_all((tmp_path / "hpa.yaml").read_text())
     assert deployment["spec"]["replicas"] == scaler["spec"]["maxReplicas"] == 4
     assert scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "5818m"
+
+
+def test_every_assumption_is_an_option_and_stands_in_the_page_of_docs() -> None:
+    """And a key of the demand file, by its type."""
+    command_line = typer.main.get_command(app).commands["plan"]  # type: ignore[attr-defined]
+    options = {option for one in command_line.params for option in one.opts}
+    assert {f"--{key.replace('_', '-')}" for key in KEYS} <= options
+    page = (Path(__file__).parents[1] / "docs" / "capacity.md").read_text()
+    table = page[page.index("| assumption |") :].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`(?=[,` |])", "\n".join(row.split("|")[1] for row in table.splitlines()))) == set(
+        KEYS
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from reports.tables.base import Table
 from reports.writers.grid import grid_of_table
 from reports.writers.markdown import escape, section
 
-_LABEL = 13
+_LABEL = 14
 _LEFT_OUT = ("run", "KL, nats", "1M input", "1M tokens", "J/token", "tokens per $", "chance", "note", "least sure")
 _FOLDED = ("Assumptions",)
 
@@ -28,7 +28,8 @@ def show(data: Mapping[str, Any], console: Console) -> None:
             _print(table, console)
     for label, text in plan.lines(data):
         console.print(Text.assemble((f" {label:<{_LABEL - 1}}", "bold"), for_terminal(text)), soft_wrap=True)
-    console.print(Text.assemble((f" {'ASSUMED':<{_LABEL - 1}}", "bold"), for_terminal(assumed(data))), soft_wrap=True)
+    for label, text in (("ASSUMED", assumed(data)), ("NOT MODELLED", " ".join(plan.folded(data)))):
+        console.print(Text.assemble((f" {label:<{_LABEL - 1}}", "bold"), for_terminal(text)), soft_wrap=True)
     console.print()
     tone = "bold green" if data["plans"] else "bold yellow"
     console.print(Text(for_terminal(plan.answer(data)), style=tone), soft_wrap=True)

@@ -21,7 +21,7 @@ _RUNS = "Runs with loads at several rates and an `slo` or limits: folder, name, 
 _DEMAND = "Requests per second, or a .csv, .parquet or .yaml file of the demand."
 _PRICES = "YAML file with prices of machines, added to the shipped ones."
 _INSTANCE = "Machine that the runs are of, or RUN=NAME of one. [default: `instance` of each scenario]"
-_ASSUMED = "Assumption (see docs): "
+_ASSUMED = "Assumed: "
 _FORMATS = ("html", "md", "json")
 _EXPORTS = ("hpa",)
 
