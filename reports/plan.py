@@ -259,6 +259,7 @@ def lines(data: Data) -> list[tuple[str, str]]:
         found += [("BREAK-EVEN", api(data))] if data["api"] else []
     found += [("QUALITY", _quality(one)) for one in data["quality_costs"]]
     found += [("LEFT OUT", f"{one['name']} on {one['instance']}: {ended(one['why'])}") for one in data["excluded"]]
+    found += [("CHECKED", _check(one)) for one in data.get("checks", ())]
     found += [("CAVEAT", one) for one in data["caveats"]]
     open_ends = [(one["why"], one["command"]) for one in (*data["missing"], *data["excluded"])]
     open_ends += [(f"{one['what']} was not measured", one["command"]) for one in data["otherwise"]]
@@ -338,6 +339,23 @@ def _quality(one: Data) -> str:
     cost = f"{one['level']} instead of {one['instead_of']} saves {money(saves)} a month"
     kl = one["quality"].get("kl_mean")
     return f"{cost}, at KL {amount(kl)} nats." if kl is not None else f"{cost}; its quality was not measured."
+
+
+def _check(one: Data) -> str:
+    """Return what was predicted of some replicas, and what they did."""
+    predicted = f"{one['replicas']} replicas of {one['predicted_from']} were predicted to hold"
+    holds, fails = one["holds_rps"], one["fails_rps"]
+    measured = "no tested rate surely holds" if holds is None else f"{holds:.4g} hold"
+    measured += f" and {fails:.4g} fail" if fails is not None else ""
+    ends = [end for end in (one["error_least"], one["error_largest"]) if end is not None]
+    error = f"; error {' to '.join(_signed(end) for end in ends)}" if ends else ""
+    wrong = sum(rate["wrong"] for rate in one["rates"])
+    rates = f"{wrong} of {len(one['rates'])} tested rates turned out otherwise"
+    return f"{predicted} {rate(one['predicted_rps'])}. In {one['run']}, {measured}{error}; {rates}."
+
+
+def _signed(share: float) -> str:
+    return f"{'+' if share > 0 else '−' if share < 0 else ''}{abs(100 * share):.3g}{THIN}%"
 
 
 def folded(data: Data) -> Sequence[str]:

@@ -75,6 +75,20 @@ def test_files_for_a_page_a_document_and_a_cluster(stored: Path, tmp_path: Path)
     assert scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "5818m"
 
 
+def test_the_error_of_the_rule_is_kept_and_printed_with_later_plans(stored: Path) -> None:
+    """Two replicas of 8 requests/s were predicted to hold 14.5; 12 hold and 16 fail."""
+    stored_run(stored / "runs" / "pair", {"q4_k_m": {12.0: 200.0, 16.0: 900.0}})
+    ended = command("plan", "chat", "--demand", "12", "--validate", "pair=2", cwd=stored)
+    assert ended.code == 0, ended.err
+    told = "2 replicas of chat were predicted to hold 14.55 requests/s. In pair, 12 hold and 16 fail; error −9.09 % to "
+    assert told in ended.out.replace("\u202f", " ")
+    ended = command("plan", "nowhere", "--demand", "3", "--instance", "g5.xlarge", cwd=stored)
+    assert told in ended.out.replace("\u202f", " ")
+    for text, message in (("pair=0", "write RUN=N"), ("pair", "write RUN=N"), ("none=2", "there is no run 'none'")):
+        ended = command("plan", "chat", "--demand", "12", "--validate", text, cwd=stored)
+        assert (ended.code, message in ended.err) == (2, True), ended.err
+
+
 def test_every_assumption_is_an_option_and_stands_in_the_page_of_docs() -> None:
     """And a key of the demand file, by its type."""
     command_line = typer.main.get_command(app).commands["plan"]  # type: ignore[attr-defined]

@@ -358,7 +358,7 @@ def check_alike(found: Sequence[Candidate]) -> None:
     """Raise UsageError if candidates were measured under other requirements or requests: no plan ranks them."""
     first = found[0]
     for one in found[1:]:
-        if one.keys[0] != first.keys[0]:
+        if one.keys[0] != first.keys[0] and one.keys[0] and first.keys[0]:
             raise UsageError(
                 f"{first.run} and {one.run} are of other models, {first.keys[0]} and {one.keys[0]}; plan each alone"
             )

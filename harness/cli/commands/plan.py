@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +16,13 @@ from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from harness.capacity.measured import Candidate
+    from harness.capacity.ranking import Ranking
 
 _RUNS = "Runs with loads at several rates and an `slo` or limits: folder, name, latest or KEY=VALUE of a label."
 _DEMAND = "Requests per second, or a .csv, .parquet or .yaml file of the demand."
 _PRICES = "YAML file with prices of machines, added to the shipped ones."
 _INSTANCE = "Machine that the runs are of, or RUN=NAME of one. [default: `instance` of each scenario]"
+_VALIDATE = "RUN=N: a stored run against N replicas behind a balancer. Predict what they hold, compare, keep the error."
 _ASSUMED = "Assumed: "
 _FORMATS = ("html", "md", "json")
 _EXPORTS = ("hpa",)
@@ -57,6 +59,7 @@ def plan(
     demand: Annotated[str, typer.Option(metavar="RATE|FILE", help=_DEMAND, show_default=False)],
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help=_PRICES)] = None,
     instance: Annotated[list[str], typer.Option(metavar="NAME", help=_INSTANCE)] = [],  # noqa: B006
+    validate: Annotated[list[str], typer.Option(metavar="RUN=N", help=_VALIDATE)] = [],  # noqa: B006
     growth: Growth = None,
     forecast_error: ForecastError = None,
     headroom: Headroom = None,
@@ -89,7 +92,7 @@ def plan(
     given = locals()
     options = {key: given[key] for key in KEYS if given.get(key) is not None}
     wanted, manifests = _wanted([*formats, *(["html"] if opens else [])]), _exports(exports)
-    data = planned(runs, demand, prices, instance, options)
+    data = planned(runs, demand, prices, instance, options, _replicas(validate))
     files = store(data, wanted, out or Path())
     _export(data, manifests)
     if opens:
@@ -99,9 +102,18 @@ def plan(
 
 
 def planned(
-    runs: Sequence[str], demand: str, prices: Path | None, instances: Sequence[str], options: Mapping[str, Any]
+    runs: Sequence[str],
+    demand: str,
+    prices: Path | None,
+    instances: Sequence[str],
+    options: Mapping[str, Any],
+    checks: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Return the plans as plain data. Raises UsageError or ScenarioError for what cannot be planned."""
+    """Return the plans as plain data. Raises UsageError or ScenarioError for what cannot be planned.
+
+    Args:
+        checks: Number of replicas of each run that the rule is checked against.
+    """
     from harness.capacity.demand_files import read_demand
     from harness.capacity.plain import as_data
     from harness.capacity.plan import Terms
@@ -114,7 +126,42 @@ def planned(
     for name in machines.values():
         catalogue.find(name)
     candidates = [one for run in runs for one in _candidates(run, asked.assumed.attainment, machines)]
-    return as_data(rank(candidates, Terms(asked.demand, asked.assumed, catalogue, asked.hours)), asked.given)
+    ranking = rank(candidates, Terms(asked.demand, asked.assumed, catalogue, asked.hours))
+    checked = [_checked(ranking, run, replicas) for run, replicas in (checks or {}).items()]
+    return as_data(ranking, asked.given) | {"checks": [*checked, *_kept({one["run"] for one in checked})]}
+
+
+def _checked(ranking: Ranking, run: str, replicas: int) -> dict[str, Any]:
+    """Return the check of the cheapest plan's rule against some replicas, and keep it with their run."""
+    from harness.capacity.measured import read_candidates
+    from harness.capacity.validation import as_record, keep, validate
+
+    if ranking.best is None:
+        raise UsageError(f"--validate {run}: there is no plan to check; measure a rate that holds")
+    one, assumed = ranking.best.candidate, ranking.terms.assumed
+    several = read_candidates(run, assumed.attainment, one.instance)
+    record = as_record(validate(one, several, replicas, assumed), one)
+    keep(record, several[0].path)
+    return record
+
+
+def _kept(new: Collection[str]) -> list[dict[str, Any]]:
+    """Return earlier checks, without those that were made again."""
+    from harness.capacity.validation import kept
+    from harness.store.run import RUNS
+
+    return [one for one in kept(RUNS) if one["run"] not in new]
+
+
+def _replicas(validate: Sequence[str]) -> dict[str, int]:
+    """Return the number of replicas of each run. Raises UsageError."""
+    found = {}
+    for text in validate:
+        run, _, number = text.rpartition("=")
+        if not run or not number.isdecimal() or not int(number):
+            raise UsageError(f"--validate {text}: write RUN=N, with the number of its replicas")
+        found[run] = int(number)
+    return found
 
 
 def _candidates(run: str, attainment: float, machines: Mapping[str, str]) -> list[Candidate]:
