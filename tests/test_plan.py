@@ -68,6 +68,8 @@ def test_files_for_a_page_a_document_and_a_cluster(stored: Path, tmp_path: Path)
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
     for title in ("Demand and replicas over a week", "Cost and chance", "Not modelled", "Assumptions"):
         assert title in page
+    (link,) = re.findall(r'<a href="([^"#]+)">chat</a>', page)
+    assert (tmp_path / link).resolve() == (stored / "runs" / "chat" / "report.html").resolve()
     assert (tmp_path / "plan.md").read_text().startswith("## 4 x g5.xlarge (one spare), ")
     assert json.loads((tmp_path / "plan.json").read_text())["plans"]
     deployment, scaler = YAML(typ="safe").load_all((tmp_path / "hpa.yaml").read_text())

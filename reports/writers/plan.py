@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -60,13 +62,17 @@ def as_markdown(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def as_html(data: Mapping[str, Any]) -> str:
-    """Return the page: the answer with both pictures first, then every table."""
+def as_html(data: Mapping[str, Any], folder: Path = Path()) -> str:
+    """Return the page: the answer with both pictures first, then every table.
+
+    Args:
+        folder: Folder of the page, from which its links to the reports of the runs start.
+    """
     from reports.plots.plan import of_plan
     from reports.writers.html import page
 
     shown = [table for table in plan.tables(data) if table.title not in _FOLDED]
-    sources = dict.fromkeys(one["path"] for one in (*data["plans"], *data["excluded"]))
+    runs = {one["path"]: one["run"] for one in (*data["plans"], *data["excluded"])}
     return page(
         "plan.html",
         page_title=f"Plan · {plan.answer(data)}",
@@ -78,7 +84,10 @@ def as_html(data: Mapping[str, Any]) -> str:
         tables=shown,
         assumptions=plan.assumptions(data),
         not_modelled=plan.folded(data),
-        footer=dotted(sources),
+        runs=[
+            (name, f"./{Path(os.path.relpath(path, folder), 'report.html').as_posix()}") for path, name in runs.items()
+        ],
+        footer=dotted(runs),
     )
 
 

@@ -195,11 +195,11 @@ def store(data: dict[str, Any], formats: Sequence[str], folder: Path) -> dict[st
     from harness.store.streams import storage_errors
     from reports.writers import plan as writers
 
-    renderers = {"html": writers.as_html, "md": writers.as_markdown, "json": _as_json}
+    renderers = {"md": writers.as_markdown, "json": _as_json}
     files = {}
     for name in formats:
         files[name] = folder / f"plan.{name}"
-        text = renderers[name](data)
+        text = writers.as_html(data, folder) if name == "html" else renderers[name](data)
         with storage_errors(files[name]):
             folder.mkdir(parents=True, exist_ok=True)
             files[name].write_text(text, encoding="utf-8", newline="\n")
