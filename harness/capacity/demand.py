@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from harness.analysis.stats import Floats, quantile
+from harness.analysis.stats import Flags, Floats, Ints, quantile
 from harness.capacity.hours import DAYS, WEEK_H, WorkingHours
+from harness.errors import UsageError
 
 BUCKET_S = 300
 PER_HOUR, PER_DAY = 3600 // BUCKET_S, 24 * 3600 // BUCKET_S
@@ -26,12 +27,14 @@ class Demand:
     Attributes:
         week: In each bucket of a week from Monday 00:00 local time; of several weeks the 99th percentile.
         buckets: In each measured bucket, in order of time.
+        places: Bucket of the week that each of them is in.
         source: Rate or file, as written.
         notes: Sentences on what the source does not say.
     """
 
     week: Floats
     buckets: Floats
+    places: Ints
     source: str
     notes: tuple[str, ...] = ()
 
@@ -55,33 +58,41 @@ class Demand:
         return bool(self.week.max() > self.week.min())
 
     def within(self, hours: WorkingHours) -> Demand:
-        """Return the demand during working hours; nothing arrives at other times."""
+        """Return the demand during working hours; nothing arrives at other times. Raises UsageError if none does."""
         covered = self._covered(hours)
-        if not covered.any() or not self.week[covered].max() > 0:
-            return self
-        return replace(self, week=np.where(covered, self.week, 0.0), buckets=self.week[covered])
+        inside = covered[self.places]
+        if not (inside.any() and self.buckets[inside].max() > 0):
+            raise UsageError(f"--hours {hours.text}: no requests arrive then; write hours in which some do")
+        week, buckets = np.where(covered, self.week, 0.0), self.buckets[inside]
+        return replace(self, week=week, buckets=buckets, places=self.places[inside])
 
     def outside(self, hours: WorkingHours) -> float:
         """Return the share of the requests that arrive outside working hours."""
-        total = float(self.week.sum())
-        return float(self.week[~self._covered(hours)].sum()) / total if total else 0.0
+        total = float(self.buckets.sum())
+        return float(self.buckets[~self._covered(hours)[self.places]].sum()) / total if total else 0.0
 
     @staticmethod
-    def _covered(hours: WorkingHours) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def _covered(hours: WorkingHours) -> Flags:
         return np.array([hours.covers(number * BUCKET_S // 60) for number in range(PER_WEEK)])
 
 
 def of_rate(rate_rps: float) -> Demand:
     """Return the demand of a constant rate."""
     week = np.full(PER_WEEK, float(rate_rps))
-    return Demand(week, week, f"{rate_rps:g} requests/s")
+    return Demand(week, week, np.arange(PER_WEEK), f"{rate_rps:g} requests/s")
 
 
 def of_hours(hourly: Sequence[float], source: str) -> Demand:
     """Return the demand of the 168 hours of a week, or the 24 of each day."""
     day = np.repeat(np.array(hourly, dtype=np.float64), PER_HOUR)
     week = day if len(hourly) == WEEK_H else np.tile(day, 7)
-    return Demand(week, week, source, ("Each hour has one rate: peaks within an hour are not in the demand.",))
+    return Demand(
+        week,
+        week,
+        np.arange(PER_WEEK),
+        source,
+        ("Each hour has one rate: peaks within an hour are not in the demand.",),
+    )
 
 
 def hours_of_days(days: Mapping[str, float | Sequence[float]]) -> list[float]:
@@ -107,7 +118,7 @@ def of_trace(starts_s: Floats, rates_rps: Floats, step_s: float, zone: tzinfo, s
     missing = round((float(begins[-1]) - float(begins[0])) / BUCKET_S) + 1 - len(begins)
     if missing > 0:
         notes.append(f"{missing} buckets of 5 minutes are missing from the file; they count as unknown.")
-    return Demand(week, buckets, source, tuple(notes))
+    return Demand(week, buckets, places, source, tuple(notes))
 
 
 def _in_buckets(starts_s: Floats, rates_rps: Floats, step_s: float) -> tuple[Floats, Floats]:
@@ -126,7 +137,7 @@ def _place(begin_s: float, zone: tzinfo) -> int:
     return local.weekday() * PER_DAY + (local.hour * 3600 + local.minute * 60) // BUCKET_S
 
 
-def _folded(places: np.ndarray[tuple[int, ...], np.dtype[np.int64]], buckets: Floats) -> tuple[Floats, list[str]]:
+def _folded(places: Ints, buckets: Floats) -> tuple[Floats, list[str]]:
     """Return the 99th percentile of each bucket of a week, with a note on those that were taken from others.
 
     A bucket without a row is taken from the same time of other days, else it is the peak of all.

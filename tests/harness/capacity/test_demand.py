@@ -124,6 +124,17 @@ def test_only_the_demand_of_working_hours_is_served() -> None:
     assert found.within(hours).week.sum() == 45 * PER_HOUR
     assert found.within(hours).mean_rps == 1.0
     assert of_rate(2.0).within(hours).peak_rps == 2.0
+    night = of_hours([1.0, *[0.0] * 23], "d")
+    with pytest.raises(UsageError, match="no requests arrive then"):
+        night.within(hours)
+
+
+def test_the_mean_within_hours_is_that_of_the_requests() -> None:
+    """Two weeks with other rates: the week has the larger ones, the mean counts both."""
+    starts = np.arange(2 * PER_WEEK) * 300.0 + 4 * 86_400
+    rates = np.where(np.arange(2 * PER_WEEK) < PER_WEEK, 1.0, 3.0)
+    found = of_trace(starts, rates, 300.0, UTC, "d").within(parse_hours("mon-fri 09:00-18:00"))
+    assert (found.mean_rps, found.peak_rps, found.planned.max()) == (2.0, 3.0, 3.0)
 
 
 def test_assumptions_of_the_command_go_before_those_of_the_file(tmp_path: Path) -> None:
