@@ -155,7 +155,12 @@ def _configurations(manifest: Manifest) -> list[Keys]:
 def _why_none(name: str, manifest: Manifest) -> str:
     """Return why no candidate is in a run, and what to measure."""
     trials = [trial for _, trial in manifest.trials()]
-    if any(_is_rate(trial) or trial.kind == SEARCH for trial in trials):
+    at_rates = [trial for trial in trials if _is_rate(trial) or trial.kind == SEARCH]
+    asked = [trial for trial in at_rates if _has_slo(trial) or trial.limits]
+    if asked:
+        why = next((one.reason for one in asked if one.reason), f"its trials are {asked[0].status}")
+        return f"{name} has no results at a rate: {why.rstrip('.')}; measure again"
+    if at_rates:
         return (
             f"{name} has neither an `slo` nor limits on its loads, so that no rate can be said to hold; "
             "add `slo: {ttft: 500ms}` to the scenario, and measure again"

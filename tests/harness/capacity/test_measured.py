@@ -113,3 +113,12 @@ def test_a_run_without_its_machine_is_refused(tmp_path: Path) -> None:
     stored_run(tmp_path / "run", {"f16": RATES})
     with pytest.raises(UsageError, match="does not say which machine it ran on; add `--instance NAME`"):
         read_candidates(str(tmp_path / "run"), 0.95, None)
+
+
+def test_a_run_without_results_says_why(tmp_path: Path) -> None:
+    """Its records are gone: it has an SLO, and nothing that it could be held against."""
+    stored_run(tmp_path / "run", {"f16": RATES})
+    for file in (tmp_path / "run").rglob("records.parquet"):
+        file.unlink()
+    with pytest.raises(UsageError, match=r"has no results at a rate: .*; measure again"):
+        read_candidates(str(tmp_path / "run"), 0.95, "g5.xlarge")
