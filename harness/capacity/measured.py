@@ -144,7 +144,7 @@ def read_candidates(name: str, attainment: float, instance: str | None) -> list[
     found = [_candidate(name, path, machine, keys, results, attainment) for keys in _configurations(run.manifest)]
     known = [one for one in found if one is not None]
     if not known:
-        raise UsageError(_why_none(name, run.manifest))
+        raise UsageError(_why_none(name, results))
     return known
 
 
@@ -152,9 +152,11 @@ def _configurations(manifest: Manifest) -> list[Keys]:
     return list(dict.fromkeys(cell.keys for cell in manifest.cells if cell.status != "skipped"))
 
 
-def _why_none(name: str, manifest: Manifest) -> str:
+def _why_none(name: str, results: Results) -> str:
     """Return why no candidate is in a run, and what to measure."""
-    trials = [trial for _, trial in manifest.trials()]
+    trials = [trial for _, trial in results.manifest.trials()]
+    if any(SEARCHED in facts for facts in results.facts.values()):
+        return f"{name} searched for the largest rate, and no rate was confirmed; search with a longer `within`"
     at_rates = [trial for trial in trials if _is_rate(trial) or trial.kind == SEARCH]
     asked = [trial for trial in at_rates if _has_slo(trial) or trial.limits]
     if asked:

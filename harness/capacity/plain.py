@@ -84,7 +84,18 @@ def _caveats(best: Plan) -> Iterator[str]:
         yield f"{one.run} was measured on a machine with {_gpus(seen)}, and {has}."
     if not one.quality:
         yield f"The quality of {one.name} was not measured: add `quality` to the scenario."
+    yield from _caveats_of_search(one.searched or {})
     yield from best.point.caveats
+
+
+def _caveats_of_search(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a search for the largest rate left open."""
+    if found.get("ended") == "budget":
+        yield "The search ended before the rate was known as well as asked for: set a longer `within`."
+    if found.get("confirmed") == "unlikely":
+        yield "The measurement at the rate to plan with missed the requirement, within chance."
+    elif found and found.get("confirmed") is None:
+        yield "The rate to plan with was not measured again."
 
 
 def _gpus(number: int) -> str:

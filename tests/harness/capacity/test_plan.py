@@ -277,3 +277,7 @@ def test_a_search_for_the_largest_rate_is_planned_with_its_lower_end() -> None:
     open_end = SEARCH | {"upper_rps": None, "value_rps": None}
     (open_ended,) = as_data(rank([candidate([point(5.2)], searched=open_end)], terms()))["missing"]
     assert "at least 5.2 requests/s" in open_ended["why"]
+    early = SEARCH | {"ended": "budget", "confirmed": "unlikely"}
+    caveats = as_data(rank([candidate([point(5.2)], searched=early)], terms()))["caveats"]
+    assert any("set a longer `within`" in one for one in caveats)
+    assert any("missed the requirement, within chance" in one for one in caveats)
