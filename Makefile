@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 ENGINES ?= .venv-engines
 VLLM ?= .venv-vllm
+OTAVA ?= .venv-otava
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench battery docs wheel clean
+	test-gpu test-lowest coverage mutants bench battery otava docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -129,6 +130,15 @@ bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory ta
 battery: $(STAMP)  ## whole runs against a server of known truth: how often their verdict is right
 	$(BIN)/python -m benchmarks.battery
 
+# It pins numpy and brings clients of databases, so it has an environment of its own.
+$(OTAVA)/.installed:
+	$(PYTHON) -m venv $(OTAVA)
+	$(OTAVA)/bin/python -m pip install --quiet --disable-pip-version-check apache-otava==0.8.0
+	@touch $@
+
+otava: $(STAMP) $(OTAVA)/.installed  ## change points against those of apache-otava, on 200 random series
+	HARNESS_OTAVA_PYTHON=$(abspath $(OTAVA))/bin/python $(BIN)/python -m benchmarks.otava
+
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.scenario.reference
 	$(BIN)/python -m harness.metrics
@@ -137,4 +147,4 @@ docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m tests.known_answers
 
 clean:  ## remove what was built here
-	rm -rf $(VENV) $(ENGINES) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(VLLM) $(OTAVA) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -27,14 +27,6 @@ def test_a_slip_in_a_command_is_exit_2_with_a_suggestion(tmp_path: Path) -> None
     assert (ended.code, "run" in ended.err) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["regress"])
-def test_a_command_of_the_grammar_that_is_not_built_says_so(tmp_path: Path, command: str) -> None:
-    """One line, whatever follows the command."""
-    ended = harness(command, "one", "two", "--fail-above=5%", cwd=tmp_path)
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err == f"harness: `harness {command}` is not built yet; see `harness --help` for what is\n"
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -23,6 +23,7 @@ from harness.cli.commands.listing import list_
 from harness.cli.commands.open import open_
 from harness.cli.commands.plan import plan
 from harness.cli.commands.quality import quality
+from harness.cli.commands.regress import regress
 from harness.cli.commands.report import report
 from harness.cli.commands.rerun import rerun
 from harness.cli.commands.run import run
@@ -32,7 +33,7 @@ from harness.cli.leave import leave
 from harness.cli.limits import check_limits
 from harness.cli.options import check_pairs
 from harness.cli.output import lost_output, open_outlets, say
-from harness.errors import ExitCode, HarnessError, UsageError, code_of, first_that_applies, refusal
+from harness.errors import ExitCode, HarnessError, code_of, first_that_applies, refusal
 from harness.signals import ASKED, StopSignal, stop_signals
 
 app = typer.Typer(
@@ -63,7 +64,7 @@ def harness(
         raise typer.Exit
 
 
-for command in (run, rerun, quality, worker, report, compare, bisect, plan, validate, init):
+for command in (run, rerun, quality, worker, report, compare, bisect, regress, plan, validate, init):
     app.command()(command)
 app.command(name="import")(import_)
 app.command(name="list")(list_)
@@ -71,16 +72,6 @@ app.command(name="open")(open_)
 app.add_typer(baseline, name="baseline")
 app.add_typer(history, name="history")
 app.command()(doctor)
-
-
-def not_built(context: typer.Context) -> None:
-    """Refuse a command that later versions will have."""
-    raise UsageError(f"`harness {context.info_name}` is not built yet; see `harness --help` for what is")
-
-
-for name in ("regress",):
-    everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(name=name, hidden=True, context_settings=everything)(not_built)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,427 @@
+"""Board: all series of a history judged, and one alert for each cause; pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from harness.comparison.change import Change
+from harness.history import bursts
+from harness.history.changes import LEAST
+from harness.history.nights import NIGHTLY, Schedule
+from harness.history.series import Key, Point, Series
+from harness.history.states import Finding, Judged, State, judge, restated
+from harness.history.steps import BOTH_ENDS, NEAR, POLICY, Policy, Shape, shift
+from harness.metrics import SCALAR
+from harness.scenario.margins import Margin, Scale
+
+CONTROL_P, CONTROL_CREEP_P = 0.01, 0.001
+"""Largest p-values, shared by the controls of a machine, at which one of them moved with the others."""
+CONTROL_SHARE = 0.25
+"""Least part of a change that a control must share."""
+CONTROL_NIGHTS = 30
+JOINS_NIGHTS = 30
+"""Nights after which another series that creeps from the same night is told again."""
+_KEPT = ("load", "metric", "statistic")
+_PLACES = (*_KEPT[:1], "class_name", *_KEPT[1:], "model", "engine", "level", "variant", "scenario", "machine", "tool")
+LEVEL, CREEP = "level", "creep"
+"""Kinds of changes of the level: from one night to the next, or little by little."""
+LEVELS = (State.REGRESSED, State.IMPROVED)
+PER_MACHINE = (State.MACHINE, State.METHOD)
+
+Confirm = Callable[["Alert"], bool | None]
+"""Measures both builds of an alert in turns: whether the change is there, None if they cannot be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Alert that was told.
+
+    Attributes:
+        since: First night of the alert.
+        at: When it was told.
+    """
+
+    state: State
+    shape: str
+    since: datetime
+    series: frozenset[str]
+    at: datetime
+
+    @property
+    def kind(self) -> str:
+        """Kind of the findings that it told."""
+        return self.state if not self.shape else CREEP if self.shape == Shape.CREEP else LEVEL
+
+    @property
+    def text(self) -> str:
+        """JSON that `parse_told` reads."""
+        times = {"since": self.since.isoformat(), "at": self.at.isoformat()}
+        return json.dumps({"state": self.state, "shape": self.shape, **times, "series": sorted(self.series)})
+
+
+def parse_told(text: str) -> Told | None:
+    """Return an alert that was told from its text; None for one that is damaged or of a newer version."""
+    try:
+        entry = json.loads(text)
+        since, at = (datetime.fromisoformat(entry[name]) for name in ("since", "at"))
+        series = frozenset(map(str, entry["series"]))
+        return Told(State(entry["state"]), str(entry["shape"]), since.astimezone(UTC), series, at.astimezone(UTC))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One cause, with all series that it changed.
+
+    Attributes:
+        shape: "step", "creep" or "jump" for a change of the level, else "".
+        since: First night; for a creeping change the night that it is measured from.
+        between: Nights between which it began.
+        change: Largest change, with its interval; None for other alerts.
+        suspects: For each label that differs: its name, and its values on the last night before and the first after.
+        cause: The cause, as far as it is known.
+        confirmed: Whether both builds measured in turns differ; None if nobody measured them.
+        told: Whether it was told before.
+        fails: Whether a number that gates regressed.
+    """
+
+    state: State
+    shape: str
+    since: datetime
+    between: tuple[datetime, datetime]
+    series: tuple[str, ...]
+    title: str
+    cause: str = ""
+    change: Change | None = None
+    suspects: tuple[tuple[str, str, str], ...] = ()
+    confirmed: bool | None = None
+    told: bool = False
+    fails: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Name that stays the same while nights are added, unless its place moves."""
+        return f"{self.state}-{self.shape or 'event'}-{self.since:%Y%m%d}".replace(" ", "-")
+
+    def as_told(self, at: datetime) -> Told:
+        """Return what to remember."""
+        return Told(self.state, self.shape, self.since, frozenset(self.series), at)
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All series and alerts of a night, the worst first.
+
+    Attributes:
+        made: Time at which it holds.
+    """
+
+    made: datetime
+    series: tuple[Judged, ...]
+    alerts: tuple[Alert, ...]
+
+    @property
+    def new(self) -> list[Alert]:
+        """Alerts to tell now."""
+        return [alert for alert in self.alerts if not alert.told and alert.confirmed is not False]
+
+    def counts(self) -> dict[State, int]:
+        """Return the number of series in each state."""
+        states = [one.state for one in self.series]
+        return {state: states.count(state) for state in State}
+
+
+def identity(key: Key) -> str:
+    """Return the identity of a series: all parts of its key, "/" between them."""
+    return "/".join(str(part).replace("/", "%2F") for part in astuple(key)).rstrip("/")
+
+
+def short_names(keys: Sequence[Key]) -> list[str]:
+    """Return names for people, without the fields that all of several series share; always with load and metric."""
+    telling = [place for place in _PLACES if place in _KEPT or len({getattr(key, place) for key in keys}) > 1]
+    return [
+        " ".join(word for place in telling if (word := getattr(key, place)) not in ("", "all", SCALAR)) for key in keys
+    ]
+
+
+def make_board(
+    series: Iterable[Series],
+    now: datetime,
+    schedule: Schedule | None = None,
+    told: Sequence[Told] = (),
+    margins: Sequence[Margin] = (),
+    confirm: Confirm | None = None,
+    policy: Policy = POLICY,
+) -> Board:
+    """Return all series judged, the worst first, with one alert for each cause.
+
+    Args:
+        now: Time at which nights are missing.
+        told: Alerts that were told before.
+        margins: Numbers whose regression fails; every alerting one without them.
+        confirm: Measures both builds in turns. Without it alerts are unconfirmed.
+    """
+    judged: list[Judged] = [judge(one, now, schedule, policy) for one in series]
+    every = timedelta(seconds=(schedule or NIGHTLY).every_s)
+    names = short_names([one.series.key for one in judged])
+    judged = _with_controls(judged, _groups(judged, margins, every), names)
+    alerts = []
+    for group in _groups(judged, margins, every):
+        before = all(
+            any(knows(one, finding, identity(judged[number].series.key), every) for one in told)
+            for number, finding in group
+        )
+        alerts.append(_settled(replace(_alert(group, judged, names), told=before), judged, margins, confirm))
+    disproved = {name for alert in alerts if alert.confirmed is False for name in alert.series}
+    order = list(State)
+    states = sorted(
+        (_with_confirmation(one, disproved) for one in judged),
+        key=lambda one: (order.index(one.state), identity(one.series.key)),
+    )
+    alerts.sort(key=lambda one: (one.told, order.index(one.state), -one.since.timestamp()))
+    return Board(now, tuple(states), tuple(alerts))
+
+
+_Member = tuple[int, Finding]
+
+
+def _groups(judged: Sequence[Judged], margins: Sequence[Margin], every: timedelta) -> list[list[_Member]]:
+    """Return the findings to tell that have one cause: of one kind, at most NEAR nights apart."""
+    waiting = [
+        (number, finding)
+        for number, one in enumerate(judged)
+        if one.tells or _gates(one, margins)
+        for finding in one.findings
+        if not finding.lacks
+    ]
+    groups: list[list[_Member]] = []
+    for member in sorted(waiting, key=lambda one: one[1].since):
+        for group in groups:
+            if _one_cause(group[0], member, judged, every):
+                group.append(member)
+                break
+        else:
+            groups.append([member])
+    return groups
+
+
+def _one_cause(one: _Member, other: _Member, judged: Sequence[Judged], every: timedelta) -> bool:
+    (number, finding), (number_2, finding_2) = one, other
+    of_machine = State.MACHINE in (finding.state, finding_2.state)
+    kind = _kind(finding)
+    if kind != _kind(finding_2) or (of_machine and finding.state != finding_2.state):
+        return False
+    if abs(finding.since - finding_2.since) > _reach(kind) * every:
+        return False
+    machines = {judged[one].series.key.machine for one in (number, number_2)}
+    return finding.state not in PER_MACHINE or len(machines) == 1
+
+
+def _reach(kind: str) -> float:
+    """Return by how many nights findings with one cause differ: noisy nights are noticed late."""
+    return bursts.NIGHTS if kind == State.NOISY else NEAR + 0.5
+
+
+def _kind(finding: Finding) -> str:
+    return finding.state if finding.step is None else CREEP if finding.shape is Shape.CREEP else LEVEL
+
+
+def _with_controls(judged: Sequence[Judged], groups: Sequence[Sequence[_Member]], names: Sequence[str]) -> list[Judged]:
+    """Return the series with the changes that their machine's controls share marked as the machine's."""
+    causes: dict[tuple[int, Finding], str] = {}
+    for group in groups:
+        why: dict[str, str] = {}
+        for number, finding in group:
+            one = judged[number].series
+            if finding.state not in LEVELS:
+                continue
+            if one.key.machine not in why:
+                why[one.key.machine] = _moved_controls(one.key.machine, finding, judged, names)
+            if text := why[one.key.machine] or (f"{names[number]} never changes" if one.control else ""):
+                causes[number, finding] = text
+    found = []
+    for number, each in enumerate(judged):
+        marked = [_of_machine(finding, causes.get((number, finding))) for finding in each.findings]
+        found.append(each if marked == [*each.findings] else restated(each, marked))
+    return found
+
+
+def _of_machine(finding: Finding, why: str | None) -> Finding:
+    return finding if why is None else replace(finding, state=State.MACHINE, why=why)
+
+
+def _moved_controls(machine: str, finding: Finding, judged: Sequence[Judged], names: Sequence[str]) -> str:
+    """Return which controls of a machine changed in the same nights, "" if none did."""
+    controls = [
+        (one, name)
+        for one, name in zip(judged, names, strict=True)
+        if one.series.control and one.series.key.machine == machine
+    ]
+    p = (CONTROL_CREEP_P if finding.shape is Shape.CREEP else CONTROL_P) / max(len(controls), 1)
+    for one, name in controls:
+        if (change := moved_at(one, finding, p)) is not None:
+            return f"a control moved, too: {name} {ratio_text(change)}"
+    return ""
+
+
+def moved_at(control: Judged, finding: Finding, p: float) -> Change | None:
+    """Return the change of a control at the nights of a finding; None if it did not move.
+
+    Its nights are compared at a known place, so a p-value of a per cent is enough. It moves in the same direction, by
+    at least half of the least change that is told.
+    """
+    nights, noise = control.course.nights, control.course.noise
+    at = [control.series.points[place].at for place in nights.places]
+    cut = sum(one < finding.since for one in at)
+    edges = [nights.start, *(step.night for step in control.course.told if step.night > nights.start), len(at)]
+    begin = max((one for one in edges if one < cut - NEAR), default=nights.start)
+    end = min((one for one in edges if one > cut + NEAR), default=len(at))
+    left, right = (
+        nights.values[max(begin, cut - CONTROL_NIGHTS) : cut],
+        nights.values[cut : min(end, cut + CONTROL_NIGHTS)],
+    )
+    if finding.shape is Shape.CREEP:
+        left, right = nights.values[cut : cut + 2 * POLICY.window], nights.values[-POLICY.window :]
+    if len(left) < LEAST or len(right) < 1 or nights.start > cut:
+        return None
+    change, chance = shift(left, right, nights.scale, noise.inflation)
+    size = POLICY.least(nights.scale) / 2
+    if finding.step is not None and finding.step.change.scale is nights.scale:
+        size = max(size, CONTROL_SHARE * abs(finding.step.change.at))
+    worse = (change.at > 0) == (control.series.better == "lower")
+    same = worse == (finding.state is State.REGRESSED)
+    return change if chance <= p and abs(change.at) >= size and same else None
+
+
+def _alert(members: Sequence[_Member], judged: Sequence[Judged], names: Sequence[str]) -> Alert:
+    """Return the alert of findings with one cause: of the worst state among them, led by its largest change."""
+    state = min((finding.state for _, finding in members), key=list(State).index)
+    number, lead = max((one for one in members if one[1].state is state), key=lambda one: _weight(one[1]))
+    one = judged[number].series
+    series = tuple(dict.fromkeys(identity(judged[place].series.key) for place, _ in members))
+    return Alert(
+        state,
+        lead.shape.value if lead.shape is not None else "",
+        lead.since,
+        (lead.first, lead.last),
+        series,
+        _title(state, lead, names[number], len(series)),
+        _cause(lead, one),
+        None if lead.step is None else lead.step.change,
+        suspects(one, lead) if lead.state in LEVELS else (),
+    )
+
+
+def _weight(finding: Finding) -> float:
+    return abs(finding.step.change.at) if finding.step is not None else 0.0
+
+
+def _title(state: State, lead: Finding, name: str, number: int) -> str:
+    more = f" and {number - 1} more" if number > 1 else ""
+    size = f" {ratio_text(lead.step.change)}" if lead.step is not None else ""
+    how = " little by little" if lead.shape is Shape.CREEP else ""
+    return f"{name}{more}: {state}{size}{how}"
+
+
+def _cause(lead: Finding, series: Series) -> str:
+    """Return what is known to have changed between the nights of a change, or what a finding itself says."""
+    if lead.step is None or lead.state is State.MACHINE:
+        return lead.why
+    if lead.shape is Shape.CREEP:
+        return "many small changes, each too small to be told"
+    before = max((point.at for point in series.points if point.at < lead.first), default=lead.first)
+    events = [one for one in series.events if before < one.at <= lead.last and one.kind not in ("note", "release")]
+    return "; ".join(f"{one.kind}: {one.text}" for one in events)
+
+
+def suspects(series: Series, finding: Finding) -> tuple[tuple[str, str, str], ...]:
+    """Return the labels that differ from the last night before a change to the first night after it could begin."""
+    before = [point for point in series.points if point.at < finding.first]
+    after = [point for point in series.points if point.at >= finding.last]
+    if not before or not after:
+        return ()
+    good, bad = before[-1], after[0]
+    if finding.shape is Shape.CREEP:
+        good, bad = next((p for p in series.points if p.at >= finding.since), good), series.points[-1]
+    names = dict.fromkeys([*bad.labels, *good.labels])
+    order = sorted(names, key=lambda name: name != "commit")
+    return tuple(
+        (name, good.labels.get(name, ""), bad.labels.get(name, "")) for name in order if _differ(good, bad, name)
+    )
+
+
+def _differ(one: Point, other: Point, name: str) -> bool:
+    return one.labels.get(name) != other.labels.get(name)
+
+
+def _settled(alert: Alert, judged: Sequence[Judged], margins: Sequence[Margin], confirm: Confirm | None) -> Alert:
+    """Return an alert with: is it confirmed, does it fail."""
+    confirmed = None if alert.told or confirm is None or alert.state not in LEVELS else confirm(alert)
+    names = set(alert.series)
+    fails = alert.state is State.REGRESSED and any(
+        identity(one.series.key) in names and _regressed_beyond(one, margins) for one in judged
+    )
+    return replace(alert, confirmed=confirmed, fails=fails)
+
+
+def knows(told: Told, finding: Finding, name: str, every: timedelta) -> bool:
+    """Return whether a finding of a series was told before.
+
+    A change of the level was if any was within NEAR nights, of any series: it has the same cause. A regression is told
+    even if an improvement of the same nights was. A step within a creeping change of the series that was told belongs
+    to it, and the other way around.
+    """
+    kind = _kind(finding)
+    near = abs(told.since - finding.since) <= _reach(kind) * every
+    if told.kind == LEVEL and kind == LEVEL:
+        return near and not (finding.state is State.REGRESSED and told.state is State.IMPROVED)
+    if told.kind == CREEP and kind == LEVEL:
+        return name in told.series and told.since <= finding.since <= told.at
+    if told.kind == LEVEL and kind == CREEP:
+        return name in told.series and told.since > finding.since + (NEAR + 0.5) * every
+    if told.kind == CREEP and kind == CREEP:
+        joins = near and finding.last - told.at <= JOINS_NIGHTS * every
+        return joins or (name in told.series and finding.since <= told.at)
+    return near and told.state is finding.state and (name in told.series or finding.state not in PER_MACHINE)
+
+
+def _gates(one: Judged, margins: Sequence[Margin]) -> bool:
+    return any(_names(margin, one.series.key) for margin in margins)
+
+
+def _names(margin: Margin, key: Key) -> bool:
+    same = (margin.metric, margin.statistic) == (key.metric, key.statistic)
+    return same and margin.class_name in (key.class_name or "all",)
+
+
+def _regressed_beyond(one: Judged, margins: Sequence[Margin]) -> bool:
+    """Return whether a series has a regression to tell, beyond a margin that names it if there are margins."""
+    found = [finding for finding in one.findings if finding.state is State.REGRESSED and not finding.lacks]
+    if not margins:
+        return bool(found)
+    sizes = [margin for margin in margins if _names(margin, one.series.key)]
+    return any(
+        finding.step is not None
+        and (finding.step.change.value - margin.worse) * (1 if margin.more_is_worse else -1) > 0
+        for finding in found
+        for margin in sizes
+    )
+
+
+def _with_confirmation(one: Judged, disproved: set[str]) -> Judged:
+    if identity(one.series.key) not in disproved or one.state not in LEVELS:
+        return one
+    return replace(one, state=State.NOISY, why="both builds measured in turns do not differ")
+
+
+def ratio_text(change: Change) -> str:
+    """Return a change with its 95 % interval, as "+5.2 % [+4.0, +6.4]"."""
+    share = change.scale is Scale.DIFFERENCE
+    ends = (change.value, *change.interval(BOTH_ENDS))
+    texts = ["?" if not math.isfinite(one) else f"{100 * (one if share else one - 1):+.1f}" for one in ends]
+    return f"{texts[0]} {'points' if share else '%'} [{texts[1]}, {texts[2]}]"

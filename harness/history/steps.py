@@ -1,0 +1,316 @@
+"""Steps and creeping changes of a series' level, each with its size, its interval and what it lacks; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import pairwise
+
+import numpy as np
+
+from harness.analysis.stats import Floats
+from harness.comparison.change import Change
+from harness.history.bursts import bursts
+from harness.history.changes import LEAST, P, change_points, p_of, placed
+from harness.history.nights import Nights
+from harness.history.noise import LEAST_NIGHTS, SPIKE_SIGMAS, Noise, noise_of, step_sigma, without_spikes
+from harness.scenario.margins import Scale
+
+BOTH_ENDS = 0.025
+"""Chance beyond each end of a change's interval: 95 % lie within."""
+NEAR = 2
+"""Nights by which two changes may differ and have one cause."""
+IN_NOISE = "in noisy nights"
+ROUGH, ROUGH_NIGHTS = 4.0, 5
+"""Mean square of the differences between neighbours around a change, from which on the nights are noisy; its reach."""
+LEAST_RAMP = 3
+"""Nights on each side below which a line and a step look alike."""
+UNEQUAL = 4.0
+"""Ratio of variances from which on they are not pooled."""
+STEP_LIKELIHOOD = 12.0
+"""Twice the logarithm of the likelihood ratio from which on a change is a step and no drift."""
+YOUNG_SERIES = 14
+"""Nights since a reset before which no step is told: their noise is unknown."""
+USUAL_SIGMAS = 2.5
+"""Standard deviations to which nights count in full for a creeping change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which changes are told.
+
+    Attributes:
+        p: Largest p-value, of a test that knows the autocorrelation.
+        nights: Least number of nights at the new level.
+        relative: Least change of a ratio.
+        points: Least change of a share.
+        sigmas: Least change in standard deviations of a night, in the first `young` nights.
+        sigmas_later: The same afterwards: the noise has been averaged out by then.
+        recall: Nights that the noise is learnt from.
+        jump_sigmas, jump: A single night beyond both asks for another run at once.
+        window: Nights that are averaged at the end of a creeping change; twice as many at its begin.
+        spike_filter, correlation: Switches, for tables that show what each of them is good for.
+    """
+
+    p: float = P
+    nights: int = LEAST
+    relative: float = 0.02
+    points: float = 0.01
+    sigmas: float = 2.0
+    sigmas_later: float = 1.0
+    young: int = 10
+    recall: int = 100
+    jump_sigmas: float = 5.0
+    jump: float = 0.05
+    window: int = 7
+    spike_filter: bool = True
+    correlation: bool = True
+
+    def least(self, scale: Scale) -> float:
+        """Return the least change on the scale of the values."""
+        return self.points if scale is Scale.DIFFERENCE else math.log1p(self.relative)
+
+
+POLICY = Policy()
+
+
+class Shape(StrEnum):
+    """Course of a change: from one night to the next, little by little, or so far a single night."""
+
+    STEP = "step"
+    CREEP = "creep"
+    JUMP = "jump"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Change of the level.
+
+    Attributes:
+        night: First night of the new level; for a creeping change the night it is measured from.
+        first, last: Nights at which a step can lie, with 95 %.
+        age: Nights at the new level.
+        p: p-value of the change.
+        lacks: What keeps it from being told; "" if nothing does.
+    """
+
+    night: int
+    first: int
+    last: int
+    age: int
+    change: Change
+    p: float
+    shape: Shape = Shape.STEP
+    lacks: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Course of a series: its changes and its noise.
+
+    Attributes:
+        steps: All steps, oldest first, those that lack something included.
+        creep: Creeping change up to the last night, None if there is none.
+        jump: Change of the last night alone, None if it is not large.
+        noise: Noise after the last change.
+        bursts: First and last night of each noisy stretch since the last reset.
+    """
+
+    nights: Nights
+    steps: tuple[Step, ...]
+    noise: Noise
+    creep: Step | None = None
+    jump: Step | None = None
+    bursts: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def told(self) -> list[Step]:
+        """Steps that lack nothing."""
+        return [step for step in self.steps if not step.lacks]
+
+
+def course_of(
+    nights: Nights, policy: Policy = POLICY, releases: Sequence[int] = (), known: Sequence[int] = ()
+) -> Course:
+    """Return the course of a series.
+
+    Args:
+        releases: Nights at which a release was measured: creeping changes count from the last one.
+        known: Nights of changes that somebody acknowledged: creeping changes count from them, too.
+    """
+    steps: list[Step] = []
+    edges = [0, *nights.resets, len(nights.values)]
+    cleaned, noisy = nights.values, list[tuple[int, int]]()
+    for begin, end in pairwise(edges):
+        cleaned = without_spikes(nights.values[begin:end]) if policy.spike_filter else nights.values[begin:end]
+        cuts = [one.index for one in change_points(cleaned, policy.p, policy.recall, policy.nights)]
+        noisy = bursts(nights.values[begin:end]) if policy.spike_filter else []
+        steps += [_shifted(_held(one, noisy), begin) for one in steps_of(cleaned, cuts, nights.scale, policy)]
+    begin = nights.start
+    cuts = [step.night - begin for step in steps if step.night > begin]
+    noise = noise_of(cleaned, cuts, policy.recall)
+    told = [step.night - begin for step in steps if step.night > begin and not step.lacks]
+    marks = [one - begin for one in (*releases, *known)]
+    creep = creep_of(cleaned, told, marks, noise, nights.scale, policy)
+    jump = jump_of(nights, cuts, noise, policy)
+    return Course(
+        nights,
+        tuple(steps),
+        noise,
+        None if creep is None else _shifted(creep, begin),
+        None if jump is None else _shifted(jump, begin),
+        tuple((first + begin, last + begin) for first, last in noisy),
+    )
+
+
+def _held(step: Step, noisy: Sequence[tuple[int, int]]) -> Step:
+    """Return a step as one that is not told if it lies in noisy nights or at their end."""
+    held = any(first - NEAR <= step.night <= last + NEAR for first, last in noisy)
+    return replace(step, lacks=step.lacks or IN_NOISE) if held else step
+
+
+def _shifted(step: Step, by: int) -> Step:
+    return replace(step, night=step.night + by, first=step.first + by, last=step.last + by)
+
+
+def steps_of(values: Floats, cuts: Sequence[int], scale: Scale, policy: Policy) -> list[Step]:
+    """Return the steps at change points of one stretch, judged."""
+    edges = [0, *cuts, len(values)]
+    found = []
+    for place, cut in enumerate(cuts, 1):
+        begin, end = edges[place - 1], edges[place + 1]
+        noise = noise_of(values[:end], cuts[:place], policy.recall)
+        inflation = noise.inflation if policy.correlation else 1.0
+        change, p = shift(values[begin:cut], values[cut:end], scale, inflation)
+        first, last = placed(values[begin:end], cut - begin)
+        step = Step(cut, begin + first, begin + last, end - cut, change, p)
+        why = lacks(step, values[begin:end], cut - begin, noise, policy) or _rough_text(values, cut, noise)
+        found.append(replace(step, lacks=why))
+    return found
+
+
+def lacks(step: Step, values: Floats, cut: int, noise: Noise, policy: Policy) -> str:
+    """Return what keeps a step from being told; "" if nothing does. values: both of its sides."""
+    size = abs(step.change.at)
+    sigmas = policy.sigmas if step.age < policy.young else policy.sigmas_later
+    if noise.nights < YOUNG_SERIES:
+        return "too few nights to know the noise"
+    if step.p > policy.p:
+        return "not certain, as nights depend on each other"
+    if size < policy.least(step.change.scale):
+        return "too small to matter"
+    if size < sigmas * noise.sigma:
+        return "within the noise"
+    return "little by little" if _ramps(values, cut) else ""
+
+
+def _rough_text(values: Floats, cut: int, noise: Noise) -> str:
+    return IN_NOISE if _rough(values, cut - ROUGH_NIGHTS, cut + ROUGH_NIGHTS, noise, but=cut) else ""
+
+
+def _rough(values: Floats, begin: int, end: int, noise: Noise, but: int = -1) -> bool:
+    """Return whether neighbours in a range differ far more than those before it. but: a night that may differ."""
+    begin = max(begin, 0)
+    steps = np.diff(values[begin:end])
+    if 0 <= but - begin - 1 < len(steps):
+        steps = np.delete(steps, but - begin - 1)
+    before = step_sigma(values[:begin]) if begin >= LEAST_NIGHTS else noise.sigma
+    if len(steps) < 2 or not before > 0:
+        return False
+    return float((np.minimum(np.abs(steps / before), 2 * SPIKE_SIGMAS) ** 2).mean()) / 2 > ROUGH
+
+
+def _ramps(values: Floats, cut: int) -> bool:
+    """Return whether a line explains two stretches about as well as a step, which may choose its night."""
+    if min(cut, len(values) - cut) < LEAST_RAMP:
+        return False
+    left, right = values[:cut], values[cut:]
+    step = float(((left - left.mean()) ** 2).sum() + ((right - right.mean()) ** 2).sum())
+    nights = np.arange(len(values)) - (len(values) - 1) / 2
+    centred = values - values.mean()
+    line = float((centred**2).sum() - (nights * centred).sum() ** 2 / (nights**2).sum())
+    return len(values) * math.log(max(line, 1e-300) / max(step, 1e-300)) < STEP_LIKELIHOOD
+
+
+def shift(left: Floats, right: Floats, scale: Scale, inflation: float = 1.0) -> tuple[Change, float]:
+    """Return the change between the means of two stretches with its standard error, and its p-value.
+
+    Student's, with a pooled variance; Welch's where the smaller stretch is clearly the noisier one.
+    """
+    n, m = len(left), len(right)
+    at = float(right.mean() - left.mean())
+    squares = float(((left - left.mean()) ** 2).sum()), float(((right - right.mean()) ** 2).sum())
+    degrees: float = max(n + m - 2, 1)
+    variance, inverse = sum(squares) / degrees, 1 / n + 1 / m
+    parts = [square / max(count - 1, 1) for square, count in zip(squares, (n, m), strict=True)]
+    if min(n, m) >= LEAST and max(parts) > UNEQUAL * min(parts):
+        welch = parts[0] / n + parts[1] / m
+        if welch > variance * inverse:
+            shares = (parts[0] / n) ** 2 / (n - 1) + (parts[1] / m) ** 2 / (m - 1)
+            degrees, variance, inverse = welch**2 / shares, welch, 1.0
+    error = math.sqrt(variance * inverse * inflation)
+    change = Change(scale, at, error, error, degrees, method=f"{m} nights after, {n} before")
+    return change, p_of(at, variance, inverse, degrees, inflation)
+
+
+def creep_of(
+    values: Floats, told: Sequence[int], marks: Sequence[int], noise: Noise, scale: Scale, policy: Policy
+) -> Step | None:
+    """Return the change from a reference to the last nights that no told step explains; None if there is none.
+
+    The reference is the first nights of the level, or those around the last release or acknowledged change.
+    """
+    level = max(told, default=0)
+    mark = max((one for one in marks if level < one < len(values)), default=level)
+    before = min(policy.window, mark - level)
+    reference = values[mark - before : mark - before + 2 * policy.window]
+    recent = values[-policy.window :]
+    if mark - before + 3 * policy.window > len(values) or not noise.sigma >= 0:
+        return None
+    sides = [np.clip(side, *_usual(side, noise.sigma)) for side in (reference, recent)]
+    at = float(sides[1].mean() - sides[0].mean())
+    early = float(sides[1][: len(recent) // 2].mean() - sides[0].mean())
+    if at == 0 or early / at < 0.5 or _rough(values, len(values) - policy.window, len(values), noise):
+        return None  # a step within the last nights, or noisy ones
+    inflation = noise.inflation if policy.correlation else 1.0
+    inverse = sum(max(noise.sigma**2, float(side.var(ddof=1))) / len(side) for side in sides)
+    error = math.sqrt(inverse * inflation)
+    change = Change(scale, at, error, error, noise.nights - 1, method=f"the last {len(recent)} nights")
+    p = p_of(at, 1.0, inverse, noise.nights - 1, inflation)
+    size = abs(change.at)
+    if p > policy.p or size < max(policy.least(scale), policy.sigmas_later * noise.sigma):
+        return None
+    return Step(mark, mark, len(values) - 1, policy.window, change, p, Shape.CREEP)
+
+
+def _usual(values: Floats, sigma: float) -> tuple[float, float]:
+    """Return the range in which nights count in full: farther ones count as its ends."""
+    middle = float(np.median(values))
+    return middle - USUAL_SIGMAS * sigma, middle + USUAL_SIGMAS * sigma
+
+
+def jump_of(nights: Nights, cuts: Sequence[int], noise: Noise, policy: Policy) -> Step | None:
+    """Return the change of the last night against the level before; None if it is not beyond both bounds.
+
+    It lacks another run of the same night until one agrees.
+    """
+    values = nights.values[nights.start :]
+    n = len(values)
+    level = values[max(cuts, default=0) : n - 1]
+    if len(level) < 2 * policy.window or not math.isfinite(noise.sigma):
+        return None
+    middle = float(np.median(level))
+    least = max(
+        policy.jump_sigmas * noise.sigma, policy.jump if nights.scale is Scale.DIFFERENCE else math.log1p(policy.jump)
+    )
+    away = nights.last - middle
+    beyond = away[np.abs(away) > least]
+    if len(beyond) == 0:
+        return None
+    agree = abs(float(np.sign(beyond).sum())) == len(away)
+    error = noise.sigma * math.sqrt(1 / len(away) + 1 / len(level))
+    change = Change(nights.scale, float(np.median(away)), error, error, len(level) - 1, method="the last night alone")
+    wants = "another run of the same night" if len(away) < 2 else "" if agree else "runs of the same night that agree"
+    return Step(n - 1, n - 1, n - 1, 1, change, math.nan, Shape.JUMP, wants)

@@ -1,0 +1,128 @@
+"""A board as plain data, which pages show and `--json` prints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from harness.comparison.change import Change
+from harness.history.board import Alert, Board, identity, short_names
+from harness.history.series import Point
+from harness.history.states import Judged, State
+from harness.history.steps import BOTH_ENDS, Shape, Step
+from harness.metrics import METRICS
+from harness.scenario.margins import Scale
+
+
+def board_tables(board: Board, *, points: bool = True) -> dict[str, Any]:
+    """Return {made, series, alerts}. Unknown numbers are None. points: whether each series has its nights.
+
+    A change is the ratio of the level after to the level before, or their difference if the series has `scale`
+    "points"; `low` and `high` are the ends of its 95 % interval.
+    """
+    names = short_names([one.series.key for one in board.series])
+    return {
+        "made": _time(board.made),
+        "series": [_series(one, name, points=points) for one, name in zip(board.series, names, strict=True)],
+        "alerts": [_alert(one) for one in board.alerts],
+    }
+
+
+def _series(one: Judged, name: str, *, points: bool) -> dict[str, Any]:
+    key, noise = one.series.key, one.course.noise
+    return {
+        "id": identity(key),
+        "name": name,
+        "key": asdict(key),
+        "unit": METRICS[key.metric].unit if key.metric in METRICS else "",
+        "better": one.series.better,
+        "scale": _scale(one.course.nights.scale),
+        "control": one.series.control,
+        "state": one.state.value,
+        "why": one.why,
+        "noise": one.noise.value,
+        "spread": _number(noise.sigma),
+        "autocorrelation": _number(noise.correlation),
+        "wants_run": one.wants_run,
+        "points": [_point(point) for point in one.series.points] if points else [],
+        "changes": [_change(one, step) for step in _shown(one)],
+        "events": [{"at": _time(event.at), "kind": event.kind, "text": event.text} for event in one.series.events],
+        "report": None,
+    }
+
+
+def _shown(one: Judged) -> list[Step]:
+    """Return the changes of a series that a page marks: told steps, and a creeping change."""
+    creep = [one.course.creep] if one.course.creep is not None else []
+    return [*one.course.told, *creep]
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "at": _time(point.at),
+        "label": label_of(point),
+        "value": _number(point.value),
+        "low": _number(point.low),
+        "high": _number(point.high),
+        "run": point.run,
+        "doubt": point.doubt,
+    }
+
+
+def label_of(point: Point) -> str:
+    """Return the version of a night: its commit, else its first label."""
+    return point.labels.get("commit") or next(iter(point.labels.values()), "")
+
+
+def _change(one: Judged, step: Step) -> dict[str, Any]:
+    at = one.series.points[one.course.nights.places[step.night]].at
+    found = next((each for each in one.findings if each.step is step), None)
+    worse = (step.change.at > 0) == (one.series.better == "lower")
+    state = found.state if found is not None else State.REGRESSED if worse else State.IMPROVED
+    return {
+        "at": _time(at),
+        **_sizes(step.change),
+        "p": _number(step.p),
+        "creep": step.shape is Shape.CREEP,
+        "state": state.value,
+        "confirmed": None,
+    }
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    return {
+        "id": alert.identity,
+        "state": alert.state.value,
+        "shape": alert.shape,
+        "title": alert.title,
+        "since": _time(alert.since),
+        "between": [_time(at) for at in alert.between],
+        **(_sizes(alert.change) if alert.change is not None else dict.fromkeys(("change", "low", "high"))),
+        "scale": _scale(alert.change.scale) if alert.change is not None else "ratio",
+        "series": [*alert.series],
+        "suspects": [*alert.suspects[0][1:]] if alert.suspects else [],
+        "labels": [{"label": name, "before": before, "after": after} for name, before, after in alert.suspects],
+        "cause": alert.cause,
+        "confirmed": alert.confirmed,
+        "told": alert.told,
+        "fails": alert.fails,
+    }
+
+
+def _sizes(change: Change) -> dict[str, float | None]:
+    low, high = change.interval(BOTH_ENDS)
+    return {"change": _number(change.value), "low": _number(low), "high": _number(high)}
+
+
+def _scale(scale: Scale) -> str:
+    return "points" if scale is Scale.DIFFERENCE else "ratio"
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat()
