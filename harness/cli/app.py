@@ -27,6 +27,7 @@ from harness.cli.commands.regress import regress
 from harness.cli.commands.report import report
 from harness.cli.commands.rerun import rerun
 from harness.cli.commands.run import run
+from harness.cli.commands.selftest import selftest
 from harness.cli.commands.validate import validate
 from harness.cli.commands.worker import worker
 from harness.cli.leave import leave
@@ -71,6 +72,7 @@ app.command(name="list")(list_)
 app.command(name="open")(open_)
 app.add_typer(baseline, name="baseline")
 app.add_typer(history, name="history")
+app.add_typer(selftest, name="selftest")
 app.command()(doctor)
 
 

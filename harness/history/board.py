@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from harness.comparison.change import Change
@@ -138,7 +138,9 @@ class Board:
 
 def identity(key: Key) -> str:
     """Return the identity of a series: all parts of its key, "/" between them."""
-    return "/".join(str(part).replace("/", "%2F") for part in astuple(key)).rstrip("/")
+    return "/".join(
+        str(part).replace("/", "%2F") for part in (getattr(key, name) for name in Key.__dataclass_fields__)
+    ).rstrip("/")
 
 
 def short_names(keys: Sequence[Key]) -> list[str]:
@@ -372,12 +374,15 @@ def _settled(alert: Alert, judged: Sequence[Judged], margins: Sequence[Margin], 
 def knows(told: Told, finding: Finding, name: str, every: timedelta) -> bool:
     """Return whether a finding of a series was told before.
 
-    A change of the level was if any was within NEAR nights, of any series: it has the same cause. A regression is told
+    A change of the level was if any was told near where it may lie, of any series. A regression is told
     even if an improvement of the same nights was. A step within a creeping change of the series that was told belongs
     to it, and the other way around.
     """
     kind = _kind(finding)
-    near = abs(told.since - finding.since) <= _reach(kind) * every
+    reach = _reach(kind) * every
+    near = finding.first - reach <= told.since <= finding.last + reach
+    if kind == CREEP:
+        near = abs(told.since - finding.since) <= reach
     if told.kind == LEVEL and kind == LEVEL:
         return near and not (finding.state is State.REGRESSED and told.state is State.IMPROVED)
     if told.kind == CREEP and kind == LEVEL:

@@ -7,12 +7,15 @@ import math
 import numpy as np
 
 from harness.analysis.stats import Floats
-from harness.history.noise import LEAST_NIGHTS, residuals, robust_sigma, step_sigma, without_spikes
+from harness.history.noise import LEAST_NIGHTS, median, residuals, robust_sigma, step_sigma, without_spikes
 
 NIGHTS, BASE = 7, 50
-CAP, SUM, SIDE = 16.0, 45.0, 9.0
+CAP, SUM, SIDE = 16.0, 32.0, 9.0
 """Squares of a night, of a week and of its weaker side, in variances of the nights before."""
-FAR = 2.0
+STEP_CAP, STEP_SUM = 9.0, 27.0
+"""The same for differences between neighbours: a single odd night has two large ones, which are not enough."""
+FAR, LEAST_FAR = 2.0, 3
+"""Standard deviations of a night that lies far off; so many of a week must."""
 RECENT = 45
 
 
@@ -21,10 +24,10 @@ def bursts(values: Floats) -> list[tuple[int, int]]:
     n, usual = len(values), step_sigma(values)
     if n < NIGHTS + 2 * LEAST_NIGHTS or not usual > 0:
         return []
-    rough = np.minimum((np.diff(values) / usual) ** 2 / 2, CAP)
+    rough = np.minimum((np.diff(values) / usual) ** 2 / 2, STEP_CAP)
     weeks = np.convolve(rough, np.ones(NIGHTS), "valid")  # [w]: differences that end at night w + NIGHTS
     found: list[tuple[int, int]] = []
-    for last in np.flatnonzero(weeks >= SUM / 2) + NIGHTS:
+    for last in np.flatnonzero(weeks >= 0.8 * STEP_SUM) + NIGHTS:
         if last < n - RECENT or (wild := _wild(values[: last + 1])) is None:
             continue
         if found and wild[0] <= found[-1][1] + NIGHTS:
@@ -46,10 +49,10 @@ def _wild(values: Floats) -> tuple[int, int] | None:
     if sigma <= 0:
         return None
     sigma *= 1 + 1 / math.sqrt(len(before))  # of few nights it may be too small
-    away = (recent - np.median(before)) / sigma
+    away = (recent - median(before)) / sigma
     steps = np.diff(values[-NIGHTS - 1 :]) / (sigma * math.sqrt(2))
     sides = [float((np.minimum(away**2, CAP) * (away * sign > 0)).sum()) for sign in (1, -1)]
-    if min(sides) < SIDE or min(sum(sides), float(np.minimum(steps**2, CAP).sum())) < SUM:
+    if min(sides) < SIDE or sum(sides) < SUM or float(np.minimum(steps**2, STEP_CAP).sum()) < STEP_SUM:
         return None
     far = np.flatnonzero(np.abs(away) > FAR) + len(values) - NIGHTS
-    return int(far[0]), int(far[-1])
+    return (int(far[0]), int(far[-1])) if len(far) >= LEAST_FAR else None

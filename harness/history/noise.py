@@ -88,7 +88,7 @@ def robust_sigma(residuals: Floats) -> float:
     n = len(residuals)
     if n < 2:
         return math.nan
-    return float(MAD * np.median(np.abs(residuals)) * n / (n - 0.8))
+    return MAD * median(np.abs(residuals)) * n / (n - 0.8)
 
 
 def step_sigma(values: Floats) -> float:
@@ -96,31 +96,34 @@ def step_sigma(values: Floats) -> float:
     return robust_sigma(np.diff(values)) / math.sqrt(2) if len(values) > 2 else math.nan
 
 
+def median(values: Floats) -> float:
+    """Return the median of some values: `numpy.median` takes ten times as long for so few."""
+    ordered, n = np.sort(values), len(values)
+    return float(ordered[(n - 1) // 2] + ordered[n // 2]) / 2 if n else math.nan
+
+
 def running_median(values: Floats, width: int = SPIKE_WIDTH) -> Floats:
-    """Return the median of the `width` values around each; fewer at the ends."""
-    half = width // 2
-    if len(values) == 0:
-        return values
-    padded = np.concatenate([np.full(half, np.nan), values, np.full(half, np.nan)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, width)
-    inner: Floats = np.array(values)
-    if len(values) >= width:
-        inner[half:-half] = np.median(windows[half:-half], axis=1)
-    for place in {*range(min(half, len(values))), *range(max(0, len(values) - half), len(values))}:
-        inner[place] = np.nanmedian(windows[place])
-    return inner
+    """Return the median of the `width` values around each, an odd number; fewer at the ends."""
+    half, n = width // 2, len(values)
+    found: Floats = np.array(values)
+    if n >= width:
+        windows = np.sort(np.lib.stride_tricks.sliding_window_view(values, width), axis=1)
+        found[half : n - half] = windows[:, half]
+    for place in {*range(min(half, n)), *range(max(0, n - half), n)}:
+        found[place] = median(values[max(0, place - half) : place + half + 1])
+    return found
 
 
-def spikes(values: Floats) -> Flags:
+def spikes(values: Floats, middle: Floats | None = None) -> Flags:
     """Return which values stand alone: more than four standard deviations from the median of the five around them.
 
     Hampel's filter, with the spread of the whole series in place of that of five values. Several of them within a week
-    do not stand alone: they are noise.
+    do not stand alone: they are noise. middle: The running median, where it is known already.
     """
     sigma = step_sigma(values)
     if not math.isfinite(sigma):
         return np.zeros(len(values), dtype=bool)
-    away: Flags = np.abs(values - running_median(values)) > SPIKE_SIGMAS * sigma
+    away: Flags = np.abs(values - (running_median(values) if middle is None else middle)) > SPIKE_SIGMAS * sigma
     if away.sum() >= MOST_TOGETHER:
         together = np.convolve(away, np.ones(WEEK), "same") >= MOST_TOGETHER  # in the week around each night
         away &= ~np.convolve(together, np.ones(WEEK), "same").astype(bool)
@@ -133,10 +136,11 @@ def without_spikes(values: Floats) -> Floats:
     One or two of them at the end are replaced as well: nobody knows yet whether others follow.
     """
     sigma = step_sigma(values)
-    cleaned: Floats = np.where(spikes(values), running_median(values), values)
+    around = running_median(values)
+    cleaned: Floats = np.where(spikes(values, around), around, values)
     if len(values) < SPIKE_WIDTH + UNDECIDED or not math.isfinite(sigma):
         return cleaned
-    middle = float(np.median(values[-SPIKE_WIDTH - UNDECIDED : -UNDECIDED]))
+    middle = median(values[-SPIKE_WIDTH - UNDECIDED : -UNDECIDED])
     away = np.abs(values[-UNDECIDED - 1 :] - middle) > SPIKE_SIGMAS * sigma
     if not away[0]:
         cleaned[-UNDECIDED:][away[1:]] = middle
@@ -151,11 +155,11 @@ def residuals(values: Floats, cuts: Sequence[int]) -> list[Floats]:
 
 def _centred(values: Floats) -> Floats:
     if len(values) < TREND_NIGHTS:
-        return values - np.median(values) if len(values) else values
+        return values - median(values) if len(values) else values
     nights = np.arange(len(values)) - (len(values) - 1) / 2
     slope = float((nights * values).sum() / (nights**2).sum())
     rest: Floats = values - slope * nights
-    return rest - np.median(rest)
+    return rest - median(rest)
 
 
 def correlation(parts: Sequence[Floats]) -> float:

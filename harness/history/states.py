@@ -154,13 +154,10 @@ def _finding(series: Series, course: Course, step: Step, *, current: bool) -> Fi
     worse = up == (series.better == "lower")
     state = State.REGRESSED if worse else State.IMPROVED
     first, last = (at[one] for one in (step.first, step.last))
-    lacks = step.lacks
-    if not lacks and course.noise.dependent and abs(step.change.at) < POLICY.jump_sigmas * course.noise.sigma:
-        lacks = "needs a confirmation: nights follow each other"
     how = "little by little" if step.shape is Shape.CREEP else f"on {at[step.night]:%Y-%m-%d}"
     word = "worse" if worse else "better"
     since = f" since {at[step.night]:%Y-%m-%d}" if step.shape is Shape.CREEP else ""
-    return Finding(state, at[step.night], f"{word} {how}{since}", first, last, step, lacks, current)
+    return Finding(state, at[step.night], f"{word} {how}{since}", first, last, step, step.lacks, current)
 
 
 def _resets(series: Series, nights: Nights) -> list[Finding]:

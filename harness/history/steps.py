@@ -15,7 +15,7 @@ from harness.comparison.change import Change
 from harness.history.bursts import bursts
 from harness.history.changes import LEAST, P, change_points, p_of, placed
 from harness.history.nights import Nights
-from harness.history.noise import LEAST_NIGHTS, SPIKE_SIGMAS, Noise, noise_of, step_sigma, without_spikes
+from harness.history.noise import LEAST_NIGHTS, Noise, median, noise_of, step_sigma, without_spikes
 from harness.scenario.margins import Scale
 
 BOTH_ENDS = 0.025
@@ -23,8 +23,10 @@ BOTH_ENDS = 0.025
 NEAR = 2
 """Nights by which two changes may differ and have one cause."""
 IN_NOISE = "in noisy nights"
-ROUGH, ROUGH_NIGHTS = 4.0, 5
-"""Mean square of the differences between neighbours around a change, from which on the nights are noisy; its reach."""
+NEEDS_CONFIRMATION = "needs a confirmation: nights follow each other"
+ROUGH, ROUGH_CAP, ROUGH_NIGHTS = 3.0, 9.0, 10
+"""Mean square of the differences between neighbours around a change, in that of the nights before, from which on the
+nights are noisy; the most that one difference counts; the nights on both sides."""
 LEAST_RAMP = 3
 """Nights on each side below which a line and a step look alike."""
 UNEQUAL = 4.0
@@ -51,7 +53,8 @@ class Policy:
         recall: Nights that the noise is learnt from.
         jump_sigmas, jump: A single night beyond both asks for another run at once.
         window: Nights that are averaged at the end of a creeping change; twice as many at its begin.
-        spike_filter, correlation: Switches, for tables that show what each of them is good for.
+        whole, spike_filter, correlation, checks: Switches, for tables that show what each of them is good for. Without
+            `checks` every change point is told.
     """
 
     p: float = P
@@ -65,8 +68,10 @@ class Policy:
     jump_sigmas: float = 5.0
     jump: float = 0.05
     window: int = 7
+    whole: bool = False
     spike_filter: bool = True
     correlation: bool = True
+    checks: bool = True
 
     def least(self, scale: Scale) -> float:
         """Return the least change on the scale of the values."""
@@ -145,24 +150,32 @@ def course_of(
     cleaned, noisy = nights.values, list[tuple[int, int]]()
     for begin, end in pairwise(edges):
         cleaned = without_spikes(nights.values[begin:end]) if policy.spike_filter else nights.values[begin:end]
-        cuts = [one.index for one in change_points(cleaned, policy.p, policy.recall, policy.nights)]
-        noisy = bursts(nights.values[begin:end]) if policy.spike_filter else []
+        points = change_points(cleaned, policy.p, policy.recall, policy.nights, whole=policy.whole)
+        cuts = [one.index for one in points]
+        noisy = bursts(nights.values[begin:end]) if policy.checks else []
         steps += [_shifted(_held(one, noisy), begin) for one in steps_of(cleaned, cuts, nights.scale, policy)]
     begin = nights.start
     cuts = [step.night - begin for step in steps if step.night > begin]
     noise = noise_of(cleaned, cuts, policy.recall)
     told = [step.night - begin for step in steps if step.night > begin and not step.lacks]
     marks = [one - begin for one in (*releases, *known)]
-    creep = creep_of(cleaned, told, marks, noise, nights.scale, policy)
-    jump = jump_of(nights, cuts, noise, policy)
+    creep = creep_of(cleaned, told, marks, noise, nights.scale, policy) if policy.checks else None
+    jump = jump_of(nights, cuts, noise, policy) if policy.checks else None
     return Course(
         nights,
-        tuple(steps),
+        tuple(_gated(step, noise, policy) if step.night > begin else step for step in steps),
         noise,
-        None if creep is None else _shifted(creep, begin),
+        None if creep is None else _gated(_shifted(creep, begin), noise, policy),
         None if jump is None else _shifted(jump, begin),
         tuple((first + begin, last + begin) for first, last in noisy),
     )
+
+
+def _gated(step: Step, noise: Noise, policy: Policy) -> Step:
+    """Return a step as one that needs a confirmation if the series wanders by as much."""
+    small = abs(step.change.at) < policy.jump_sigmas * noise.sigma
+    gated = policy.checks and noise.dependent and small and not step.lacks
+    return replace(step, lacks=NEEDS_CONFIRMATION) if gated else step
 
 
 def _held(step: Step, noisy: Sequence[tuple[int, int]]) -> Step:
@@ -186,8 +199,10 @@ def steps_of(values: Floats, cuts: Sequence[int], scale: Scale, policy: Policy) 
         change, p = shift(values[begin:cut], values[cut:end], scale, inflation)
         first, last = placed(values[begin:end], cut - begin)
         step = Step(cut, begin + first, begin + last, end - cut, change, p)
-        why = lacks(step, values[begin:end], cut - begin, noise, policy) or _rough_text(values, cut, noise)
-        found.append(replace(step, lacks=why))
+        if policy.checks:
+            why = lacks(step, values[begin:end], cut - begin, noise, policy) or _rough_text(values, cut, noise)
+            step = replace(step, lacks=why)
+        found.append(step)
     return found
 
 
@@ -219,7 +234,7 @@ def _rough(values: Floats, begin: int, end: int, noise: Noise, but: int = -1) ->
     before = step_sigma(values[:begin]) if begin >= LEAST_NIGHTS else noise.sigma
     if len(steps) < 2 or not before > 0:
         return False
-    return float((np.minimum(np.abs(steps / before), 2 * SPIKE_SIGMAS) ** 2).mean()) / 2 > ROUGH
+    return float(np.minimum((steps / before) ** 2 / 2, ROUGH_CAP).mean()) > ROUGH
 
 
 def _ramps(values: Floats, cut: int) -> bool:
@@ -274,11 +289,17 @@ def creep_of(
     early = float(sides[1][: len(recent) // 2].mean() - sides[0].mean())
     if at == 0 or early / at < 0.5 or _rough(values, len(values) - policy.window, len(values), noise):
         return None  # a step within the last nights, or noisy ones
+    parts = []
+    for side in sides:
+        own = float(side.var(ddof=1))
+        noisier = own > noise.sigma**2
+        parts.append((own / len(side), len(side) - 1) if noisier else (noise.sigma**2 / len(side), noise.nights - 1))
+    inverse = sum(part for part, _ in parts)
+    degrees = inverse**2 / sum(part**2 / free for part, free in parts) if inverse else float(noise.nights - 1)
     inflation = noise.inflation if policy.correlation else 1.0
-    inverse = sum(max(noise.sigma**2, float(side.var(ddof=1))) / len(side) for side in sides)
     error = math.sqrt(inverse * inflation)
-    change = Change(scale, at, error, error, noise.nights - 1, method=f"the last {len(recent)} nights")
-    p = p_of(at, 1.0, inverse, noise.nights - 1, inflation)
+    change = Change(scale, at, error, error, degrees, method=f"the last {len(recent)} nights")
+    p = p_of(at, 1.0, inverse, degrees, inflation)
     size = abs(change.at)
     if p > policy.p or size < max(policy.least(scale), policy.sigmas_later * noise.sigma):
         return None
@@ -287,7 +308,7 @@ def creep_of(
 
 def _usual(values: Floats, sigma: float) -> tuple[float, float]:
     """Return the range in which nights count in full: farther ones count as its ends."""
-    middle = float(np.median(values))
+    middle = median(values)
     return middle - USUAL_SIGMAS * sigma, middle + USUAL_SIGMAS * sigma
 
 
@@ -301,7 +322,7 @@ def jump_of(nights: Nights, cuts: Sequence[int], noise: Noise, policy: Policy) -
     level = values[max(cuts, default=0) : n - 1]
     if len(level) < 2 * policy.window or not math.isfinite(noise.sigma):
         return None
-    middle = float(np.median(level))
+    middle = median(level)
     least = max(
         policy.jump_sigmas * noise.sigma, policy.jump if nights.scale is Scale.DIFFERENCE else math.log1p(policy.jump)
     )
@@ -311,6 +332,6 @@ def jump_of(nights: Nights, cuts: Sequence[int], noise: Noise, policy: Policy) -
         return None
     agree = abs(float(np.sign(beyond).sum())) == len(away)
     error = noise.sigma * math.sqrt(1 / len(away) + 1 / len(level))
-    change = Change(nights.scale, float(np.median(away)), error, error, len(level) - 1, method="the last night alone")
+    change = Change(nights.scale, median(away), error, error, len(level) - 1, method="the last night alone")
     wants = "another run of the same night" if len(away) < 2 else "" if agree else "runs of the same night that agree"
     return Step(n - 1, n - 1, n - 1, 1, change, math.nan, Shape.JUMP, wants)
