@@ -14,7 +14,7 @@ from harness.history.changes import LEAST
 from harness.history.nights import NIGHTLY, Schedule
 from harness.history.series import Key, Point, Series
 from harness.history.states import Finding, Judged, State, judge, restated
-from harness.history.steps import BOTH_ENDS, NEAR, POLICY, Policy, Shape, shift
+from harness.history.steps import BOTH_ENDS, NEAR, NEEDS_CONFIRMATION, POLICY, Policy, Shape, shift
 from harness.metrics import SCALAR
 from harness.scenario.margins import Margin, Scale
 
@@ -43,6 +43,7 @@ class Told:
     Attributes:
         since: First night of the alert.
         at: When it was told.
+        confirmed: What the measurement of both builds said; None without one.
     """
 
     state: State
@@ -50,6 +51,7 @@ class Told:
     since: datetime
     series: frozenset[str]
     at: datetime
+    confirmed: bool | None = None
 
     @property
     def kind(self) -> str:
@@ -59,8 +61,10 @@ class Told:
     @property
     def text(self) -> str:
         """JSON that `parse_told` reads."""
-        times = {"since": self.since.isoformat(), "at": self.at.isoformat()}
-        return json.dumps({"state": self.state, "shape": self.shape, **times, "series": sorted(self.series)})
+        times, names = {"since": self.since.isoformat(), "at": self.at.isoformat()}, sorted(self.series)
+        return json.dumps(
+            {"state": self.state, "shape": self.shape, **times, "series": names, "confirmed": self.confirmed}
+        )
 
 
 def parse_told(text: str) -> Told | None:
@@ -69,8 +73,10 @@ def parse_told(text: str) -> Told | None:
         entry = json.loads(text)
         since, at = (datetime.fromisoformat(entry[name]) for name in ("since", "at"))
         series = frozenset(map(str, entry["series"]))
-        return Told(State(entry["state"]), str(entry["shape"]), since.astimezone(UTC), series, at.astimezone(UTC))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        since, at, confirmed = since.astimezone(UTC), at.astimezone(UTC), entry.get("confirmed")
+        known = confirmed if isinstance(confirmed, bool) else None
+        return Told(State(entry["state"]), str(entry["shape"]), since, series, at, known)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -110,7 +116,7 @@ class Alert:
 
     def as_told(self, at: datetime) -> Told:
         """Return what to remember."""
-        return Told(self.state, self.shape, self.since, frozenset(self.series), at)
+        return Told(self.state, self.shape, self.since, frozenset(self.series), at, self.confirmed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +178,13 @@ def make_board(
     every = timedelta(seconds=(schedule or NIGHTLY).every_s)
     names = short_names([one.series.key for one in judged])
     judged = _with_controls(judged, _groups(judged, margins, every), names)
-    alerts = []
-    for group in _groups(judged, margins, every):
-        before = all(
-            any(knows(one, finding, identity(judged[number].series.key), every) for one in told)
-            for number, finding in group
-        )
-        alerts.append(_settled(replace(_alert(group, judged, names), told=before), judged, margins, confirm))
+    alerts, sure = [], set[tuple[int, Finding]]()
+    for group in _groups(judged, margins, every, uncertain=confirm is not None or bool(told)):
+        alert = _settled(group, _alert(group, judged, names), judged, told, margins, confirm, every)
+        if alert is not None:
+            alerts.append(alert)
+            sure |= {*group} if alert.confirmed else set()
+    judged = [_with_certain(one, [f for place, f in sure if place == number]) for number, one in enumerate(judged)]
     disproved = {name for alert in alerts if alert.confirmed is False for name in alert.series}
     order = list(State)
     states = sorted(
@@ -192,14 +198,19 @@ def make_board(
 _Member = tuple[int, Finding]
 
 
-def _groups(judged: Sequence[Judged], margins: Sequence[Margin], every: timedelta) -> list[list[_Member]]:
-    """Return the findings to tell that have one cause: of one kind, at most NEAR nights apart."""
+def _groups(
+    judged: Sequence[Judged], margins: Sequence[Margin], every: timedelta, *, uncertain: bool = False
+) -> list[list[_Member]]:
+    """Return the findings to tell that have one cause: of one kind, at most NEAR nights apart.
+
+    uncertain: Also those that need a confirmation.
+    """
     waiting = [
         (number, finding)
         for number, one in enumerate(judged)
         if one.tells or _gates(one, margins)
         for finding in one.findings
-        if not finding.lacks
+        if not finding.lacks or (uncertain and finding.lacks == NEEDS_CONFIRMATION)
     ]
     groups: list[list[_Member]] = []
     for member in sorted(waiting, key=lambda one: one[1].since):
@@ -361,14 +372,35 @@ def _differ(one: Point, other: Point, name: str) -> bool:
     return one.labels.get(name) != other.labels.get(name)
 
 
-def _settled(alert: Alert, judged: Sequence[Judged], margins: Sequence[Margin], confirm: Confirm | None) -> Alert:
-    """Return an alert with: is it confirmed, does it fail."""
-    confirmed = None if alert.told or confirm is None or alert.state not in LEVELS else confirm(alert)
+def _settled(
+    group: Sequence[_Member],
+    alert: Alert,
+    judged: Sequence[Judged],
+    told: Sequence[Told],
+    margins: Sequence[Margin],
+    confirm: Confirm | None,
+    every: timedelta,
+) -> Alert | None:
+    """Return an alert with: was it told, is it confirmed, does it fail. None if it is not certain enough to be told.
+
+    A finding that needs a confirmation, and has none, is not told.
+    """
+    before = [
+        next((one for one in told if knows(one, finding, identity(judged[number].series.key), every)), None)
+        for number, finding in group
+    ]
+    was_told = all(one is not None for one in before)
+    if was_told:
+        confirmed = next((one.confirmed for one in before if one is not None and one.confirmed is not None), None)
+    else:
+        confirmed = confirm(alert) if confirm is not None and alert.state in LEVELS else None
+    if all(finding.lacks for _, finding in group) and not confirmed:
+        return None
     names = set(alert.series)
     fails = alert.state is State.REGRESSED and any(
         identity(one.series.key) in names and _regressed_beyond(one, margins) for one in judged
     )
-    return replace(alert, confirmed=confirmed, fails=fails)
+    return replace(alert, told=was_told, confirmed=confirmed, fails=fails)
 
 
 def knows(told: Told, finding: Finding, name: str, every: timedelta) -> bool:
@@ -406,7 +438,11 @@ def _names(margin: Margin, key: Key) -> bool:
 
 def _regressed_beyond(one: Judged, margins: Sequence[Margin]) -> bool:
     """Return whether a series has a regression to tell, beyond a margin that names it if there are margins."""
-    found = [finding for finding in one.findings if finding.state is State.REGRESSED and not finding.lacks]
+    found = [
+        finding
+        for finding in one.findings
+        if finding.state is State.REGRESSED and finding.lacks in ("", NEEDS_CONFIRMATION)
+    ]
     if not margins:
         return bool(found)
     sizes = [margin for margin in margins if _names(margin, one.series.key)]
@@ -416,6 +452,14 @@ def _regressed_beyond(one: Judged, margins: Sequence[Margin]) -> bool:
         for finding in found
         for margin in sizes
     )
+
+
+def _with_certain(one: Judged, findings: Sequence[Finding]) -> Judged:
+    """Return a series whose confirmed findings lack nothing."""
+    lacking = [finding for finding in findings if finding.lacks]
+    if not lacking:
+        return one
+    return restated(one, [replace(each, lacks="") if each in lacking else each for each in one.findings])
 
 
 def _with_confirmation(one: Judged, disproved: set[str]) -> Judged:

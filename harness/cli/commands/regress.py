@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+import shlex
+import subprocess
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +16,7 @@ import typer
 from harness.cli.commands.compare import parse_margins
 from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive
 from harness.cli.output import say
-from harness.errors import ExitCode, first_that_applies
+from harness.errors import ExitCode, UsageError, first_that_applies
 from reports.format import for_terminal
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _STORE = "Folder of the history. [default: HARNESS_HISTORY, or history]"
 Folder = Annotated[Path | None, typer.Option("--store", metavar="DIR", help=_STORE)]
 _HTML = "Write the pages of the history to this folder."
 _DRY = "Show what there is, and remember no alert as told."
+_CONFIRM = "Command that measures both suspects of a new alert in turns, such as a gate with {before} and {after}."
 _MOST_NAMED = 5
 
 
@@ -63,16 +66,18 @@ def regress(
     inconclusive: Inconclusive = "fail",
     html: Annotated[Path | None, typer.Option(metavar="DIR", help=_HTML)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=_DRY)] = False,
+    confirm: Annotated[str | None, typer.Option(metavar="COMMAND", help=_CONFIRM)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge every series of a nightly history, and tell each change once."""
     from harness.history.board import make_board, parse_told
 
     fails = check_inconclusive(inconclusive)
+    hook = None if confirm is None else confirmation(confirm)
     store = open_store(folder)
     margins = parse_margins(fail_on or store.settings.fail_on)
     told = [one for text in store.told() if (one := parse_told(text)) is not None]
-    board = make_board(store.series(), datetime.now(UTC), store.settings.schedule, told, margins)
+    board = make_board(store.series(), datetime.now(UTC), store.settings.schedule, told, margins, hook)
     for sentence in store.damage:
         say(f"harness: {sentence}")
     code = exit_code(board, inconclusive_fails=fails)
@@ -96,6 +101,42 @@ def write_pages(board: Board, folder: Path) -> None:
     from harness.history.tables import board_tables
 
     import_module("reports").write_site(board_tables(board), folder)
+
+
+def confirmation(command: str) -> Callable[[Alert], bool | None]:
+    """Return what confirms an alert: a command whose exit code is that of a gate.
+
+    `{before}` and `{after}` stand for the first label that differs; they are swapped for an improvement, so that exit
+    code 5 says that the change is there, and 0 that it is not. Raises UsageError for a command that names neither.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"--confirm: {error}; check the quotes") from error
+    if not any(place in command for place in ("{before}", "{after}")):
+        raise UsageError("--confirm: write {before} and {after} where the command takes the two versions")
+
+    def confirmed(alert: Alert) -> bool | None:
+        from harness.history.states import State
+
+        if not alert.suspects:
+            return None
+        _, before, after = alert.suspects[0]
+        if alert.state is State.IMPROVED:
+            before, after = after, before
+        ended = ran([word.replace("{before}", before).replace("{after}", after) for word in words])
+        return {int(ExitCode.REGRESSED): True, int(ExitCode.HOLDS): False}.get(ended)
+
+    return confirmed
+
+
+def ran(words: Sequence[str]) -> int:
+    """Return the exit code of a command, whose output goes to standard error. Raises UsageError if it cannot start."""
+    say(f"harness: confirms with {shlex.join(words)}")
+    try:
+        return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
+    except OSError as error:
+        raise UsageError(f"--confirm: {words[0]}: {error.strerror}; name a command that can be started") from error
 
 
 def exit_code(board: Board, *, inconclusive_fails: bool) -> ExitCode:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from harness.cli.app import app
 from harness.cli.commands import regress
+from harness.errors import UsageError
 from harness.history.nights import Every
 from harness.history.series import Series
 from tests import histories
@@ -140,3 +141,40 @@ def test_an_empty_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is wrong with it."""
     done = ended(monkeypatch, Store([]))
     assert (done.exit_code, done.stdout) == (0, "0 series: none; nothing new   exit 0\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "exits"), [(5, "confirmed by pairs", 5), (0, "not there in pairs", 0), (6, "unconfirmed", 5)]
+)
+def test_a_command_confirms_a_new_alert(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, word: str, exits: int
+) -> None:
+    """It gets the two suspects, once, and its exit code is that of a gate. What it said is remembered."""
+    program = tmp_path / "gate.sh"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexit {code}\n')
+    program.chmod(0o755)
+    store = Store([slower()])
+    command = f"{program} --base {{before}} --head 'v {{after}}'"
+    done = ended(monkeypatch, store, "--confirm", command)
+    assert (done.exit_code, word in done.stdout) == (exits, True)
+    again = ended(monkeypatch, store, "--confirm", command)
+    assert again.exit_code == 0
+    assert word in again.stdout
+    assert (tmp_path / "calls").read_text() == "--base c69 --head v c70\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("gate", "write {before} and {after}"),
+        ("gate '{before}", "check the quotes"),
+        ("/no/such {before}", "can be started"),
+    ],
+)
+def test_a_command_that_cannot_confirm_is_refused(monkeypatch: pytest.MonkeyPatch, command: str, sentence: str) -> None:
+    """With what to write instead, and nothing is remembered as told."""
+    store = Store([slower()])
+    done = ended(monkeypatch, store, "--confirm", command)
+    assert isinstance(done.exception, UsageError)
+    assert sentence in str(done.exception)
+    assert not store.texts

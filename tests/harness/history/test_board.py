@@ -269,6 +269,23 @@ def test_a_noisy_series_is_told_only_when_it_is_confirmed() -> None:
     assert states(board([series(100 * np.exp(logs))], 110)) == ["ttft_ms regressed"]
 
 
+def test_a_small_change_of_a_noisy_series_is_told_once_it_is_confirmed() -> None:
+    """Without an answer, or with a "no", it is kept."""
+    rng = np.random.default_rng(8)
+    logs = rng.normal(0, 0.01, 120)
+    for n in range(1, 120):
+        logs[n] += 0.7 * logs[n - 1]
+    logs[100:] += 0.04
+    wandering = series(100 * np.exp(logs))
+    for answer, state in ((True, "regressed"), (False, "noisy"), (None, "noisy")):
+        made = board([wandering], 119, confirm=lambda alert, answer=answer: answer)
+        assert states(made) == [f"ttft_ms {state}"]
+        assert len(made.new) == (answer is True)
+    told = [alert.as_told(made.made) for alert in board([wandering], 119, confirm=lambda alert: True).alerts]
+    assert states(board([wandering], 119, told)) == ["ttft_ms regressed"]
+    assert board([wandering], 119, told).new == []
+
+
 @pytest.mark.parametrize(("answer", "state"), [(True, State.REGRESSED), (False, State.NOISY), (None, State.REGRESSED)])
 def test_both_builds_measured_in_turns_decide(answer: bool | None, state: State) -> None:
     """A change that is not there in pairs is not told; without an answer it is told as unconfirmed."""
