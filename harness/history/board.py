@@ -86,8 +86,8 @@ class Alert:
 
     Attributes:
         shape: "step", "creep" or "jump" for a change of the level, else "".
-        since: First night; for a creeping change the night that it is measured from.
-        between: Nights between which it began.
+        since: Night on which it began in most series; for a creeping change the night that it is measured from.
+        between: Nights between which it began in the series that changed most.
         change: Largest change, with its interval; None for other alerts.
         suspects: For each label that differs: its name, and its values on the last night before and the first after.
         cause: The cause, as far as it is known.
@@ -174,7 +174,8 @@ def make_board(
         margins: Numbers whose regression fails; every alerting one without them.
         confirm: Measures both builds in turns. Without it alerts are unconfirmed.
     """
-    judged: list[Judged] = [judge(one, now, schedule, policy) for one in series]
+    ordered = sorted(series, key=lambda one: identity(one.key))
+    judged = [judge(one, now, schedule, policy) for one in ordered]
     every = timedelta(seconds=(schedule or NIGHTLY).every_s)
     names = short_names([one.series.key for one in judged])
     judged = _with_controls(judged, _groups(judged, margins, every), names)
@@ -201,38 +202,47 @@ _Member = tuple[int, Finding]
 def _groups(
     judged: Sequence[Judged], margins: Sequence[Margin], every: timedelta, *, uncertain: bool = False
 ) -> list[list[_Member]]:
-    """Return the findings to tell that have one cause: of one kind, at most NEAR nights apart.
+    """Return the findings to tell that have one cause: of one kind, at most NEAR nights from where most began.
 
-    uncertain: Also those that need a confirmation.
+    The first of a group began on that night. uncertain: Also those that need a confirmation.
     """
-    waiting = [
+    every_one = [
         (number, finding)
         for number, one in enumerate(judged)
         if one.tells or _gates(one, margins)
         for finding in one.findings
         if not finding.lacks or (uncertain and finding.lacks == NEEDS_CONFIRMATION)
     ]
+    waiting = sorted(every_one, key=lambda one: (one[1].since, one[0]))
     groups: list[list[_Member]] = []
-    for member in sorted(waiting, key=lambda one: one[1].since):
-        for group in groups:
-            if _one_cause(group[0], member, judged, every):
-                group.append(member)
-                break
-        else:
-            groups.append([member])
-    return groups
+    while waiting:
+        anchors = dict.fromkeys((_cause_kind(member, judged), member[1].since) for member in waiting)
+        found = [([one for one in waiting if _belongs(one, *anchor, judged, every)], anchor[1]) for anchor in anchors]
+        group, since = max(found, key=lambda one: (len(one[0]), -one[1].timestamp()))
+        groups.append(sorted(group, key=lambda one: one[1].since != since))
+        taken = {id(one) for one in group}
+        waiting = [one for one in waiting if id(one) not in taken]
+    return sorted(groups, key=lambda group: group[0][1].since)
 
 
-def _one_cause(one: _Member, other: _Member, judged: Sequence[Judged], every: timedelta) -> bool:
-    (number, finding), (number_2, finding_2) = one, other
-    of_machine = State.MACHINE in (finding.state, finding_2.state)
-    kind = _kind(finding)
-    if kind != _kind(finding_2) or (of_machine and finding.state != finding_2.state):
+def _cause_kind(member: _Member, judged: Sequence[Judged]) -> tuple[str, bool, str]:
+    """Return what findings of one cause share: kind, whether the machine did it, and that machine."""
+    number, finding = member
+    of_machine = finding.state in PER_MACHINE
+    machine = judged[number].series.key.machine if of_machine else ""
+    return _kind(finding), finding.state is State.MACHINE, machine
+
+
+def _belongs(
+    member: _Member, kind: tuple[str, bool, str], since: datetime, judged: Sequence[Judged], every: timedelta
+) -> bool:
+    """Return whether a finding is of a kind and may have begun within its reach of a night."""
+    finding, reach = member[1], _reach(kind[0]) * every
+    if _cause_kind(member, judged) != kind:
         return False
-    if abs(finding.since - finding_2.since) > _reach(kind) * every:
-        return False
-    machines = {judged[one].series.key.machine for one in (number, number_2)}
-    return finding.state not in PER_MACHINE or len(machines) == 1
+    if finding.shape is Shape.CREEP:
+        return abs(finding.since - since) <= reach
+    return finding.first - reach <= since <= finding.last + reach
 
 
 def _reach(kind: str) -> float:
@@ -320,7 +330,7 @@ def _alert(members: Sequence[_Member], judged: Sequence[Judged], names: Sequence
     return Alert(
         state,
         lead.shape.value if lead.shape is not None else "",
-        lead.since,
+        members[0][1].since,
         (lead.first, lead.last),
         series,
         _title(state, lead, names[number], len(series)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from harness.metrics import METRICS
 from harness.scenario.margins import Scale, scale_of
 
 DAY_S = 86_400.0
+_LARGEST = 1e100
 
 
 class Schedule(Protocol):
@@ -74,12 +74,14 @@ def series_scale(series: Series) -> Scale:
     """Return how numbers of a series compare: shares, and numbers that reach zero, by their difference."""
     metric = METRICS.get(series.key.metric)
     share = metric is not None and scale_of(metric) is Scale.DIFFERENCE
-    return Scale.DIFFERENCE if share or any(point.value <= 0 for point in series.points) else Scale.RATIO
+    return (
+        Scale.DIFFERENCE if share or any(point.value <= 0 for point in series.points if usable(point)) else Scale.RATIO
+    )
 
 
 def usable(point: Point) -> bool:
-    """Return whether a point may be judged: it has a number, and its data is not poor."""
-    return math.isfinite(point.value) and not point.doubt
+    """Return whether a point may be judged: it has a number whose square is one, too, and its data is not poor."""
+    return abs(point.value) < _LARGEST and not point.doubt
 
 
 def nights_of(series: Series, schedule: Schedule = NIGHTLY) -> Nights:

@@ -124,7 +124,7 @@ def spikes(values: Floats, middle: Floats | None = None) -> Flags:
     if not math.isfinite(sigma):
         return np.zeros(len(values), dtype=bool)
     away: Flags = np.abs(values - (running_median(values) if middle is None else middle)) > SPIKE_SIGMAS * sigma
-    if away.sum() >= MOST_TOGETHER:
+    if away.sum() >= MOST_TOGETHER and len(values) >= WEEK:
         together = np.convolve(away, np.ones(WEEK), "same") >= MOST_TOGETHER  # in the week around each night
         away &= ~np.convolve(together, np.ones(WEEK), "same").astype(bool)
     return away

@@ -192,10 +192,15 @@ def _alert_lines(alert: Alert) -> Iterator[str]:
     else:
         between = f" (between {first} and {last})" if first != last and alert.shape == "step" else ""
         parts = [f"since {alert.since:%Y-%m-%d}{between}"]
-    parts += [f"suspects: {name} {before or 'none'}..{after or 'none'}" for name, before, after in alert.suspects]
+    parts += [f"suspects: {name} {_short(before)}..{_short(after)}" for name, before, after in alert.suspects]
     if alert.cause:
         parts.append(alert.cause)
     if alert.shape and alert.state.value in ("regressed", "improved"):
         words = {None: "unconfirmed", True: "confirmed by pairs", False: "not there in pairs of both builds"}
         parts.append(words[alert.confirmed])
     yield f"    {'; '.join(parts)}"
+
+
+def _short(label: str) -> str:
+    """Return a label; a hash of git by its first ten digits."""
+    return label[:10] if len(label) == 40 and not label.strip("0123456789abcdef") else label or "none"
