@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from harness.comparison.change import Change
 from harness.history import bursts
 from harness.history.changes import LEAST
+from harness.history.names import short_names
 from harness.history.nights import NIGHTLY, Schedule
 from harness.history.series import Key, Point, Series
 from harness.history.states import Finding, Judged, State, judge, restated
 from harness.history.steps import BOTH_ENDS, NEAR, NEEDS_CONFIRMATION, POLICY, Policy, Shape, shift
-from harness.metrics import SCALAR
 from harness.scenario.margins import Margin, Scale
 
 CONTROL_P, CONTROL_CREEP_P = 0.01, 0.001
@@ -25,8 +25,6 @@ CONTROL_SHARE = 0.25
 CONTROL_NIGHTS = 30
 JOINS_NIGHTS = 30
 """Nights after which another series that creeps from the same night is told again."""
-_KEPT = ("load", "metric", "statistic")
-_PLACES = (*_KEPT[:1], "class_name", *_KEPT[1:], "model", "engine", "level", "variant", "scenario", "machine", "tool")
 LEVEL, CREEP = "level", "creep"
 """Kinds of changes of the level: from one night to the next, or little by little."""
 LEVELS = (State.REGRESSED, State.IMPROVED)
@@ -147,14 +145,6 @@ def identity(key: Key) -> str:
     return "/".join(
         str(part).replace("/", "%2F") for part in (getattr(key, name) for name in Key.__dataclass_fields__)
     ).rstrip("/")
-
-
-def short_names(keys: Sequence[Key]) -> list[str]:
-    """Return names for people, without the fields that all of several series share; always with load and metric."""
-    telling = [place for place in _PLACES if place in _KEPT or len({getattr(key, place) for key in keys}) > 1]
-    return [
-        " ".join(word for place in telling if (word := getattr(key, place)) not in ("", "all", SCALAR)) for key in keys
-    ]
 
 
 def make_board(

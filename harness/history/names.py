@@ -39,7 +39,8 @@ def short_names(keys: Sequence[Key]) -> list[str]:
     """Return names without the fields that all of several series share; never without load and metric."""
     kept = ("load", "metric", "statistic")
     telling = [place for place in _PLACES if place in kept or len({getattr(key, place) for key in keys}) > 1]
-    return [" ".join(word for place in telling if (word := getattr(key, place)) and word != SCALAR) for key in keys]
+    silent = ("", "all", SCALAR)
+    return [" ".join(word for place in telling if (word := getattr(key, place)) not in silent) for key in keys]
 
 
 def shared(keys: Sequence[Key]) -> str:

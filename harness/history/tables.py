@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from harness.comparison.change import Change
-from harness.history.board import Alert, Board, identity, short_names
+from harness.history.board import Alert, Board, identity
+from harness.history.names import short_names
 from harness.history.series import Point
 from harness.history.states import Judged, State
 from harness.history.steps import BOTH_ENDS, Shape, Step
@@ -16,21 +18,28 @@ from harness.metrics import METRICS
 from harness.scenario.margins import Scale
 
 
-def board_tables(board: Board, *, points: bool = True) -> dict[str, Any]:
-    """Return {made, series, alerts}. Unknown numbers are None. points: whether each series has its nights.
+def board_tables(board: Board, *, points: bool = True, report: str | None = None) -> dict[str, Any]:
+    """Return {made, series, alerts}, as `reports.board.Board` describes them. Unknown numbers are None.
 
-    A change is the ratio of the level after to the level before, or their difference if the series has `scale`
-    "points"; `low` and `high` are the ends of its 95 % interval.
+    Args:
+        points: Whether each series has its nights.
+        report: Address of the page of a run, with `{run}` for its name.
     """
     names = short_names([one.series.key for one in board.series])
+    confirmed = {(alert.since, one): alert.confirmed for alert in board.alerts for one in alert.series}
+    series = [_series(one, name, confirmed, points=points) for one, name in zip(board.series, names, strict=True)]
     return {
         "made": _time(board.made),
-        "series": [_series(one, name, points=points) for one, name in zip(board.series, names, strict=True)],
+        "series": [one | {"report": report} for one in series],
         "alerts": [_alert(one) for one in board.alerts],
     }
 
 
-def _series(one: Judged, name: str, *, points: bool) -> dict[str, Any]:
+Confirmed = Mapping[tuple[datetime, str], bool | None]
+"""What the pairs said of an alert, by its first night and a series."""
+
+
+def _series(one: Judged, name: str, confirmed: Confirmed, *, points: bool) -> dict[str, Any]:
     key, noise = one.series.key, one.course.noise
     return {
         "id": identity(key),
@@ -47,9 +56,8 @@ def _series(one: Judged, name: str, *, points: bool) -> dict[str, Any]:
         "autocorrelation": _number(noise.correlation),
         "wants_run": one.wants_run,
         "points": [_point(point) for point in one.series.points] if points else [],
-        "changes": [_change(one, step) for step in _shown(one)],
+        "changes": [_change(one, step, confirmed) for step in _shown(one)],
         "events": [{"at": _time(event.at), "kind": event.kind, "text": event.text} for event in one.series.events],
-        "report": None,
     }
 
 
@@ -76,7 +84,7 @@ def label_of(point: Point) -> str:
     return point.labels.get("commit") or next(iter(point.labels.values()), "")
 
 
-def _change(one: Judged, step: Step) -> dict[str, Any]:
+def _change(one: Judged, step: Step, confirmed: Confirmed) -> dict[str, Any]:
     at = one.series.points[one.course.nights.places[step.night]].at
     found = next((each for each in one.findings if each.step is step), None)
     worse = (step.change.at > 0) == (one.series.better == "lower")
@@ -87,7 +95,7 @@ def _change(one: Judged, step: Step) -> dict[str, Any]:
         "p": _number(step.p),
         "creep": step.shape is Shape.CREEP,
         "state": state.value,
-        "confirmed": None,
+        "confirmed": confirmed.get((at, identity(one.series.key))),
     }
 
 

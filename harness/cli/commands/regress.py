@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from harness.cli.alerts import AlertsTo, Page, WebhookEnv, tell
 from harness.cli.commands.compare import parse_margins
 from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive
 from harness.cli.output import say
@@ -21,43 +21,15 @@ from reports.format import for_terminal
 
 if TYPE_CHECKING:
     from harness.history.board import Alert, Board
-    from harness.history.nights import Schedule
-    from harness.history.series import Series
+    from reports.board import Board as Tables
 
 _STORE = "Folder of the history. [default: HARNESS_HISTORY, or history]"
 Folder = Annotated[Path | None, typer.Option("--store", metavar="DIR", help=_STORE)]
 _HTML = "Write the pages of the history to this folder."
+_REPORTS = "Address of the page of a run, with {run} for its name, such as ../runs/{run}/report.html."
 _DRY = "Show what there is, and remember no alert as told."
 _CONFIRM = "Command that measures both suspects of a new alert in turns, such as a gate with {before} and {after}."
 _MOST_NAMED = 5
-
-
-class Settings(Protocol):
-    """Settings of a store that matter here."""
-
-    @property
-    def schedule(self) -> Schedule | None:
-        """When nights are due."""
-
-    @property
-    def fail_on(self) -> Sequence[str]:
-        """Margins of the numbers that gate."""
-
-
-class Store(Protocol):
-    """Store of nightly history."""
-
-    settings: Settings
-    damage: list[str]
-
-    def series(self) -> list[Series]:
-        """Return all series."""
-
-    def told(self) -> Collection[str]:
-        """Return the texts of the alerts that were told."""
-
-    def tell(self, alerts: Collection[str]) -> None:
-        """Remember that alerts were told."""
 
 
 def regress(
@@ -65,16 +37,26 @@ def regress(
     fail_on: FailOn = [],  # noqa: B006
     inconclusive: Inconclusive = "fail",
     html: Annotated[Path | None, typer.Option(metavar="DIR", help=_HTML)] = None,
+    reports: Annotated[str | None, typer.Option(metavar="ADDRESS", help=_REPORTS)] = None,
+    alerts: AlertsTo = None,
+    webhook_env: WebhookEnv = None,
+    page: Page = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help=_DRY)] = False,
     confirm: Annotated[str | None, typer.Option(metavar="COMMAND", help=_CONFIRM)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge every series of a nightly history, and tell each change once."""
     from harness.history.board import make_board, parse_told
+    from harness.history.store import Store, default_folder
+    from harness.history.tables import board_tables
+    from harness.history.webhook import address_in
+    from harness.store.streams import storage_errors
+    from reports import write_site
 
     fails = check_inconclusive(inconclusive)
     hook = None if confirm is None else confirmation(confirm)
-    store = open_store(folder)
+    address = None if webhook_env is None else address_in(webhook_env)
+    store = Store.open(folder or default_folder())
     margins = parse_margins(fail_on or store.settings.fail_on)
     told = [one for text in store.told() if (one := parse_told(text)) is not None]
     board = make_board(store.series(), datetime.now(UTC), store.settings.schedule, told, margins, hook)
@@ -82,25 +64,13 @@ def regress(
         say(f"harness: {sentence}")
     code = exit_code(board, inconclusive_fails=fails)
     show(board, code, as_json=as_json)
+    tables = cast("Tables", board_tables(board, report=reports))
     if html is not None:
-        write_pages(board, html)
-    if not dry_run:
+        with storage_errors(html):
+            write_site(tables, html)
+    if not dry_run and tell(tables, alerts, address, page):
         store.tell([alert.as_told(board.made).text for alert in board.alerts if not alert.told])
     raise typer.Exit(code)
-
-
-def open_store(folder: Path | None) -> Store:
-    """Return the store of a folder, by default the usual one. Raises UsageError if there is none."""
-    module = import_module("harness.history.store")
-    store: Store = module.Store.open(folder or module.default_folder())
-    return store
-
-
-def write_pages(board: Board, folder: Path) -> None:
-    """Write the pages of the history."""
-    from harness.history.tables import board_tables
-
-    import_module("reports").write_site(board_tables(board), folder)
 
 
 def confirmation(command: str) -> Callable[[Alert], bool | None]:
@@ -167,7 +137,7 @@ def lines(board: Board, code: ExitCode) -> Iterator[str]:
         yield from _alert_lines(alert)
     wanting = [one for one in board.series if one.wants_run]
     if wanting:
-        from harness.history.board import short_names
+        from harness.history.names import short_names
 
         names = short_names([one.series.key for one in board.series])
         named = [name for name, one in zip(names, board.series, strict=True) if one.wants_run]

@@ -73,10 +73,10 @@ def regress(
 
 def own_series(folder: Path) -> list[Series]:
     """Return the series of a store. Raises UsageError if none has nights enough."""
-    from harness.cli.commands.regress import open_store
     from harness.history.bank import own_residuals
+    from harness.history.store import Store
 
-    series = [one for one in open_store(folder).series() if own_residuals(one) is not None]
+    series = [one for one in Store.open(folder).series() if own_residuals(one) is not None]
     if not series:
         raise UsageError(f"{folder}: no series has 30 nights since its last reset; leave out --store")
     return series

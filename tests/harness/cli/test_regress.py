@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from harness.cli.app import app
-from harness.cli.commands import regress
 from harness.errors import UsageError
+from harness.history import store as stored
 from harness.history.nights import Every
 from harness.history.series import Series
 from tests import histories
@@ -61,10 +61,10 @@ def tonight(monkeypatch: pytest.MonkeyPatch) -> None:
 def ended(monkeypatch: pytest.MonkeyPatch, store: Store, *arguments: str) -> Result:
     """How the command ends with such a store."""
 
-    def opened(folder: Path | None) -> Store:
+    def opened(folder: Path) -> Store:
         return store
 
-    monkeypatch.setattr(regress, "open_store", opened)
+    monkeypatch.setattr(stored.Store, "open", opened)
     return CliRunner().invoke(app, ["regress", *arguments])
 
 

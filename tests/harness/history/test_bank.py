@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.cli.commands import regress
+from harness.history import store as stored
 from harness.history.bank import BEFORE, MODELS, alarms_of, false_alarms, normal, own_residuals, resampled, steps_found
 from harness.history.series import Series
 from tests.harness.cli.test_regress import Store
@@ -64,7 +64,7 @@ def test_the_noise_of_a_real_series_is_drawn_again_without_its_steps() -> None:
 def test_the_selftest_prints_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the false alarms on the user's own history."""
     store = Store([series(Noise(60).values), series(Noise(10).values, metric="tpot_ms")])
-    monkeypatch.setattr(regress, "open_store", lambda folder: store)
+    monkeypatch.setattr(stored.Store, "open", lambda folder: store)
     arguments = ["selftest", "regress", "--series", "1", "--nights", "10", "--store", "history", "-q"]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0
