@@ -138,6 +138,8 @@ $(OTAVA)/.installed:
 
 otava: $(STAMP) $(OTAVA)/.installed  ## change points against those of apache-otava, on 200 random series
 	HARNESS_OTAVA_PYTHON=$(abspath $(OTAVA))/bin/python $(BIN)/python -m benchmarks.otava
+saturation: $(STAMP)  ## searches for the largest rate on a queue of known truth, ours and bisection
+	$(BIN)/python -m benchmarks.saturation
 
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.scenario.reference

@@ -28,6 +28,7 @@ ORDER = (
     ("schedule",),
     ("drivers",),
     ("analysis",),
+    ("saturation",),
     ("quality",),
     ("verdict",),
     ("run",),

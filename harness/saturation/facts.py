@@ -1,0 +1,90 @@
+"""Facts of a server that the first part of a search finds: service time, its variation, and its largest throughput."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.saturation.observed import State, Visit
+from harness.saturation.requests import Requests
+
+BUSY_UNTIL = 0.5  # of the largest backlog, which is over twice the requests that the server can hold at once
+UNQUEUED = 0.6  # of the largest throughput: up to this rate, few requests wait
+NEAREST = 0.03  # least distance to saturation in the relaxation time, which is infinite there
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What is known of the server.
+
+    Attributes:
+        service_s: Mean time of a request at low load; NaN unknown.
+        variation: Squared coefficient of variation of that time.
+        most_rps: Largest rate of completed requests seen under overload; infinite where none was seen.
+        error: Standard error of `most_rps`, as a share of it.
+    """
+
+    service_s: float
+    variation: float
+    most_rps: float = math.inf
+    error: float = 0.0
+
+    def relaxation_s(self, rate: float, arrivals: float) -> float:
+        """Return the relaxation time of the queue at a rate: how long its length remembers what it was.
+
+        Heavy traffic: (Ca^2 + Cs^2) / (2 X (1 - rho)^2), with X the largest throughput and rho = rate / X.
+
+        Args:
+            arrivals: Squared coefficient of variation of the gaps between arrivals.
+        """
+        if not math.isfinite(self.most_rps):
+            return 0.0
+        distance = max(NEAREST, 1 - rate / self.most_rps)
+        return (arrivals + self.variation) / (2 * self.most_rps * distance**2)
+
+
+def facts_of(requests: Requests, visits: Sequence[Visit]) -> ServerFacts:
+    """Return the facts that the visits so far show."""
+    most, error = _throughput(requests, visits)
+    ramp = [one for one in visits if one.state is State.RAMP]
+    calm = [one for one in ramp if one.rate <= UNQUEUED * most] if math.isfinite(most) else []
+    calm = calm or ramp[:1]
+    parts = [requests.e2e_s[requests.between(one.start_s, one.end_s)] for one in calm]
+    times = np.concatenate(parts) if parts else np.empty(0)
+    times = times[np.isfinite(times)]
+    if not len(times):
+        return ServerFacts(math.nan, 1.0, most, error)
+    mean = float(times.mean())
+    variation = float(times.var() / mean**2) if len(times) > 1 and mean > 0 else 1.0
+    return ServerFacts(mean, variation, most, error)
+
+
+def _throughput(requests: Requests, visits: Sequence[Visit]) -> tuple[float, float]:
+    """Return the completed rate of the overload that ended the ramp, and its standard error; infinite without one.
+
+    Requests are counted while every place of the server was busy: from the moment at which the backlog had reached that
+    level, through the pause after the visit. Those that began together end together, which takes twice the time of a
+    request to even out.
+    """
+    found = [
+        _under_overload(requests, visits, place)
+        for place, one in enumerate(visits)
+        if one.overloaded and one.state is State.RAMP
+    ]
+    count, seconds = sum(count for count, _ in found), sum(seconds for _, seconds in found)
+    return (count / seconds, 1 / math.sqrt(count)) if count and seconds > 0 else (math.inf, 0.0)
+
+
+def _under_overload(requests: Requests, visits: Sequence[Visit], place: int) -> tuple[int, float]:
+    """Return the requests completed while the backlog of an overloaded visit was large, and those seconds."""
+    start_s, end_s = visits[place].start_s, visits[place].end_s
+    if place + 1 < len(visits) and visits[place + 1].state is State.PAUSE:
+        end_s = visits[place + 1].end_s
+    at_s = np.linspace(start_s, end_s, 200)
+    in_flight = requests.in_flight(at_s)
+    busy = at_s[in_flight >= BUSY_UNTIL * in_flight.max()]
+    begun_s = max(float(busy[0]), start_s)
+    return requests.completed(begun_s, float(busy[-1])), float(busy[-1]) - begun_s

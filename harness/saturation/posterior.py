@@ -1,0 +1,91 @@
+"""Threshold model: what all rates tried together say of the largest rate that keeps a requirement.
+
+The share of missed requests rises with the rate along a logistic curve through the allowed share at the threshold:
+
+    logit v(rate) = logit(1 - share) + slope * (rate / threshold - 1)
+
+The slope is lognormal around 22 before anything is seen: in the tail of a queue near saturation, the logarithm of the
+share of waits beyond a bound rises by 15 to 25 per unit of log rate (from Erlang C). The threshold is uniform on its
+range. Each rate contributes a binomial likelihood with its effective number of requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from harness.analysis.stats import Floats
+
+STEEPNESS = (math.log(22.0), 0.7)  # mean and standard deviation of the logarithm of the slope
+RATES, SLOPES = 213, 40
+SURE = 0.9  # of the lower bound and of the upper bound, each by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Rate tried: the effective number of requests, and how many of them missed."""
+
+    rate: float
+    effective: float
+    missed: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Posterior of the threshold rate of one requirement: weights on a grid of rates, which sum to 1."""
+
+    rates: Floats
+    weights: Floats
+
+    def at(self, probability: float) -> float:
+        """Return a quantile of the threshold, in requests/s."""
+        return float(np.interp(probability, self._below, self._edges))
+
+    @property
+    def lower(self) -> float:
+        """Rate that the threshold exceeds with a probability of 90 %: the rate to plan with."""
+        return self.at(1 - SURE)
+
+    @property
+    def value(self) -> float:
+        """Median of the threshold."""
+        return self.at(0.5)
+
+    @property
+    def upper(self) -> float:
+        """Rate below which the threshold lies with a probability of 90 %."""
+        return self.at(SURE)
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the central 90 % interval, as a share of the median."""
+        return (self.at(0.95) - self.at(0.05)) / 2 / self.value
+
+    @cached_property
+    def _edges(self) -> Floats:
+        half = (self.rates[1] - self.rates[0]) / 2
+        return np.concatenate([self.rates - half, [self.rates[-1] + half]])
+
+    @cached_property
+    def _below(self) -> Floats:
+        return np.concatenate([[0.0], np.cumsum(self.weights)])
+
+
+def estimate(tried: Sequence[Tried], share: float, least: float, most: float) -> Estimate:
+    """Return the posterior of the threshold, with a uniform prior on [least, most] requests/s."""
+    rates = np.linspace(least, most, RATES)
+    mean, deviation = STEEPNESS
+    log_slope = mean + deviation * np.linspace(-2.5, 2.5, SLOPES)
+    log_weight = -(((log_slope - mean) / deviation) ** 2) / 2 + np.zeros((RATES, 1))
+    base = math.log((1 - share) / share)
+    for one in tried:
+        logit = base + np.exp(log_slope) * (one.rate / rates[:, None] - 1)
+        # log v = -log(1 + e^-logit), log(1 - v) = -log(1 + e^logit)
+        log_weight -= one.missed * np.logaddexp(0, -logit)
+        log_weight -= (one.effective - one.missed) * np.logaddexp(0, logit)
+    weights = np.exp(log_weight - log_weight.max()).sum(axis=1)
+    return Estimate(rates, weights / weights.sum())
