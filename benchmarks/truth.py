@@ -43,6 +43,7 @@ class Plan:
     measured: int | None = None
     plan_hash: str = ""
     count_tokens: Any = None
+    grows: bool = False
 
     def __post_init__(self) -> None:
         """Derive what a schedule states."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness import metrics
 from harness.analysis.damage import check_rows, lose_missing
 from harness.analysis.facts import facts_of
-from harness.analysis.reading import StoredTrial, read
+from harness.analysis.reading import Reading, StoredTrial, read
 from harness.analysis.repetitions import spreads
 from harness.analysis.samples.gauges import CellSamples
 from harness.analysis.series.pooled import pooled
@@ -18,6 +18,7 @@ from harness.analysis.series.trial import series_of
 from harness.analysis.summary import KEYS, Measures, levels_for, measure, tidy
 from harness.errors import ExitCode, FileUnreadable
 from harness.quality.summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
+from harness.saturation.result import as_fact, saturation_of
 from harness.store.manifest import Manifest
 from harness.verdict.decision.table import decide
 from harness.verdict.limits import gate
@@ -82,7 +83,7 @@ def derive(
             validity[key] = unmeasured(one.trial)
             continue
         samples = cells.around(one, reading)
-        facts[key] = facts_of(one.cell, reading, samples) | {"steady": steady_facts(reading)}
+        facts[key] = facts_of(one.cell, reading, samples) | steady_and_saturated(reading)
         validity[key] = judge(one.trial, reading, facts[key], calibration, manifest.scenario_keys.tolerance)
         measured = measure(one, reading, samples, facts[key])
         curves = {found.class_name: found.distributions for found in measured}
@@ -101,6 +102,13 @@ def derive(
     told = [verdict for verdict in verdicts if not verdict.of_base]
     found = Results(manifest, summary, validity, facts, told, series, code, decisions=decisions, measures=measures)
     return replace(found, pooled=pooled(measures))
+
+
+def steady_and_saturated(reading: Reading) -> dict[str, Any]:
+    """Return how steady a trial was and, of a search for the largest rate, its result."""
+    saturation = saturation_of(reading)
+    found = {} if saturation is None else {"saturation": as_fact(saturation)}
+    return {"steady": steady_facts(reading), **found}
 
 
 def _compare_starts(

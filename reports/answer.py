@@ -15,8 +15,8 @@ from reports.data import ReportData, keys_of, keys_of_verdict
 from reports.format import UNKNOWN, amount, clock, count, dotted, grouped
 from reports.names import ended, listed, noun
 from reports.sweeps import JUDGED_BY, LEAST_LOADS, RATE, Sweep, latency_of, names_of, sweeps_of
-from reports.tables import checks, decision, quality
-from reports.tables.base import TONES, nan
+from reports.tables import checks, decision, quality, saturation
+from reports.tables.base import TONES, nan, trial_name
 from reports.tables.limits import SIGNS, rows
 
 EXITS = {
@@ -44,7 +44,8 @@ class Line:
     """Line of the answer.
 
     Attributes:
-        label: LIMITS, KNEE, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; one label's stand together.
+        label: SATURATION, LIMITS, KNEE, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those of one label
+            stand together.
         parts: Texts, which terminals align in columns.
         tone: Of the first part.
     """
@@ -200,8 +201,17 @@ def next_command(data: ReportData, report: str = "") -> str:
 
 def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
-    makers = (_limits, _knees, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
+    makers = (_saturation, _limits, _knees, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
     return [line for make in makers for line in make(data)]
+
+
+def _saturation(data: ReportData) -> Iterator[Line]:
+    """Yield the largest rate that each search found."""
+    found = [(one, fact) for one in data.trials() if (fact := data.facts_of(one[0].id, one[1].id).get("saturation"))]
+    for (cell, trial), fact in found[:MOST_LINES]:
+        where = f"{trial_name(cell, trial, data)}: " if len(found) > 1 else ""
+        tone = {"yes": "good", "no": "bad"}.get(fact["confirmed"] or "", "")
+        yield Line("SATURATION", (where + saturation.in_words(fact),), tone)
 
 
 def _limits(data: ReportData) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
-from reports.tables import checks, decision, limits, machine, quality, results
+from reports.tables import checks, decision, limits, machine, quality, results, saturation
 from reports.tables.base import Table, repetition
 
 
@@ -38,6 +38,7 @@ class Section:
 
 SECTIONS = (  # in the order of the page; a terminal shows its answer instead of most of them
     Section("results", results.headline, markdown=1),
+    Section("saturation", saturation.saturation, markdown=3, terminal=0),
     Section("results", results.requests, folded=1),
     Section("results", decision.single_engines, folded=2),
     Section("", limits.limits, markdown=2),

@@ -21,20 +21,25 @@ TRUE_RATE = 14.21
 
 @dataclass
 class QueueProbe:
-    """First come, first served by 32 servers; services lognormal with mean 2 s and CV 0.8; Poisson arrivals.
+    """First come, first served by several servers; lognormal services; Poisson arrivals.
 
     The first token comes when a server begins. A request in flight is known only if it has waited beyond the SLO.
     """
 
     seed: int
+    servers: int = SERVERS
+    mean_s: float = MEAN_S
+    cv: float = CV
+    slo_s: float = SLO_S
     now_s: float = 0.0
     due: list[float] = field(default_factory=list)
     begun: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
-    free: list[float] = field(default_factory=lambda: [0.0] * SERVERS)
+    free: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = generator(self.seed, 1)
+        self.free = [0.0] * self.servers
 
     def run(self, step: Step) -> tuple[Requests, float]:
         """Send Poisson arrivals for the length of a step."""
@@ -45,8 +50,8 @@ class QueueProbe:
         """Let arrivals of a rate come for some time."""
         end_s = self.now_s + seconds
         count = self.random.poisson(rate * seconds)
-        sigma2 = math.log(1 + CV**2)
-        services = self.random.lognormal(math.log(MEAN_S) - sigma2 / 2, math.sqrt(sigma2), count)
+        sigma2 = math.log(1 + self.cv**2)
+        services = self.random.lognormal(math.log(self.mean_s) - sigma2 / 2, math.sqrt(sigma2), count)
         for due, service in zip(np.sort(self.random.uniform(self.now_s, end_s, count)), services, strict=True):
             begun = max(due, self.free[0])
             heapq.heapreplace(self.free, begun + service)
@@ -60,8 +65,10 @@ class QueueProbe:
         due, begun, ended = (np.array(column) for column in (self.due, self.begun, self.ended))
         done = ended <= self.now_s
         wait = begun - due + PREFILL_S
-        late = self.now_s - due > SLO_S
-        missed = np.where(done, (wait > SLO_S).astype(np.float64), np.where(late & (begun > self.now_s), 1.0, np.nan))
+        late = self.now_s - due > self.slo_s
+        missed = np.where(
+            done, (wait > self.slo_s).astype(np.float64), np.where(late & (begun > self.now_s), 1.0, np.nan)
+        )
         return Requests(
             due,
             np.where(done, ended, math.inf),

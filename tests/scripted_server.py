@@ -46,6 +46,7 @@ class Plan:
     stream: bool = True
     plan_hash: str = ""
     count_tokens: Any = None
+    grows: bool = False
 
     def __post_init__(self) -> None:
         self.loop = Loop.CLOSED if self.users else Loop.OPEN

@@ -61,8 +61,10 @@ class Control:
 
     def __init__(self) -> None:
         self.stopped = self.aborted = self.released = False
+        self.grown = False
         self._wake: Callable[[], None] | None = None
         self._begun: Callable[[int], None] | None = None
+        self.t0_ns: int | None = None  # absolute, monotonic; None before the trial starts
 
     def stop(self) -> None:
         """Send no new request; requests in flight may end within `drain_ns`."""
@@ -77,6 +79,11 @@ class Control:
     def release(self) -> None:
         """Let a part end that went on only for the other parts: no part has a counting request left."""
         self.released = True
+        self._notify()
+
+    def grow(self) -> None:
+        """Send the rows that the schedule has now: those that were taken are its first ones."""
+        self.grown = True
         self._notify()
 
     def obey(self, order: str) -> None:
@@ -97,6 +104,7 @@ class Control:
         self._begun = begun
 
     def begins(self, t0_ns: int) -> None:
+        self.t0_ns = t0_ns
         if self._begun is not None:
             self._begun(t0_ns)
 

@@ -49,7 +49,8 @@ class Due(NamedTuple):
 class DueQueue:
     """Queue of the rows of a schedule, or of a shard of it, in the order of their due times. `begin` sets the clock.
 
-    If it `lingers`, the load continues after the window until `release`, because other shards are still measuring.
+    If it `lingers`, the load continues after the window until `release`, because other shards are still measuring. The
+    queue of a schedule that grows waits for `release`, too.
     With a `cap`, no request falls due while its places are taken: those whose time has come wait, in their order. A
     request has a place from `take` to `ended`.
     """
@@ -58,7 +59,8 @@ class DueQueue:
         self, schedule: Schedule, shard: Shard = WHOLE, *, lingers: bool = False, cap: Cap | None = None
     ) -> None:
         self._schedule = schedule
-        self._lingers = lingers
+        self._lingers = lingers or schedule.grows
+        self._shard = shard
         self._cap = cap
         self._t0_ns = 0
         self._counting_in_flight = 0
@@ -77,6 +79,13 @@ class DueQueue:
             for request in self._starts:
                 self._wait(0, int(request))
             return
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Take up the rows of the schedule that have not been taken: after it has grown, other ones than before."""
+        schedule, shard = self._schedule, self._shard
+        assert schedule.due_ns is not None
+        self._starts = schedule.starts[shard.index :: shard.of]
         self._due_ns = schedule.due_ns[shard.index :: shard.of]
         self._end = self._must_end = len(self._due_ns)
         if schedule.phases is not None:

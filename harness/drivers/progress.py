@@ -14,7 +14,9 @@ from typing import Any
 
 from harness.drivers.timeline import NS_PER_S, NowNs
 from harness.records import Loop, Phase, Record, Status, exhausted, read_late
+from harness.schedule.chains import Int64
 from harness.schedule.requests import Schedule
+from harness.schedule.timing import Window
 
 RECENT = 50
 SILENT_AFTER = 10
@@ -44,9 +46,7 @@ class Progress:
 
     def __init__(self, schedule: Schedule, now_ns: NowNs = time.monotonic_ns) -> None:
         self._now_ns = now_ns
-        self._due_ns = schedule.due_ns if schedule.loop is Loop.OPEN else None
-        self._planned = schedule.to_be_done
-        self._window = schedule.window
+        self._schedule = schedule
         self._statuses: Counter[str] = Counter()
         self._recent: deque[Record] = deque(maxlen=RECENT)
         self._tokens = 0
@@ -58,6 +58,14 @@ class Progress:
         self._unreachable = 0
         self._unreachable_since_ns: int | None = None
         self._unreachable_reason = ""
+
+    @property
+    def _due_ns(self) -> Int64 | None:
+        return self._schedule.due_ns if self._schedule.loop is Loop.OPEN else None
+
+    @property
+    def _window(self) -> Window:
+        return self._schedule.window
 
     def add(self, record: Record) -> None:
         """Count one finished request."""
@@ -99,7 +107,7 @@ class Progress:
         end_ns = self._window.end_ns
         return {
             "done": self._statuses.total(),
-            "planned": self._planned,
+            "planned": self._schedule.to_be_done,
             "ends_s": None if end_ns is None else end_ns / 1e9,
             "failed": self._statuses.total() - self._statuses[Status.OK] - self._statuses[Status.CANCELLED],
             "last_failure": None if self._last_failed is None else in_words(self._last_failed),

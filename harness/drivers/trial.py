@@ -73,6 +73,7 @@ class TrialState:
     def finish_report(self) -> DriveReport:
         """Return the complete report, after the load."""
         self.vitals.fill()
+        self.report.planned = self.schedule.count
         self.report.measured_until_ns = self.queue.measured_until_ns
         self.report.recounted = self.recount.counted()
         return self.report
@@ -171,6 +172,10 @@ class Client(ABC):
         state = self._state
         if state.finished.done() or self._ending:
             return
+        if state.control.grown:
+            state.control.grown = False
+            self._queue.take_up()
+            self._dispatch()
         if state.control.released:
             self._queue.release()
         if state.control.stopped:

@@ -7,9 +7,9 @@ the engine goes to the cell's log.
 
 Events, by `event`: `alive` (once a second, to detect a hang), `prepared`, `starting` and `stopping` (the engine),
 `started` {engine, start}, `planning` {trial}, `trial_begun` {trial, its part of the manifest}, `clock` {trial, t0_ns,
-window} (T0 is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason, client, prompts_asked}, `skipped`
-{reason} (the cell cannot run here), `failed` {reason}, `stopped` (before the first request of a trial was due), those
-of `harness.run.scoring`, `ended`.
+window} (T0 is fixed; of a search again when its window is), `progress` {trial, ...}, `search` {trial, plan, search},
+`trial_ended` {trial, status, reason, client, prompts_asked}, `skipped` {reason} (the cell cannot run here), `failed`
+{reason}, `stopped` (before the first request of a trial was due), those of `harness.run.scoring`, `ended`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from harness.records import Record
 from harness.run.engine import settings_of, started_engine, target_of
 from harness.run.entries import plan_entry
 from harness.run.scoring import QualityOrder, score_cell, score_reference
+from harness.run.searching import Searching
 from harness.scenario.model import Scenario
 from harness.scenario.reader import as_checked
 from harness.schedule.cells import Cell, TrialPlan
@@ -176,10 +177,12 @@ async def sent_by_enough(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
 def workers_of(trial: Trial, schedule: Schedule) -> WorkerCount:
     """Return the number of load processes.
 
-    It is one for Locust, which has its own, for an engine in this process, and for a cap, which is that of one process.
+    It is one for Locust, which has its own, for an engine in this process, for a cap, which is that of one process, and
+    for a schedule that grows.
     """
     load = trial.plan.load
-    if not isinstance(trial.engine, ServedEngine) or load.driver == "locust" or load.cap is not None:
+    alone = load.driver == "locust" or load.cap is not None or schedule.grows
+    if not isinstance(trial.engine, ServedEngine) or alone:
         return WorkerCount(1, 1)
     return WorkerCount.of(schedule, load.workers, chunks=trial.settings.keep_chunks)
 
@@ -192,7 +195,8 @@ async def announce(trial: Trial, schedule: Schedule, workers: int) -> None:
     entry.salt, entry.cache_reset = trial.cell.salt or None, reset
     stored = entry.stored()
     trial.emit({"event": "trial_begun", "trial": trial.index, **stored})
-    clock = {"event": "clock", "trial": trial.index, "window": stored["window"]}
+    window = dict.fromkeys(stored["window"]) if schedule.grows else stored["window"]  # known when it begins
+    clock = {"event": "clock", "trial": trial.index, "window": window}
     trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
 
 
@@ -218,14 +222,20 @@ async def sent(trial: Trial, schedule: Schedule, count: WorkerCount) -> tuple[Dr
 async def send_from_here(trial: Trial, schedule: Schedule, count: WorkerCount) -> tuple[DriveReport, str | None]:
     """Send the plan from this process."""
     progress = Progress(schedule)
+    search = Searching(trial.index, trial.plan, schedule, trial.control, trial.emit) if schedule.grows else None
     with record_writer(trial.folder) as writer:
 
         def keep(record: Record) -> None:
             writer.add(record)
             progress.add(record)
+            if search is not None:
+                search.seen.add(record)
 
         store = partial(flush_or_end, writer, trial.control.abort)
-        async with background(report_progress(progress, trial, count, store)):
+        async with (
+            background(report_progress(progress, trial, count, store)),
+            contextlib.nullcontext() if search is None else background(search.run()),
+        ):
             report = await drive(schedule, trial.target, trial.settings, keep, trial.control)
     return report, progress.silence()
 

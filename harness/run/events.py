@@ -13,6 +13,7 @@ from harness.store.manifest import (
     ClientEntry,
     EngineEntry,
     QualityEntry,
+    SearchEntry,
     SentPrompts,
     StartEntry,
     TrialEntry,
@@ -119,6 +120,11 @@ class Events:
         trial.t0_ns = time.monotonic_ns()  # until the event `clock`
         trial.t0_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._sampler.take_others_on_gpus()
+
+    def on_search(self, event: Event) -> None:
+        if self._trial is not None:
+            self._trial.take(TrialEntry.model_validate(event["plan"]))
+            self._trial.search = SearchEntry.model_validate(event["search"])
 
     def on_trial_ended(self, event: Event) -> None:
         trial = self._trial

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.analysis.stats import Floats
 from harness.saturation.observed import State, Visit
+from harness.saturation.posterior import STEEPNESS
 from harness.saturation.requests import Requests
 
 BUSY_UNTIL = 0.5  # of the largest backlog, which is over twice the requests that the server can hold at once
 UNQUEUED = 0.6  # of the largest throughput: up to this rate, few requests wait
+LEAST_VARIATION = 0.1  # of arrivals and services together: constant ones have no tail at all
 NEAREST = 0.03  # least distance to saturation in the relaxation time, which is infinite there
 
 
@@ -25,12 +28,34 @@ class ServerFacts:
         variation: Squared coefficient of variation of that time.
         most_rps: Largest rate of completed requests seen under overload; infinite where none was seen.
         error: Standard error of `most_rps`, as a share of it.
+        ttft_s: Median time to the first token at low load; NaN unknown.
     """
 
     service_s: float
     variation: float
     most_rps: float = math.inf
     error: float = 0.0
+    ttft_s: float = math.nan
+
+    def steepness(self, rates: Floats, bound_s: float | None, arrivals: float) -> Floats:
+        """Return how steeply the share of late first tokens rises at each rate, per unit of log rate.
+
+        Waits have the tail C exp(-2 (1 - rho) X t / (Ca^2 + Cs^2)) (Kingman; Allen and Cunneen), with t what the bound
+        leaves for waiting. C is the share that waits at all, by Halfin and Whitt (1981) for X times the service time
+        servers. Unknown facts, and bounds on other latencies, give STEEPNESS.
+        """
+        wait_s = math.nan if bound_s is None else bound_s - (0.0 if math.isnan(self.ttft_s) else self.ttft_s)
+        if not (wait_s > 0 and math.isfinite(self.most_rps) and self.service_s > 0):
+            return np.full(len(rates), STEEPNESS)
+        servers = max(1.0, self.most_rps * self.service_s)
+        load = np.minimum(rates / self.most_rps, 1 - NEAREST)
+        tail = 2 * load * self.most_rps * wait_s / max(LEAST_VARIATION, arrivals + self.variation)
+        beta = (1 - load) * math.sqrt(servers)
+        density = np.exp(-(beta**2) / 2) / math.sqrt(2 * math.pi)
+        below = np.array([math.erfc(-one / math.sqrt(2)) / 2 for one in beta])
+        ratio = beta * below / density
+        waits = math.sqrt(servers) * load * (below / density + beta + beta * ratio) / (1 + ratio)
+        return np.asarray(tail + waits, dtype=np.float64)
 
     def relaxation_s(self, rate: float, arrivals: float) -> float:
         """Return the relaxation time of the queue at a rate: how long its length remembers what it was.
@@ -50,8 +75,9 @@ def facts_of(requests: Requests, visits: Sequence[Visit]) -> ServerFacts:
     """Return the facts that the visits so far show."""
     most, error = _throughput(requests, visits)
     ramp = [one for one in visits if one.state is State.RAMP]
-    calm = [one for one in ramp if one.rate <= UNQUEUED * most] if math.isfinite(most) else []
-    calm = calm or ramp[:1]
+    kept_up = [one for one in ramp if not one.overloaded]
+    calm = [one for one in kept_up if one.rate <= UNQUEUED * most] if math.isfinite(most) else []
+    calm = calm or kept_up[:1] or ramp[:1]
     parts = [requests.e2e_s[requests.between(one.start_s, one.end_s)] for one in calm]
     times = np.concatenate(parts) if parts else np.empty(0)
     times = times[np.isfinite(times)]
@@ -59,7 +85,9 @@ def facts_of(requests: Requests, visits: Sequence[Visit]) -> ServerFacts:
         return ServerFacts(math.nan, 1.0, most, error)
     mean = float(times.mean())
     variation = float(times.var() / mean**2) if len(times) > 1 and mean > 0 else 1.0
-    return ServerFacts(mean, variation, most, error)
+    first = np.concatenate([requests.ttft_s[requests.between(one.start_s, one.end_s)] for one in calm])
+    known = first[np.isfinite(first)]
+    return ServerFacts(mean, variation, most, error, float(np.median(known)) if len(known) else math.nan)
 
 
 def _throughput(requests: Requests, visits: Sequence[Visit]) -> tuple[float, float]:

@@ -13,8 +13,9 @@ from harness.analysis.stats import Floats, memory_of
 from harness.saturation.requests import Requests
 
 LEVELS = (0.5, 0.75, 0.9)  # of TTFT, whose autocorrelation limits the effective number of requests
-LOOKS_S = 0.25  # between two looks at the requests in flight
-FEWEST_LOOKS = 8
+LOOKS_S = 0.25  # at most, between two looks at the requests in flight
+FEWEST_LOOKS = 16
+FEWEST_TOKENS = 8  # first tokens in the last third of a visit
 SURE = 2.326348  # one-sided 1 %
 SLOW = 5.0  # times the SLO's TTFT in the last third of a visit
 
@@ -69,9 +70,11 @@ class Observed:
 def observe(requests: Requests, visit: Visit) -> Observed:
     """Return what is known of a visit: its requests before the first that is still undecided.
 
-    Requests after that one are left out even if decided: the decided ones among them are the fast ones.
+    Requests after that one are left out even if decided: the decided ones among them are the fast ones. A visit that
+    was ended by a growing backlog counts from its start.
     """
-    rows = requests.between(visit.counted_from_s, max(visit.end_s, visit.counted_from_s))
+    start_s = visit.start_s if visit.overloaded else visit.counted_from_s
+    rows = requests.between(start_s, max(visit.end_s, start_s))
     undecided = np.zeros(rows.stop - rows.start, dtype=np.bool_)
     for flags in requests.missed.values():
         undecided |= np.isnan(flags[rows])
@@ -82,7 +85,7 @@ def observe(requests: Requests, visit: Visit) -> Observed:
     missed = {name: flags[rows] for name, flags in requests.missed.items()}
     return Observed(
         visit,
-        max(0.0, end_s - visit.counted_from_s),
+        max(0.0, end_s - start_s),
         known,
         {name: int(flags.sum()) for name, flags in missed.items()},
         {name: min(levels, memory_of(flags).size) if known else 0.0 for name, flags in missed.items()},
@@ -103,23 +106,23 @@ def _least_size(ttft_s: Floats) -> float:
 def backlog_grows(requests: Requests, visit: Visit, service_s: float, ttft_s: float | None) -> bool:
     """Return True if the server does not keep up with the rate of a visit.
 
-    Either the requests in flight rise beyond chance and are more than twice those that Little's law expects without
-    waiting, or the last third of the known first tokens came after five times the SLO.
+    Either the requests in flight rise beyond chance, are more than twice those that Little's law expects without
+    waiting, and the last of them will wait beyond the SLO's TTFT (without one, for the time of a request); or the last
+    third of the known first tokens came after five times the SLO.
     """
-    expected = visit.rate * service_s
-    looks = max(0, int((visit.end_s - visit.start_s) / LOOKS_S))
-    if looks < FEWEST_LOOKS:
-        return False
-    at_s = visit.start_s + LOOKS_S * np.arange(1, looks + 1, dtype=np.float64)
+    expected, lasted_s = visit.rate * service_s, visit.end_s - visit.start_s
+    looks = max(FEWEST_LOOKS, int(lasted_s / LOOKS_S))
+    at_s = visit.start_s + lasted_s * np.arange(1, looks + 1, dtype=np.float64) / (looks + 1)
     in_flight = requests.in_flight(at_s)
+    waits = in_flight[-1] - expected > visit.rate * (service_s if ttft_s is None else ttft_s)
     most = max(2 * expected, expected + 4 * math.sqrt(expected) + 2)
-    if in_flight[-1] > most and rises(in_flight):
+    if waits and in_flight[-1] > most and rises(in_flight):
         return True
     if ttft_s is None:
         return False
-    last = requests.ttft_s[requests.between(visit.start_s + (visit.end_s - visit.start_s) * 2 / 3, visit.end_s)]
+    last = requests.ttft_s[requests.between(visit.start_s + lasted_s * 2 / 3, visit.end_s)]
     last = last[np.isfinite(last)]
-    return bool(len(last) >= FEWEST_LOOKS and np.median(last) > SLOW * ttft_s)
+    return bool(len(last) >= FEWEST_TOKENS and np.median(last) > SLOW * ttft_s)
 
 
 def rises(series: Floats) -> bool:

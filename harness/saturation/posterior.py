@@ -4,15 +4,15 @@ The share of missed requests rises with the rate along a logistic curve through 
 
     logit v(rate) = logit(1 - share) + slope * (rate / threshold - 1)
 
-The slope is lognormal around 22 before anything is seen: in the tail of a queue near saturation, the logarithm of the
-share of waits beyond a bound rises by 15 to 25 per unit of log rate (from Erlang C). The threshold is uniform on its
-range. Each rate contributes a binomial likelihood with its effective number of requests.
+The slope is lognormal before anything is seen, around what a queue of the server's facts has at the threshold
+(`ServerFacts.steepness`), or around 22. The threshold is uniform on its range. Each rate contributes a binomial
+likelihood with its effective number of requests.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,8 @@ import numpy as np
 
 from harness.analysis.stats import Floats
 
-STEEPNESS = (math.log(22.0), 0.7)  # mean and standard deviation of the logarithm of the slope
+STEEPNESS = 22.0  # of 32 servers whose waits are bounded by half a service
+SPREAD = 0.7  # standard deviation of the logarithm of the slope
 RATES, SLOPES = 213, 40
 SURE = 0.9  # of the lower bound and of the upper bound, each by itself
 
@@ -75,17 +76,39 @@ class Estimate:
         return np.concatenate([[0.0], np.cumsum(self.weights)])
 
 
-def estimate(tried: Sequence[Tried], share: float, least: float, most: float) -> Estimate:
-    """Return the posterior of the threshold, with a uniform prior on [least, most] requests/s."""
-    rates = np.linspace(least, most, RATES)
-    mean, deviation = STEEPNESS
-    log_slope = mean + deviation * np.linspace(-2.5, 2.5, SLOPES)
-    log_weight = -(((log_slope - mean) / deviation) ** 2) / 2 + np.zeros((RATES, 1))
+def estimate(
+    tried: Sequence[Tried],
+    share: float,
+    least: float,
+    most: float,
+    error: float = 0.0,
+    steepness: Callable[[Floats], Floats] | None = None,
+) -> Estimate:
+    """Return the posterior of the threshold.
+
+    The prior is uniform from `least` to `most` requests/s. `error` is the standard error of `most`, as a share of it:
+    then the prior falls off like the probability that `most` is in truth above the rate. `steepness` is the middle of
+    the slope's prior for each threshold.
+    """
+    rates = np.linspace(least, most * (1 + 2 * error), RATES)
+    middle = np.full(RATES, STEEPNESS) if steepness is None else steepness(rates)
+    deviations = np.linspace(-2.5, 2.5, SLOPES)
+    slope = np.exp(np.log(middle)[:, None] + SPREAD * deviations)
+    log_weight = -(deviations**2) / 2 + _log_of_edge(rates, most, error)[:, None]
     base = math.log((1 - share) / share)
     for one in tried:
-        logit = base + np.exp(log_slope) * (one.rate / rates[:, None] - 1)
+        logit = base + slope * (one.rate / rates[:, None] - 1)
         # log v = -log(1 + e^-logit), log(1 - v) = -log(1 + e^logit)
         log_weight -= one.missed * np.logaddexp(0, -logit)
         log_weight -= (one.effective - one.missed) * np.logaddexp(0, logit)
     weights = np.exp(log_weight - log_weight.max()).sum(axis=1)
     return Estimate(rates, weights / weights.sum())
+
+
+def _log_of_edge(rates: Floats, most: float, error: float) -> Floats:
+    """Return the logarithm of the prior at the rates, up to a constant: a normal tail around `most`."""
+    if error <= 0:
+        return np.zeros(len(rates))
+    above = [math.erfc((rate - most) / (most * error) / math.sqrt(2)) / 2 for rate in rates]
+    found: Floats = np.log(np.array(above))
+    return found

@@ -2,25 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analysis.stats import Floats
+from harness.analysis.stats import Flags, Floats
+from harness.scenario.limits import parse_limit
+
+SLO = "slo"
+ERRORS = "errors"
+PARTS = {"ttft_ms": "ttft", "tpot_ms": "tpot", "e2e_ms": "e2e", "stall_ms": "stall"}
+OF_REQUESTS = ("ttft_ms", "tpot_ms", "e2e_ms")  # metrics whose percentiles may be limited
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """Share of the requests that must meet a bound: the SLO of each request, or a limit on a percentile.
+    """Share of the requests that must meet a bound: the SLO of each request, or a limit.
 
     Attributes:
         name: `slo`, or the limit as written in the scenario.
         share: Least share of good requests, such as 0.95.
+        metric: Metric of a limit; `slo` for the SLO.
+        bound: Bound of a limit on a latency, in ms.
     """
 
     name: str
     share: float
+    metric: str = SLO
+    bound: float = math.nan
+
+
+def requirements_of(attainment: float, limits: Sequence[str]) -> tuple[Requirement, ...]:
+    """Return the requirements of a search: the SLO, and the limits that a share of requests decides.
+
+    These are upper bounds on percentiles of `ttft_ms`, `tpot_ms` and `e2e_ms` of all requests, and on `error_rate`. A
+    limit on `attainment` replaces the share of the load.
+    """
+    found = []
+    for text in limits:
+        limit = parse_limit(text)
+        if limit.class_name or limit.base:
+            continue
+        percentile = (limit.statistic or "").removeprefix("p")
+        if limit.metric == "attainment" and limit.op[0] == ">":
+            attainment = limit.value
+        elif limit.metric == "error_rate" and limit.op[0] == "<":
+            found.append(Requirement(text, 1 - limit.value, limit.metric))
+        elif limit.metric in OF_REQUESTS and limit.op[0] == "<" and limit.statistic and percentile[:1].isdigit():
+            found.append(Requirement(text, float(percentile) / 100, limit.metric, limit.value))
+    every = (Requirement(SLO, attainment), *found)
+    return tuple(one for one in every if 0 < one.share < 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Outcomes of requests in due order, as a client or the stored records know them.
+
+    Attributes:
+        due_s: Due times, ascending, in seconds from T0.
+        ended_s: Ends; infinite for requests in flight.
+        ok: Whether they succeeded.
+        values: `ttft_ms`, `tpot_ms`, `e2e_ms` and `stall_ms` of each; NaN where there is none.
+    """
+
+    due_s: Floats
+    ended_s: Floats
+    ok: Flags
+    values: Mapping[str, Floats]
+
+    def meeting(self, slo: Mapping[str, float | None], requirements: Sequence[Requirement], now_s: float) -> Requests:
+        """Return the requests with what each of them missed; `now_s` is the present moment."""
+        parts = {name: self._beyond(metric, slo[metric], now_s) for metric, name in PARTS.items() if slo.get(metric)}
+        parts[ERRORS] = np.where(self._ended, ~self.ok, np.nan)
+        missed = {}
+        for one in requirements:
+            if one.metric == SLO:
+                missed[one.name] = _any_of(list(parts.values()))
+            elif one.metric == "error_rate":
+                missed[one.name] = parts[ERRORS]
+            else:
+                missed[one.name] = _any_of([self._beyond(one.metric, one.bound, now_s), parts[ERRORS]])
+        e2e_s = np.where(self.ok & self._ended, self.ended_s - self.due_s, np.nan)
+        return Requests(self.due_s, self.ended_s, e2e_s, self.values["ttft_ms"] / 1e3, missed, parts)
+
+    @property
+    def _ended(self) -> Flags:
+        return np.isfinite(self.ended_s)
+
+    def _beyond(self, metric: str, bound: float | None, now_s: float) -> Floats:
+        """Return 1 for values beyond a bound, NaN while in flight; a request without a second token has no tpot."""
+        assert bound is not None
+        values, unseen = self.values[metric], metric in ("tpot_ms", "stall_ms")
+        with np.errstate(invalid="ignore"):
+            beyond = (values > bound) | (np.isnan(values) & (not unseen))
+        in_flight = np.where(now_s - self.due_s > bound / 1e3, 1.0, np.nan) if metric == "e2e_ms" else np.nan
+        found: Floats = np.where(self._ended, beyond & self.ok, in_flight)
+        return found
+
+
+def _any_of(flags: Sequence[Floats]) -> Floats:
+    """Return 1 where one of the flags is 1, else NaN where one is not decided, else 0."""
+    together = np.stack(flags)
+    missed = (together == 1).any(axis=0)
+    return np.where(missed, 1.0, np.where(np.isnan(together).any(axis=0), np.nan, 0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,23 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from harness.saturation.facts import ServerFacts, facts_of
+from harness.saturation.facts import UNQUEUED, ServerFacts, facts_of
 from harness.saturation.observed import Observed, State, Visit, backlog_grows, observe
 from harness.saturation.posterior import Estimate, Tried, estimate
-from harness.saturation.requests import Requests, Requirement
+from harness.saturation.requests import SLO, Requests, Requirement
 
 FEWEST = 20  # requests that end at the first rate
 FACTOR = 2.0  # between the rates of the ramp
 STEP = 0.015  # between neighbouring rates of the search
+FEWEST_MISSED = 2.0  # effective number of missed requests in the search before its end
 CHUNKS = 2  # least chunks of each visit; one is the longest settling time
-SETTLE_S, SETTLE_TIMES = 8.0, 3.0  # settling after a change of the rate: seconds, and relaxation times
+SETTLE_TIMES = 3.0  # relaxation times of settling after a change of the rate
 SERVICES = 3.0  # service times that a visit lasts at least
 OVERLOADS = 2.0  # times as long as another step of the ramp does that of the overload last, to see the throughput
-ABOVE, BELOW = 1.03, 0.5  # range of the threshold, in shares of the largest throughput
+ABOVE, BELOW = 1.03, 0.1  # range of the threshold, in shares of the largest throughput
 MOMENT = 1e-3  # share of a chunk that is taken as nothing
+CALM, SLOWER = 0.25, 8.0  # first rate after an overload at the first one: share of the throughput, or divisor
 CLEARED = 0.5  # backlog that ends a pause, as a share of the requests in flight at the largest throughput
 
 
@@ -47,6 +50,7 @@ class Settings:
         chunk_s: Time after which the estimate is made again.
         slice_s: Time after which the backlog is looked at again.
         ramp_s: Least length of a step of the ramp.
+        settle_s: Least time after a change of the rate in which requests do not count; at most a chunk.
     """
 
     requirements: tuple[Requirement, ...]
@@ -60,6 +64,7 @@ class Settings:
     chunk_s: float = 20.0
     slice_s: float = 2.5
     ramp_s: float = 10.0
+    settle_s: float = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +91,20 @@ class Found:
 
 
 def find(
-    observed: Sequence[Observed], requirements: Sequence[Requirement], arrivals: float, facts: ServerFacts
+    observed: Sequence[Observed],
+    requirements: Sequence[Requirement],
+    arrivals: float,
+    facts: ServerFacts,
+    ttft_s: float | None = None,
 ) -> Found:
-    """Return what all visits together say; `facts` must hold a finite throughput."""
-    held = [one.visit.rate for one in observed if one.visit.state is State.RAMP and not one.visit.overloaded]
-    most = ABOVE * facts.most_rps * (1 + 2 * facts.error)
-    least = min(BELOW * facts.most_rps, BELOW * max(held, default=facts.most_rps))
+    """Return what all visits together say; `facts` must hold a finite throughput. `ttft_s` is the SLO's bound."""
+    least, most = BELOW * facts.most_rps, ABOVE * facts.most_rps
     found = {}
     for one in requirements:
         tried = tried_rates(observed, one.name, arrivals, facts)
-        found[one.name] = estimate(tried, one.share, least, most)
+        bound_s = ttft_s if one.metric == SLO else one.bound / 1e3 if one.metric == "ttft_ms" else None
+        steepness = partial(facts.steepness, bound_s=bound_s, arrivals=arrivals)
+        found[one.name] = estimate(tried, one.share, least, most, facts.error, steepness)
     return Found(found, facts)
 
 
@@ -103,16 +112,16 @@ def tried_rates(observed: Sequence[Observed], name: str, arrivals: float, facts:
     """Return each rate tried with its effective number of requests.
 
     That is at most the number of independent states of the queue in the observed time, which is over twice its
-    relaxation time. A visit that was ended by a growing backlog is evidence of at least one missed request.
+    relaxation time. A visit that was ended by a growing backlog counts as at least one.
     """
     rates = sorted({one.visit.rate for one in observed if one.visit.rate > 0})
     found = []
     for rate in rates:
         visits = [one for one in observed if one.visit.rate == rate]
         size, share = _size(visits, name, 2 * facts.relaxation_s(rate, arrivals))
-        if any(one.visit.overloaded for one in visits):
-            found.append(Tried(rate, max(1.0, size), max(1.0, size * share)))
-        elif size > 0:
+        if any(one.visit.overloaded and one.requests for one in visits):
+            size = max(1.0, size)
+        if size > 0:
             found.append(Tried(rate, size, size * share))
     return found
 
@@ -181,7 +190,6 @@ class Search:
 
     def _after_ramp(self, requests: Requests, visit: Visit) -> Step | None:
         settings, lasted_s = self.settings, visit.end_s - visit.start_s
-        first = visit.number == 0
         facts = facts_of(requests, self.visits)
         service_s = facts.service_s
         known = math.isfinite(service_s)
@@ -189,15 +197,16 @@ class Search:
         if known and lasted_s >= enough_s and backlog_grows(requests, visit, service_s, settings.ttft_s):
             return self._pause(visit) if lasted_s >= OVERLOADS * enough_s else self._go_on(settings.slice_s)
         if self._out_of_time(visit):
-            self.ended = "budget"
-            return None
-        ended = requests.completed(visit.start_s, visit.end_s)
-        if lasted_s < enough_s or (first and ended < FEWEST):
+            return self._confirm("budget", visit, facts)
+        first = not any(one.state is State.RAMP and not one.overloaded for one in self.visits[: visit.number])
+        few = (first or math.isfinite(facts.most_rps)) and requests.completed(visit.start_s, visit.end_s) < FEWEST
+        if lasted_s < enough_s or few or not known:
             return self._go_on(settings.slice_s)
+        if math.isfinite(facts.most_rps):
+            return self._choose(requests, visit.end_s)
         rate = FACTOR * visit.rate
         if rate > settings.largest_rate:
-            self.ended = "largest_rate"
-            return None
+            return self._confirm("largest_rate", visit, facts)
         return self._begin(State.RAMP, rate, visit.end_s, settings.slice_s)
 
     def _pause(self, visit: Visit) -> Step:
@@ -210,7 +219,15 @@ class Search:
         # Below the requests that the server holds at its largest throughput, nothing waits.
         if left > max(1.0, CLEARED * facts.most_rps * facts.service_s) and not self._out_of_time(visit):
             return self._go_on(self.settings.slice_s)
+        if not self._knows_service(facts):  # the first rate was too high
+            rate = CALM * facts.most_rps if math.isfinite(facts.most_rps) else self.visits[-2].rate / SLOWER
+            return self._begin(State.RAMP, rate, visit.end_s, self.settings.slice_s)
         return self._choose(requests, visit.end_s)
+
+    def _knows_service(self, facts: ServerFacts) -> bool:
+        """Return True if a part of the ramp was so slow that few of its requests waited."""
+        ramp = (one for one in self.visits if one.state is State.RAMP and not one.overloaded)
+        return math.isfinite(facts.most_rps) and any(one.rate <= UNQUEUED * facts.most_rps for one in ramp)
 
     def _after_search(self, requests: Requests, visit: Visit) -> Step | None:
         settings = self.settings
@@ -226,17 +243,22 @@ class Search:
         """Estimate the threshold, and begin, go on with or end a visit."""
         settings, last = self.settings, self.visits[-1]
         facts = facts_of(requests, self.visits)
-        self.found = find(self.observed(requests), settings.requirements, settings.arrivals, facts)
+        self.found = find(self.observed(requests), settings.requirements, settings.arrivals, facts, settings.ttft_s)
         decisive = self.found.decisive
-        searched = any(one.state is State.SEARCH for one in self.visits)
-        if self._out_of_time(last) or (searched and decisive.half_width <= settings.width):
-            self.ended = "budget" if decisive.half_width > settings.width else "width"
-            return self._confirm(now_s, facts)
+        if self._out_of_time(last) or (self._has_seen_misses(requests) and decisive.half_width <= settings.width):
+            return self._confirm("budget" if decisive.half_width > settings.width else "width", last, facts)
         rate = on_grid(min(decisive.value, settings.largest_rate), facts.most_rps)
         if last.state is State.SEARCH and math.isclose(rate, last.rate):
             return self._go_on(self._until_chunk_s(last))
         settle_s = self._settle_s(rate, facts)
         return self._begin(State.SEARCH, rate, now_s, settings.slice_s, settle_s)
+
+    def _has_seen_misses(self, requests: Requests) -> bool:
+        """Return True if the search saw both sides: without misses, the estimate rests on the model alone."""
+        assert self.found is not None
+        near = [one for one in self.observed(requests) if one.visit.state is State.SEARCH]
+        tried = tried_rates(near, self.found.binding, self.settings.arrivals, self.found.facts)
+        return sum(one.missed for one in tried) >= FEWEST_MISSED
 
     def _until_chunk_s(self, visit: Visit) -> float:
         """Return the length of the next step: a slice, or less to the end of a chunk."""
@@ -244,12 +266,14 @@ class Search:
         rest_s = chunk_s - counted_s % chunk_s
         return min(self.settings.slice_s, rest_s if rest_s > MOMENT * chunk_s else chunk_s)
 
-    def _confirm(self, now_s: float, facts: ServerFacts) -> Step | None:
-        if not self.settings.confirm_s or self.found is None:
+    def _confirm(self, why: str, last: Visit, facts: ServerFacts) -> Step | None:
+        """End the search and measure: at the lower rate, or at the last rate of a ramp without an overload."""
+        self.ended, settings = why, self.settings
+        if not settings.confirm_s:
             return None
-        rate = self.found.lower
+        rate = last.rate if self.found is None else self.found.lower
         settle_s = self._settle_s(rate, facts)
-        return self._begin(State.CONFIRM, rate, now_s, settle_s + self.settings.confirm_s, settle_s)
+        return self._begin(State.CONFIRM, rate, last.end_s, settle_s + settings.confirm_s, settle_s)
 
     def _after_confirmation(self, requests: Requests, visit: Visit) -> None:
         self.conclude(requests)
@@ -258,10 +282,16 @@ class Search:
         """Estimate the threshold from everything."""
         facts = facts_of(requests, self.visits)
         if math.isfinite(facts.most_rps):
-            self.found = find(self.observed(requests), self.settings.requirements, self.settings.arrivals, facts)
+            self.found = find(
+                self.observed(requests), self.settings.requirements, self.settings.arrivals, facts, self.settings.ttft_s
+            )
 
     def _settle_s(self, rate: float, facts: ServerFacts) -> float:
-        settle_s = max(SETTLE_S, SETTLE_TIMES * facts.relaxation_s(rate, self.settings.arrivals), facts.service_s)
+        settle_s = max(
+            self.settings.settle_s,
+            SETTLE_TIMES * facts.relaxation_s(rate, self.settings.arrivals),
+            facts.service_s,
+        )
         return min(settle_s, self._longest_settling_s)
 
     @property

@@ -28,6 +28,7 @@ class _Trial:
 def limit_problems(scenario: Scenario) -> Iterator[Problem]:
     """Yield the limits that name a class, an SLO, a reference or a variant which some of their trials lack."""
     trials = list(_trials(scenario))
+    yield from _searches_for_nothing(scenario, trials)
     for key, texts, under in _limits(scenario, trials):
         for i, limit in enumerate(map(parse_limit, texts)):
             why = (
@@ -38,6 +39,14 @@ def limit_problems(scenario: Scenario) -> Iterator[Problem]:
             )
             if why:
                 yield Problem(why, key=f"{key}.{i}")
+
+
+def _searches_for_nothing(scenario: Scenario, trials: Sequence[_Trial]) -> Iterator[Problem]:
+    """Yield the searches for the largest rate that have no SLO to keep."""
+    for place, load in {one.place: one.load for one in trials}.items():
+        if load.kind == "saturate" and not _is_set(scenario.slo.overridden_by(load.slo)):
+            why = "`kind: saturate` needs an `slo` to keep; write for example `slo: {ttft: 500ms}`"
+            yield Problem(why, key=place)
 
 
 def _trials(scenario: Scenario) -> Iterator[_Trial]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from harness.metrics import METRICS, metric_names
-from harness.scenario.loads.kinds import KINDS, LOADS_NOT_BUILT
+from harness.scenario.loads.kinds import KINDS
 from harness.scenario.model import Scenario
 from harness.units import DURATION_PATTERN, SHARE_PATTERN, format_duration
 
@@ -212,8 +212,7 @@ def _not_built_text(models: Mapping[str, Schema]) -> str:
         for key, value in model.get("properties", {}).items()
         if _is_not_built(value)
     )
-    kinds = ", ".join(f"`kind: {kind}`" for kind in LOADS_NOT_BUILT)
-    return "\n".join(["## Not built yet\n", "These keys are refused, never ignored:\n", *keys, f"- {kinds}", ""])
+    return "\n".join(["## Not built yet\n", "These keys are refused, never ignored:\n", *keys, ""])
 
 
 if __name__ == "__main__":

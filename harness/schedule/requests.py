@@ -23,12 +23,13 @@ from harness.scenario.files.traces import Trace, read_trace
 from harness.scenario.lengths import Length
 from harness.scenario.loads.kinds import Load
 from harness.scenario.loads.kinds import Trace as Recorded
+from harness.scenario.loads.saturate import Saturate
 from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.chains import Chains, FileTurns, RecordedTurns, Sessions, TurnCounts, Users
 from harness.schedule.images import GeneratedImages
 from harness.schedule.prompts import PrefixedPrompts, Prompts, WordPrompts
 from harness.schedule.recorded import RecordedPrompts, counted
-from harness.schedule.timing import PHASES, Timing, plan_timing, trace_timing
+from harness.schedule.timing import PHASES, Timing, Window, growing_timing, plan_timing, trace_timing
 from harness.schedule.traffic import NEVER, Content, Stream, Traffic
 
 GENERATOR_VERSION = 1
@@ -80,7 +81,7 @@ class Row:
 
 
 class Schedule:
-    """All requests of a trial. Immutable; row(i) and request(i) depend only on the schedule and i.
+    """All requests of a trial. Immutable unless it `grows`; row(i) and request(i) depend only on the schedule and i.
 
     Attributes:
         loop: Open, closed or partly open.
@@ -92,6 +93,7 @@ class Schedule:
         starts: Rows that do not wait, in rising order; all others follow one of them (`follower`).
         due_ns: Due times of the starts in order; None in closed loops.
         phases: Phases of the starts as indices into PHASES; None in closed loops.
+        grows: True if rows are added while it runs (`growing`).
         plan_hash: SHA-256 of everything that determines the requests and their times.
         count_tokens: Token count of a text by the model's tokenizer; None if that is unknown.
     """
@@ -102,13 +104,13 @@ class Schedule:
         self.count_tokens = count_tokens
         self.loop, self.users, self.measured = timing.loop, timing.users, timing.measured
         self.window, self.continues = timing.window, timing.continues
-        self.due_ns, self.phases = timing.due_ns, timing.phases
+        self.due_ns, self.phases, self.grows = timing.due_ns, timing.phases, timing.grows
         self.count, self.starts = chains.count, chains.starts
         self._chains = chains
         self._traffic = traffic.materialised(chains.count)
         prompts = traffic.streams[0].prompts
         self._talks = prompts if isinstance(prompts, FilePrompts) and prompts.in_sessions else None
-        self.plan_hash = _plan_hash(timing, self._traffic, chains)
+        self._first_hash = self.plan_hash = _plan_hash(timing, self._traffic, chains)
 
     @property
     def to_be_done(self) -> int | None:
@@ -120,6 +122,15 @@ class Schedule:
         assert self.phases is not None
         done = int(np.count_nonzero(self.phases != PHASES.index(Phase.COOLDOWN)))
         return int(self.starts[done]) if done < len(self.starts) else self.count
+
+    def replace_rows(self, due_ns: NDArray[np.int64], phases: NDArray[np.int8], window: Window) -> None:
+        """Set due times and phases of a schedule that grows. Rows that have been taken must stay as they are."""
+        assert self.grows
+        self.due_ns, self.phases, self.window, self.count = due_ns, phases, window, len(due_ns)
+        self.starts = range(self.count)
+        digest = hashlib.sha256(self._first_hash.encode())
+        digest.update(due_ns.astype("<i8").tobytes() + phases.tobytes())
+        self.plan_hash = digest.hexdigest()
 
     def row(self, i: int) -> Row:
         """Return the row of request i; raise IndexError outside the schedule."""
@@ -319,12 +330,23 @@ def build(
     count = None if tokenizer is None else tokenizer.count
     if isinstance(load, Recorded):
         return _recorded(load, streams, seed, tokenizer)
+    if isinstance(load, Saturate):
+        _check_single(workload)
+        return Schedule(growing_timing(), Traffic(streams, seed), Chains(None), count)
     timing = plan_timing(load, seed, timeout_s)
     if turns is None and load.loop is Loop.PARTLY_OPEN:
         raise ScenarioError([Problem("`kind: sessions` needs `turns`, such as `turns: 3`", key="load.turns")])
     chains = _chains(timing, None if turns is None else _turn_counts(load, workload, turns, streams[0].prompts, seed))
     think_time, between_turns = load.think_times(workload)
     return Schedule(timing, Traffic(streams, seed, think_time, None, between_turns), chains, count)
+
+
+def _check_single(workload: Workload) -> None:
+    """Raise ScenarioError for what a search cannot send: its rate is that of single, whole requests."""
+    for key, value in (("turns", workload.turns), ("cancel", workload.cancel)):
+        if value is not None:
+            why = f"`kind: saturate` sends single, whole requests; leave `{key}` out"
+            raise ScenarioError([Problem(why, key=f"workload.{key}")])
 
 
 def _turn_counts(load: Load, workload: Workload, turns: Length, prompts: Prompts, seed: int) -> TurnCounts | FileTurns:

@@ -17,6 +17,7 @@ from harness.seeding import generator
 PHASES = (Phase.WARMUP, Phase.MEASURE, Phase.COOLDOWN)
 _WARMUP, _MEASURE, _COOLDOWN = range(3)
 _WARMUP_GAPS, _GAPS, _SPIKE = 20, 21, 22
+NOT_KNOWN_NS = 2**62  # start of a window that a search has not come to
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Timing:
     measured: int | None = None
     due_ns: Int64 | None = None
     phases: NDArray[np.int8] | None = None
+    grows: bool = False
 
 
 def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
@@ -72,6 +74,12 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     elif window.end_ns is not None:
         phases[due_ns >= window.end_ns] = _COOLDOWN
     return Timing(load.loop, len(due_ns), 0, window, window.end_ns is not None, number, due_ns, phases)
+
+
+def growing_timing() -> Timing:
+    """Return the timing of a schedule without rows, which grows while it runs; its window is not known yet."""
+    none, phases = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int8)
+    return Timing(Loop.OPEN, None, 0, Window(NOT_KNOWN_NS, None), True, None, none, phases, grows=True)
 
 
 def trace_timing(warmup_s: float, due_ns: Int64, *, sessions: bool = False) -> Timing:

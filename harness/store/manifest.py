@@ -359,6 +359,27 @@ class ClientEntry(ClientCounts):
     workers: list[WorkerEntry] = key("Report of each load process; `lost`: why it ended early.", default=[])
 
 
+class SearchVisit(Part):
+    """Visit of a search: a stretch at one rate."""
+
+    state: str = key("`ramp`, `search`, `pause` or `confirm` (the measurement).", default="")
+    rate: Number = key("Its rate; 0 in a pause.", "requests/s", default=0.0)
+    start_ns: int = key("When it began.", "ns from T0", default=0)
+    end_ns: int = key("When it ended.", "ns from T0", default=0)
+    counted_from_ns: int = key("Requests due before it had met the rate before.", "ns from T0", default=0)
+    overloaded: bool = key("Whether it was ended because the backlog grew.", default=False)
+
+
+class SearchEntry(Part):
+    """Search for the largest rate: its settings and what it sent. Reports derive the result from the records."""
+
+    attainment: Number | None = key("Share of the requests that must meet the SLO.")
+    gaps_variation: Number = key("Squared coefficient of variation of the gaps between arrivals.", default=1.0)
+    width: Number | None = key("Half width of the 90 % interval at which it ends, as a share of the rate.")
+    ended: str | None = key("Why it ended: `width`, `budget` or `largest_rate`.", null="it was interrupted")
+    visits: list[SearchVisit] = []
+
+
 class TrialEntry(Part):
     """Trial: one load on one cell."""
 
@@ -414,6 +435,7 @@ class TrialEntry(Part):
         default={},
     )
     others_on_gpus: int | None = key("Most other processes on the GPUs at the same time.", null="not read")
+    search: SearchEntry | None = key("Its search for the largest rate.", null="another kind of load")
 
 
 class CellEntry(Part):

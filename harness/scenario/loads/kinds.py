@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from harness.records import Loop
-from harness.scenario.base import NOT_BUILT, AlsoAccepts, Count, Number, Positive
+from harness.scenario.base import AlsoAccepts, Count, Number, Positive
 from harness.scenario.lengths import NO_THINK_TIME, EmpiricalLength, Length, ThinkTime, Turns
 from harness.scenario.loads.base import COUNTS, MAX_CONCURRENCY, ONE_TURN, BaseLoad, CommonLoad, MaxConcurrency
 from harness.scenario.loads.rates import (
@@ -29,13 +28,13 @@ from harness.scenario.loads.rates import (
     Spike,
     Step,
 )
+from harness.scenario.loads.saturate import Saturate
 from harness.scenario.workload import PromptSource, Workload
 from harness.units import NOTHING, PositiveSeconds, Range
 
 if TYPE_CHECKING:
     from harness.scenario.files.traces import Trace as Rows
 
-LOADS_NOT_BUILT = ("saturate",)
 # Keys that accept a list; each value is a separate trial.
 LIST_VALUED = ("rate", "users", "burst_rate", "cv", "max_concurrency")
 RATE = "Requests per second, whatever the server does (open loop). A list gives one trial per value."
@@ -432,13 +431,6 @@ def _turns_in(prompts: PromptSource | None) -> Length | None:
     return EmpiricalLength(dist="empirical", values=values, weights=weights)
 
 
-def _built_kind(value: Any) -> Any:
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind in LOADS_NOT_BUILT:
-        raise PydanticCustomError(NOT_BUILT, "`kind: {name}` is not built yet", {"name": kind})
-    return value
-
-
 def load_names(loads: Sequence[Load]) -> list[str]:
     """Return a unique name for each load: its own, or its kind with its distinction from others of that kind."""
     kinds = [load.kind for load in loads]
@@ -450,8 +442,8 @@ def load_names(loads: Sequence[Load]) -> list[str]:
     return names
 
 
-Load = SingleUser | Sustained | Burst | Mixed | Steps | Trace | Sessions
-LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidator(_built_kind)]
+Load = SingleUser | Sustained | Burst | Mixed | Steps | Trace | Sessions | Saturate
+LoadItem = Annotated[Load, Field(discriminator="kind")]
 KINDS: dict[str, type[CommonLoad]] = {
     get_args(load.model_fields["kind"].annotation)[0]: load for load in get_args(Load)
 }

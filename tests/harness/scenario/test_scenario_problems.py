@@ -29,7 +29,7 @@ load:
     kind: mixed
     users: -3
     sloo: 3
-  - {kind: saturate}
+  - {kind: saturate, rate: 3}
   - {rate: "${RATE}"}
   - {kind: sustaind}
   - {kind: burst, rate: 1, burst_rate: 2, duration: 5s}
@@ -55,7 +55,7 @@ SENTENCES = """\
 13:5: load.2.kind: given twice, first in line 12; keep one
 14:12: load.2.users: must be at least 1, found -3
 15:5: load.2.sloo: unknown key; did you mean `slo`?
-16:5: load.3: `kind: saturate` is not built yet
+16:22: load.3.rate: is what this load searches for; write `first_rate`, or `largest_rate`, or leave it out
 17:5: load.4: needs `kind`, such as `kind: single_user`
 17:12: load.4.rate: the environment variable RATE is not set; set it, or write `${RATE:-default}`
 18:5: load.5: unknown kind `sustaind`; did you mean `sustained`?

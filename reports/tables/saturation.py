@@ -1,0 +1,67 @@
+"""Table of a search for the largest rate: every rate tried, and the result in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.data import ReportData
+from reports.format import UNKNOWN, amount, seconds
+from reports.tables.base import Cell, Table, counted, number, trial_name
+
+HEAD = ("where", "state", "rate, req/s", "time", "requests", "effective", "SLO met", "95 % interval")
+ENDS = {
+    "width": "",
+    "budget": "its time was over before the rate was known as well as asked for; set a longer `within`",
+    "largest_rate": "no overload up to the largest rate that it may send; raise `largest_rate`",
+    None: "it was interrupted",
+}
+CONFIRMED = {
+    "yes": "confirmed by a measurement at it",
+    "likely": "the measurement at it met the SLO, but was too short to be sure",
+    "unlikely": "the measurement at it missed the SLO, within chance",
+    "no": "the measurement at it missed the SLO",
+    None: "not measured",
+}
+BINDING = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "stall": "the longest stall", "errors": "errors"}
+
+
+def saturation(data: ReportData) -> Table:
+    """Return one row per rate that a search tried."""
+    lines, notes = list[tuple[Cell, ...]](), list[str]()
+    for cell, trial in data.trials():
+        found = data.facts_of(cell.id, trial.id).get("saturation")
+        if not found:
+            continue
+        where = trial_name(cell, trial, data)
+        lines += [_line(where, one) for one in found["rates"]]
+        notes.append(f"{where}: {in_words(found)}")
+    return Table("Saturation", HEAD, lines, notes, texts=2)
+
+
+def _line(where: str, one: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """Return the row of a rate; a visit that the server did not keep up with says so."""
+    state = Cell(f"{one['state']}, overloaded" if one["overloaded"] else one["state"], tone="bad" * one["overloaded"])
+    low, high = (amount(one[end], show="share") if one[end] is not None else UNKNOWN for end in ("low", "high"))
+    between = f"{low} to {high}" if one["requests"] else UNKNOWN
+    time = Cell(seconds(one["seconds"]), value=one["seconds"])
+    sizes = (counted(one["requests"]), number(one["effective"]))
+    return (Cell(where), state, number(one["rate"]), time, *sizes, number(one["attainment"], "share"), Cell(between))
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """Return the result of a search as the beginning of a report says it."""
+    lower, value, upper = (found[name] for name in ("lower_rps", "value_rps", "upper_rps"))
+    if value is None:
+        held = f"at least {_rate(lower)} req/s" if lower else "no rate is known to meet the SLO"
+        return f"{held}: {ENDS[found['ended']]}"
+    limits = BINDING.get(found["binding"], "the backlog, which grows beyond it")
+    text = f"plan with {_rate(lower)} req/s; the largest rate is {_rate(lower)} to {_rate(upper)}"
+    text += f" (90 % each way), median {_rate(value)}, limited by {limits}"
+    text += f"; {CONFIRMED[found['confirmed']]}"
+    why = ENDS[found["ended"]]
+    return f"{text}; {why}" if why else text
+
+
+def _rate(value: float | None) -> str:
+    return UNKNOWN if value is None else amount(value)
