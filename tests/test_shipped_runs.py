@@ -129,6 +129,11 @@ RUNS = {
         {*LATENCIES, *MEMORY, "mean_concurrency"},
         _rows("q8_0", "sustained-users-1 sustained-users-4"),
     ),
+    "saturation": Shortened(
+        ("load.0.within=8s", "load.0.measure=1s", "load.0.first_rate=20"),
+        {*LATENCIES, "attainment", "offered_rps"},
+        {("", "saturate", "all")},
+    ),
     "targets": Shortened(
         ("workload.output_tokens.value=32", "load.0.requests=3", "load.1.requests=10"),
         {*LATENCIES, "load_s", "load_warm_s", "output_tokens_per_s_per_user", "system_memory_peak_share"},

@@ -27,6 +27,7 @@ from harness.cli.commands.regress import regress
 from harness.cli.commands.report import report
 from harness.cli.commands.rerun import rerun
 from harness.cli.commands.run import run
+from harness.cli.commands.saturate import saturate
 from harness.cli.commands.selftest import selftest
 from harness.cli.commands.validate import validate
 from harness.cli.commands.worker import worker
@@ -47,7 +48,7 @@ app = typer.Typer(
 )
 
 
-LOADS_LIBRARIES = ("run", "bisect", "quality", "worker", "report", "doctor")
+LOADS_LIBRARIES = ("run", "saturate", "bisect", "quality", "worker", "report", "doctor")
 """Commands that load numpy, scipy and pyarrow."""
 
 
@@ -65,7 +66,8 @@ def harness(
         raise typer.Exit
 
 
-for command in (run, rerun, quality, worker, report, compare, bisect, regress, plan, validate, init):
+COMMANDS = (run, saturate, rerun, quality, worker, report, compare, bisect, regress, plan, validate, init)
+for command in COMMANDS:
     app.command()(command)
 app.command(name="import")(import_)
 app.command(name="list")(list_)

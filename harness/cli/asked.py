@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,46 +19,46 @@ class Driver(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Options of the command as they were typed."""
+    """Options of the command as they were typed; a command without one of them leaves it out."""
 
     scenario: str | None
-    rate: str | None
-    users: str | None
-    duration: str | None
-    prompt_tokens: int | None
-    output_tokens: int | None
+    rate: str | None = None
+    users: str | None = None
+    duration: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
     limits: list[str]
-    dialect: str | None
-    served_model: str | None
-    api_key_env: str | None
+    dialect: str | None = None
+    served_model: str | None = None
+    api_key_env: str | None = None
     out: Path | None
     sets: list[str]
     labels: list[str]
     only: str | None
-    resume: str | None
+    resume: str | None = None
     formats: list[str]
     exports: list[str]
-    columns: str | None
+    columns: str | None = None
     dry_run: bool
     quiet: bool
     as_json: bool
     yes: bool
     wait: str
-    driver: Driver | None
-    expect_workers: int
-    workers_within: str
-    master_bind_host: str
-    master_bind_port: int
-    against: str | None
-    base_sets: list[str]
-    base_url: str | None
-    base_command: str | None
-    base_python: str | None
-    pairs: str | None
-    budget: str | None
-    fail_on: list[str]
-    inconclusive: str | None
-    web: bool
+    driver: Driver | None = None
+    expect_workers: int = 0
+    workers_within: str = "2m"
+    master_bind_host: str = "127.0.0.1"
+    master_bind_port: int = 5557
+    against: str | None = None
+    base_sets: list[str] = field(default_factory=list)
+    base_url: str | None = None
+    base_command: str | None = None
+    base_python: str | None = None
+    pairs: str | None = None
+    budget: str | None = None
+    fail_on: list[str] = field(default_factory=list)
+    inconclusive: str | None = None
+    web: bool = False
 
     @property
     def of_url(self) -> dict[str, Any]:

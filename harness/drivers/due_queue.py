@@ -319,6 +319,10 @@ class Prepared(Generic[T]):
         if made is not None:
             self._bytes -= self._size(made)
 
+    def look_again(self) -> None:
+        """Choose again what to encode: the schedule has other rows now. What was encoded belongs to its number."""
+        self._wanted.clear()
+
     def want(self, request: int) -> None:
         """Mark a request that can be encoded from now on."""
         self._wanted[request] = None

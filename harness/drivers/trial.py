@@ -175,6 +175,7 @@ class Client(ABC):
         if state.control.grown:
             state.control.grown = False
             self._queue.take_up()
+            self._prepared.look_again()
             self._dispatch()
         if state.control.released:
             self._queue.release()

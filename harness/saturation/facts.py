@@ -15,6 +15,7 @@ from harness.saturation.requests import Requests
 
 BUSY_UNTIL = 0.5  # of the largest backlog, which is over twice the requests that the server can hold at once
 UNQUEUED = 0.6  # of the largest throughput: up to this rate, few requests wait
+FEW = 8  # requests of the first rate that met an empty server, whatever that rate is
 LEAST_VARIATION = 0.1  # of arrivals and services together: constant ones have no tail at all
 NEAREST = 0.03  # least distance to saturation in the relaxation time, which is infinite there
 
@@ -81,6 +82,8 @@ def facts_of(requests: Requests, visits: Sequence[Visit]) -> ServerFacts:
     parts = [requests.e2e_s[requests.between(one.start_s, one.end_s)] for one in calm]
     times = np.concatenate(parts) if parts else np.empty(0)
     times = times[np.isfinite(times)]
+    if len(kept_up) <= 1 and not math.isfinite(most):
+        times = times[:FEW]
     if not len(times):
         return ServerFacts(math.nan, 1.0, most, error)
     mean = float(times.mean())

@@ -143,3 +143,8 @@ class Requests:
         """Return the number of successful requests that ended in [start, end)."""
         ended = self.ended_s[np.isfinite(self.e2e_s)]
         return int(((ended >= start_s) & (ended < end_s)).sum())
+
+    def failed(self, start_s: float, end_s: float) -> int:
+        """Return the number of requests that ended in [start, end) without success."""
+        ended = self.ended_s[~np.isfinite(self.e2e_s)]
+        return int(((ended >= start_s) & (ended < end_s)).sum())

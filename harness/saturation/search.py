@@ -28,6 +28,7 @@ CHUNKS = 2  # least chunks of each visit; one is the longest settling time
 SETTLE_TIMES = 3.0  # relaxation times of settling after a change of the rate
 SERVICES = 3.0  # service times that a visit lasts at least
 OVERLOADS = 2.0  # times as long as another step of the ramp does that of the overload last, to see the throughput
+PATIENCE = 2.0  # times the SLO's TTFT that a step lasts at least: an overload shows when requests wait beyond it
 ABOVE, BELOW = 1.03, 0.1  # range of the threshold, in shares of the largest throughput
 MOMENT = 1e-3  # share of a chunk that is taken as nothing
 CALM, SLOWER = 0.25, 8.0  # first rate after an overload at the first one: share of the throughput, or divisor
@@ -154,7 +155,7 @@ class Search:
     Attributes:
         visits: Stretches so far, the present one last.
         found: Estimate so far; None before the throughput is known.
-        ended: Reason for the end: `width`, `budget`, or `largest_rate`.
+        ended: Reason for the end: `width`, `budget`, `largest_rate`, or `errors` (no request succeeded).
     """
 
     settings: Settings
@@ -193,13 +194,16 @@ class Search:
         facts = facts_of(requests, self.visits)
         service_s = facts.service_s
         known = math.isfinite(service_s)
-        enough_s = max(settings.ramp_s, SERVICES * service_s if known else 0.0)
+        enough_s = max(settings.ramp_s, SERVICES * service_s if known else 0.0, PATIENCE * (settings.ttft_s or 0.0))
         if known and lasted_s >= enough_s and backlog_grows(requests, visit, service_s, settings.ttft_s):
             return self._pause(visit) if lasted_s >= OVERLOADS * enough_s else self._go_on(settings.slice_s)
         if self._out_of_time(visit):
             return self._confirm("budget", visit, facts)
         first = not any(one.state is State.RAMP and not one.overloaded for one in self.visits[: visit.number])
         few = (first or math.isfinite(facts.most_rps)) and requests.completed(visit.start_s, visit.end_s) < FEWEST
+        if not known and requests.failed(visit.start_s, visit.end_s) >= FEWEST:
+            self.ended = "errors"
+            return None
         if lasted_s < enough_s or few or not known:
             return self._go_on(settings.slice_s)
         if math.isfinite(facts.most_rps):

@@ -24,7 +24,7 @@ def settings_of(load: Saturate, slo: Mapping[str, float | None], limits: Sequenc
         width=load.width,
         budget_s=load.within_s,
         confirm_s=load.measure_s,
-        chunk_s=min(20.0, whole_s / 45),
+        chunk_s=max(min(20.0, whole_s / 45), 2 * (ttft_ms or 0.0) / 1e3),
         slice_s=min(2.5, whole_s / 360),
         ramp_s=min(10.0, whole_s / 90),
         settle_s=min(8.0, whole_s / 100),

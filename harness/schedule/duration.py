@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engines.base import Speed
 from harness.scenario.lengths import Length
+from harness.scenario.loads.saturate import Saturate
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip, TrialPlan
@@ -59,10 +60,20 @@ def likely_requests(plan: TrialPlan, speed: Speed) -> float:
 def _planned_requests(plan: TrialPlan, speed: Speed) -> float:
     """Return the number of requests up to the end of the window; of a closed loop with a duration, by the speed."""
     load = plan.load
+    if isinstance(load, Saturate):
+        return _searched_requests(load, request_time_s(plan, speed), speed.slots)
     known = load.expected_requests(plan.workload).high
     if known is not None or load.user_count is None or load.measured_s is None:
         return known or 0.0
     return max(1.0, (load.warmup_s + load.measured_s) / round_time_s(plan, speed)) * load.user_count
+
+
+def _searched_requests(load: Saturate, request_s: float, slots: int | None) -> float:
+    """Return the requests of a search that lasts its whole time near the rate that the slots serve."""
+    least = load.expected_requests().low
+    if slots is None or request_s <= 0:
+        return least
+    return max(least, load.within_s * min(slots / request_s, load.largest_rate or math.inf))
 
 
 def round_time_s(plan: TrialPlan, speed: Speed) -> float:

@@ -14,6 +14,7 @@ ENDS = {
     "width": "",
     "budget": "its time was over before the rate was known as well as asked for; set a longer `within`",
     "largest_rate": "no overload up to the largest rate that it may send; raise `largest_rate`",
+    "errors": "no request succeeded at the first rate",
     None: "it was interrupted",
 }
 CONFIRMED = {
@@ -27,16 +28,15 @@ BINDING = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "stall": "the longest s
 
 
 def saturation(data: ReportData) -> Table:
-    """Return one row per rate that a search tried."""
-    lines, notes = list[tuple[Cell, ...]](), list[str]()
+    """Return one row per rate that a search tried; the answer above has its result (`in_words`)."""
+    lines = list[tuple[Cell, ...]]()
     for cell, trial in data.trials():
         found = data.facts_of(cell.id, trial.id).get("saturation")
         if not found:
             continue
         where = trial_name(cell, trial, data)
         lines += [_line(where, one) for one in found["rates"]]
-        notes.append(f"{where}: {in_words(found)}")
-    return Table("Saturation", HEAD, lines, notes, texts=2)
+    return Table("Saturation", HEAD, lines, texts=2)
 
 
 def _line(where: str, one: Mapping[str, Any]) -> tuple[Cell, ...]:

@@ -70,10 +70,11 @@ class Saturate(CommonLoad):
 
     def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
         """Return the range up to `largest_rate` all the time; without it there is no upper end."""
-        return Range(0.0, None if self.largest_rate is None else self.largest_rate * self.within_s)
+        low = self.first_rate * min(self.measure_s, self.within_s)
+        return Range(low, None if self.largest_rate is None else max(low, self.largest_rate * self.within_s))
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
         return NOTHING if self.largest_rate is None else Range(0.0, self.largest_rate * self.timeout_s)
 
     def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
-        return Range(min(self.measure_s, self.within_s), self.within_s + self.timeout_s)
+        return Range(self.within_s, self.within_s + self.timeout_s)
