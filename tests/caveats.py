@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.records import Record
+from harness.store.manifest import SearchEntry, SearchVisit
 from harness.verdict.reason import Reason, Validity
-from tests.fabricated import MS, FabricatedTrial, changed, failed, noisy, streamed, trial_of
+from tests.fabricated import MS, FabricatedTrial, S, changed, failed, noisy, streamed, trial_of
 from tests.judged import judged
 
 
@@ -88,6 +89,16 @@ def refused() -> FabricatedTrial:
     return trial_of(records)
 
 
+def searching(end_s: float) -> SearchEntry:
+    """A search with a ramp of 10 s and a measurement until `end_s`, both at 10/s."""
+    spans_s = {"ramp": (0.0, 10.0), "confirm": (10.0, end_s)}
+    visits = [
+        SearchVisit(state=state, rate=10.0, start_ns=round(a * S), end_ns=round(b * S), counted_from_ns=round(a * S))
+        for state, (a, b) in spans_s.items()
+    ]
+    return SearchEntry(attainment=0.95, width=0.066, ended="largest_rate", visits=visits)
+
+
 EXAMPLES: dict[str, Callable[[], FabricatedTrial]] = {
     "load_missing": lambda: trial_of(noisy(1), planned={"measure": 612, "warmup": 0}),
     "errors": refused,
@@ -108,6 +119,8 @@ EXAMPLES: dict[str, Callable[[], FabricatedTrial]] = {
     ),
     "machine": lambda: trial_of(noisy(1), others_on_gpus=2),
     "stall": frozen,
+    "search_late": lambda: trial_of(late().made, search=searching(60.0), slo={"ttft_ms": 500.0}),
+    "search_missed": lambda: trial_of(noisy(1), search=searching(60.0), slo={"ttft_ms": 60.0}),
 }
 
 

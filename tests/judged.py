@@ -7,9 +7,9 @@ from typing import Any
 from harness.analysis.facts import facts_of
 from harness.analysis.reading import read
 from harness.records import Record
+from harness.results import steady_and_saturated
 from harness.store.manifest import CalibrationEntry
 from harness.verdict.reason import Level, Validity
-from harness.verdict.steady import steady_facts
 from harness.verdict.validity import judge
 from tests.fabricated import FabricatedTrial, trial_of
 
@@ -19,7 +19,7 @@ def judged(
 ) -> Validity:
     """Return the validity of a trial from its records and samples."""
     reading = read(made)
-    facts = facts_of(made.cell, reading, made.samples()) | {"steady": steady_facts(reading)}
+    facts = facts_of(made.cell, reading, made.samples()) | steady_and_saturated(reading)
     return judge(made.trial, reading, facts, calibration, tolerance)
 
 

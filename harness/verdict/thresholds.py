@@ -138,6 +138,9 @@ OPEN_FILES = Threshold("client", "open_files", "open files, as a share of the li
 PORTS = Threshold(
     "client", "ports", "TCP sockets, as a share of the ephemeral ports", "share", 0.8, condition="a note")
 
+SEARCH_LATE = Threshold(
+    "search", "search_late", "p99 of the send lag in a search, as a share of the SLO's TTFT", "share", 0.1)
+
 NOT_STREAMED = Threshold(
     "stream", "not_streamed", "time from first to last token as a share of the end-to-end time, median", "share", 0.05,
     below=True, condition="replies of 8 tokens or more that take 100 ms or more; 1 ms, if all tokens came at once")
@@ -289,6 +292,7 @@ TABLE = tuple(one for one in list(globals().values()) if isinstance(one, Thresho
 HEADINGS = {
     "load": "The load",
     "client": "The load generator",
+    "search": "Search for the largest rate",
     "stream": "Streams",
     "engine": "The engine",
     "machine": "The machine",

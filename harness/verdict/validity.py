@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.analysis.reading import Reading
 from harness.store.manifest import CalibrationEntry, TrialEntry
-from harness.verdict import cap, client, engine, load, machine, steady, stream, tokens
+from harness.verdict import cap, client, engine, load, machine, search, steady, stream, tokens
 from harness.verdict.reason import Level, Reason, Validity
 from harness.verdict.starts import burst_reasons
 from harness.verdict.tolerance import Tolerance
@@ -55,6 +55,7 @@ def _doubts(trial: TrialEntry, reading: Reading, facts: dict[str, Any], toleranc
         yield from tokens.books_reasons(facts)
         yield from stream.not_streamed(reading)
         yield from stream.stalled(reading, tolerance)
+        yield from search.doubts(trial, facts.get("saturation"))
     yield from machine.machine_reasons(trial, facts, reading.window.seconds)
 
 
