@@ -18,12 +18,12 @@ ENDS = {
     None: "it was interrupted",
 }
 CONFIRMED = {
-    "yes": "confirmed by a measurement at it",
-    "likely": "the measurement at it met the SLO, but was too short to be sure",
-    "unlikely": "the measurement at it missed the SLO, within chance",
-    "no": "the measurement at it missed the SLO",
-    None: "not measured",
+    "yes": "met the SLO",
+    "likely": "met the SLO, but was too short to be sure",
+    "unlikely": "missed the SLO, within chance",
+    "no": "missed the SLO",
 }
+LEAST_EFFECTIVE = 1.0  # requests that an interval needs
 BINDING = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "stall": "the longest stall", "errors": "errors"}
 
 
@@ -43,7 +43,7 @@ def _line(where: str, one: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Return the row of a rate; a visit that the server did not keep up with says so."""
     state = Cell(f"{one['state']}, overloaded" if one["overloaded"] else one["state"], tone="bad" * one["overloaded"])
     low, high = (amount(one[end], show="share") if one[end] is not None else UNKNOWN for end in ("low", "high"))
-    between = f"{low} to {high}" if one["requests"] else UNKNOWN
+    between = f"{low} to {high}" if (one["effective"] or 0.0) >= LEAST_EFFECTIVE else UNKNOWN
     time = Cell(seconds(one["seconds"]), value=one["seconds"])
     sizes = (counted(one["requests"]), number(one["effective"]))
     return (Cell(where), state, number(one["rate"]), time, *sizes, number(one["attainment"], "share"), Cell(between))
@@ -58,7 +58,9 @@ def in_words(found: Mapping[str, Any]) -> str:
     limits = BINDING.get(found["binding"], "the backlog, which grows beyond it")
     text = f"plan with {_rate(lower)} req/s; the largest rate is {_rate(lower)} to {_rate(upper)}"
     text += f" (90 % each way), median {_rate(value)}, limited by {limits}"
-    text += f"; {CONFIRMED[found['confirmed']]}"
+    measured = [one["rate"] for one in found["rates"] if "confirm" in one["state"]]
+    if measured and found["confirmed"]:
+        text += f"; the measurement at {_rate(measured[0])} {CONFIRMED[found['confirmed']]}"
     why = ENDS[found["ended"]]
     return f"{text}; {why}" if why else text
 
