@@ -26,7 +26,8 @@ def test_the_shipped_scenarios_are_these() -> None:
     assert NAMES == [
         "batching_and_cache", "burst", "capacity", "cold_start", "conversations", "deployment_settings",
         "engines", "hardware_comparison", "load_test", "memory_levels", "mixed", "nightly",
-        "production_workload", "quantization_sweep", "quickstart", "single_user", "sustained", "targets",
+        "production_workload", "quantization_sweep", "quickstart", "saturation", "single_user", "sustained",
+        "targets",
     ]  # fmt: skip
     assert all(list_scenarios().values())
 
@@ -37,7 +38,7 @@ def test_each_loads_expands_and_ends_within_minutes(name: str) -> None:
     planned = expand(load(shipped_path(name), env={}))
     cells = [cell for cell in planned if isinstance(cell, Cell)]
     assert cells
-    assert {cell.engine for cell in cells} >= {"llama-server"}
+    assert {cell.engine for cell in cells} >= {"simulated" if name == "saturation" else "llama-server"}
     assert all("is not installed" in cell.reason for cell in planned if isinstance(cell, Skip))
     models = len({cell.model for cell in cells})
     assert estimate(planned).time_s.low <= 180 * (1 if models == 1 else 6)
