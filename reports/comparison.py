@@ -163,7 +163,7 @@ def _size(row: Mapping[str, Any]) -> float:
 
 def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the sentences below the tables, each with its label."""
-    found = [("STARTS", starts_sentence(data["starts"], data["pairs"]))]
+    found = [("STARTS", _starts(data))]
     if (settles := settling(data)) is not None:
         found.append(("SETTLES IT", settles))
     differs = data["differs"]
@@ -207,11 +207,19 @@ def _origins(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("OTHER TOOL", f"Load generator not verified: {', '.join(names)}."), ("MEANING", " ".join(notes))]
 
 
-def starts_sentence(starts: Sequence[int], pairs: int = 0) -> str:
-    """Return what the numbers of starts allow to be said."""
+def _starts(data: Mapping[str, Any]) -> str:
+    """Return what may be said of builds, and not of these starts alone."""
+    if not data["pairs"]:
+        return starts_sentence(data["starts"])
+    how = f"both sides up, {data['blocks']} blocks of each in turns" if data["blocks"] else "in turns"
+    if not data["were_started"]:
+        return f"{data['pairs']} pairs, {how}. These servers ran already: another start of them may differ."
+    return f"{data['pairs']} pairs of starts, {how}: what starts and drift change is in the intervals."
+
+
+def starts_sentence(starts: Sequence[int]) -> str:
+    """Return what the numbers of starts that are no pairs allow to be said."""
     base, head = starts
-    if pairs:
-        return f"{pairs} pairs of starts, in turns: what starts and drift change is in the intervals."
     if base == head == 1:
         return "One start of each: this is about two runs, not two builds. Another start may differ."
     if min(base, head) < 4:

@@ -58,6 +58,8 @@ class Asked:
     budget: str | None = None
     fail_on: list[str] = field(default_factory=list)
     inconclusive: str | None = None
+    across: list[str] = field(default_factory=list)
+    alternate: bool = False
     web: bool = False
 
     @property

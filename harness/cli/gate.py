@@ -1,4 +1,7 @@
-"""`harness run --against`: both sides are started in turns, and the pairs compared, until it is clear."""
+"""`harness run --against`: both sides are started in turns, and the pairs compared, until it is clear.
+
+With `--alternate` both sides of a pair are up at the same time, and blocks of requests take turns.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ from harness.signals import StopSignal
 
 if TYPE_CHECKING:
     from harness.cli.asked import Asked
-    from harness.comparison.gate import Arm, Gate, Look
-    from harness.comparison.rounds import Start
+    from harness.comparison.gate import Gate, Look, Place
+    from harness.run.alternate import Planned
     from harness.run.job import Job
     from harness.scenario.compare import Compare
+    from harness.scenario.loads.kinds import Load
     from harness.scenario.model import Scenario
+    from harness.schedule.cells import Cell, Skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Wanted:
         against: Variant that is the baseline.
         base_sets: Keys of the scenario that differ for the baseline.
         fails: Whether "cannot tell" fails.
+        across: Kinds of differences that are meant.
+        alternate: Whether both sides are up, and take turns block by block.
     """
 
     against: str | None
@@ -38,6 +45,8 @@ class Wanted:
     budget: str | None
     fail_on: tuple[str, ...]
     fails: bool
+    across: tuple[str, ...] = ()
+    alternate: bool = False
 
 
 def gate_of(asked: Asked, section: Compare | None = None) -> Wanted | None:
@@ -46,27 +55,33 @@ def gate_of(asked: Asked, section: Compare | None = None) -> Wanted | None:
     Args:
         section: `compare` of the scenario, whose values options replace.
     """
+    from harness.cli.commands.compare import check_across
+
+    across = tuple(sorted(check_across(asked.across)))
     of_engine = {"url": asked.base_url, "command": asked.base_command, "python": asked.base_python}
     sets = [f"engines.0.{key}={json.dumps(value)}" for key, value in of_engine.items() if value is not None]
     if section is not None:
-        return _of_section(asked, section, (*asked.base_sets, *sets))
+        return _of_section(asked, section, (*asked.base_sets, *sets), across)
     if asked.against is None and not (sets or asked.base_sets):
-        alone = {"--pairs": asked.pairs, "--budget": asked.budget, "--fail-on": asked.fail_on}
+        alone: dict[str, object] = {"--pairs": asked.pairs, "--budget": asked.budget, "--fail-on": asked.fail_on}
+        alone |= {"--across": asked.across, "--alternate": asked.alternate}
         if given := next((name for name, value in alone.items() if value), None):
             raise UsageError(f"{given} belongs to a gate: name its baseline with --against, --base-url or --base-set")
         return None
     _refuse(asked)
     fails = check_inconclusive(asked.inconclusive or "fail")
-    return Wanted(asked.against, (*asked.base_sets, *sets), asked.pairs, asked.budget, tuple(asked.fail_on), fails)
+    every, fail_on = (*asked.base_sets, *sets), tuple(asked.fail_on)
+    return Wanted(asked.against, every, asked.pairs, asked.budget, fail_on, fails, across, asked.alternate)
 
 
-def _of_section(asked: Asked, section: Compare, sets: tuple[str, ...]) -> Wanted:
+def _of_section(asked: Asked, section: Compare, sets: tuple[str, ...], across: tuple[str, ...]) -> Wanted:
     _refuse(asked)
     against = asked.against or (None if sets else section.baseline)
     budget = asked.budget if asked.budget is not None or section.budget_s is None else f"{section.budget_s:g}s"
     fail_on = tuple(asked.fail_on) or tuple(margin.text for margin in section.gating)
     fails = check_inconclusive(asked.inconclusive or section.inconclusive)
-    return Wanted(against, sets, asked.pairs or section.pairs, budget, fail_on, fails)
+    alternate = asked.alternate or section.alternate
+    return Wanted(against, sets, asked.pairs or section.pairs, budget, fail_on, fails, across, alternate)
 
 
 def _refuse(asked: Asked) -> None:
@@ -97,10 +112,10 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     title = scenarios["head"].title
     gate = _gate(wanted, scenarios, parse_only(asked.only))
     folder = asked.out or new_run_path(f"{title}-gate")
-    measure = _Measure(scenarios, consent=asked.yes, quiet=asked.quiet, pairs=gate.pairs.most)
-    measure.check(gate)
+    measure = _Measure(scenarios, gate, consent=asked.yes, quiet=asked.quiet)
+    measure.check()
     if asked.dry_run:
-        return _preview(measure, gate, folder)
+        return _preview(measure, folder)
     _open(gate, folder)
     try:
         with machine_to_ourselves(title, wait_s=wait_s):
@@ -138,7 +153,8 @@ def _gate(wanted: Wanted, scenarios: Mapping[str, Scenario], only: Mapping[str, 
         Arm(name, scenarios[side].resolved(), chosen)
         for name, side, chosen in zip(names, ("base", "head"), (base, head), strict=True)
     ]
-    return Gate(arms[0], arms[1], scenarios["head"].seed, pairs, budget_s, wanted.fail_on)
+    seed, fail_on = scenarios["head"].seed, wanted.fail_on
+    return Gate(arms[0], arms[1], seed, pairs, budget_s, fail_on, wanted.across, wanted.alternate)
 
 
 def _other_variant(scenario: Scenario, against: str, only: Mapping[str, str]) -> str:
@@ -158,18 +174,40 @@ def _other_variant(scenario: Scenario, against: str, only: Mapping[str, str]) ->
     return others[0]
 
 
-def _preview(measure: _Measure, gate: Gate, folder: Path) -> ExitCode:
-    """Print the plan of each side's first start, and how many there are."""
-    from harness.cli.commands.listing import plan_text
-    from harness.comparison.gate import run_folder
-    from harness.comparison.rounds import starts
+def _preview(measure: _Measure, folder: Path) -> ExitCode:
+    """Print the plan of each side's first start, how many there are, and how long they take together."""
+    from harness.cli.commands.listing import plan_text, rounded_time
+    from harness.schedule.duration import run_time_s
 
-    print(f"{gate.pairs.least} to {gate.pairs.most} pairs of starts, in turns; the first:\n")
-    for start in sorted(starts(1, gate.seed), key=lambda one: one.side):
-        arm, place = gate.base if start.side == "base" else gate.head, run_folder(folder, start.pair, start.side)
-        job = measure.job(arm, start, place)
+    pairs, first = measure.gate.pairs, measure.first_pair(folder)
+    how = "in turns"
+    if measure.gate.alternate:
+        how = f"both sides up, {_blocks_text(first[0].planned)} in turns (ABBA)"
+    print(f"{pairs.least} to {pairs.most} pairs of starts, {how}; the first:\n")
+    for job in first:
         print(plan_text(job.scenario, job.planned, job.folder))
+    pair_s = sum(run_time_s(job.scenario, job.planned) for job in first)
+    print(f"\nall pairs       about {rounded_time(pairs.least * pair_s)} to {rounded_time(pairs.most * pair_s)}")
     return ExitCode.HOLDS
+
+
+def _blocks_text(planned: Sequence[Cell | Skip]) -> str:
+    """Return the number and length of the blocks of each load."""
+    from harness.schedule.blocks import whole
+    from harness.schedule.cells import Cell
+
+    plans = next((cell.trials for cell in planned if isinstance(cell, Cell)), ())
+    blocks: dict[str, list[Load]] = {}
+    for plan in plans:
+        blocks.setdefault(whole(plan.name), []).append(plan.load)
+    texts = []
+    for name, loads in blocks.items():
+        size = f"{loads[0].measured_s:.3g} s" if loads[0].measured_s is not None else f"{loads[0].measured_count}"
+        unit = (
+            "" if loads[0].measured_s is not None else f" {'sessions' if loads[0].kind == 'sessions' else 'requests'}"
+        )
+        texts.append(f"{len(loads)} blocks of {size}{unit} ({name})")
+    return ", ".join(texts)
 
 
 def _open(gate: Gate, folder: Path) -> None:
@@ -185,51 +223,97 @@ def _open(gate: Gate, folder: Path) -> None:
 
 
 class _Measure:
-    """Maker of the run of one start."""
+    """Maker of the run of one start, or of both of a pair."""
 
-    def __init__(self, scenarios: Mapping[str, Scenario], *, consent: bool, quiet: bool, pairs: int) -> None:
-        self._scenarios, self._consent, self._quiet, self._pairs = scenarios, consent, quiet, pairs
+    def __init__(self, scenarios: Mapping[str, Scenario], gate: Gate, *, consent: bool, quiet: bool) -> None:
+        from harness.schedule.blocks import in_blocks
 
-    def check(self, gate: Gate) -> None:
-        """Raise UsageError if a side cannot run."""
-        from harness.comparison.rounds import Start
+        self.gate, self._consent, self._quiet = gate, consent, quiet
+        self._scenarios = {
+            side: in_blocks(one) if gate.alternate else one.model_copy(update={"repetitions": 1})
+            for side, one in scenarios.items()
+        }
+        self._told: set[str] = set()
+
+    def check(self) -> None:
+        """Raise UsageError if a side cannot run, or if both would not be comparable."""
+        from harness.comparison.planned import PlannedSide, check_planned
+        from harness.run.alternate import check_paired
         from harness.schedule.matrix import check_runnable
 
-        for side, arm in (("base", gate.base), ("head", gate.head)):
-            check_runnable(self.job(arm, Start(1, side, gate.seed), Path(side)).planned)
+        jobs = self.first_pair(Path())
+        for job in jobs:
+            check_runnable(job.planned)
+        arms = (self.gate.base, self.gate.head)
+        base, head = (PlannedSide(arm.name, job.scenario, job.planned) for arm, job in zip(arms, jobs, strict=True))
+        check_planned(base, head, self.gate.across)
+        if self.gate.alternate:
+            check_paired([_planned(arm.name, job) for arm, job in zip(arms, jobs, strict=True)])
+            _refuse_memory(self.gate)
 
-    def __call__(self, arm: Arm, start: Start, place: Path) -> None:
-        """Make the run."""
-        if not self._quiet:
-            say(f"pair {start.pair} of at most {self._pairs}: {arm.name}")
-        measure_start(self.job(arm, start, place), consent=self._consent)
+    def first_pair(self, folder: Path) -> list[Job]:
+        """Return what the first start of each side measures, that of the base first."""
+        from harness.comparison.gate import Place, run_folder
+        from harness.comparison.rounds import rounds
 
-    def job(self, arm: Arm, start: Start, place: Path) -> Job:
+        first = sorted(next(rounds(1, self.gate.seed)), key=lambda start: start.side)
+        arms = (self.gate.base, self.gate.head)
+        return [
+            self.job(Place(arm, start, run_folder(folder, start.pair, start.side)))
+            for arm, start in zip(arms, first, strict=True)
+        ]
+
+    def __call__(self, places: Sequence[Place]) -> None:
+        """Make the runs. What an attempt that was ended has left is put aside."""
+        from harness.cli.asked import command_line
+        from harness.cli.progress import SilentWatcher
+        from harness.run.alternate import execute_both
+        from harness.run.run import execute
+
+        for place in places:
+            if place.folder.exists():
+                _put_aside(place.folder)
+        names = " and ".join(place.arm.name for place in places)
+        self._tell(f"pair {places[0].start.pair} of at most {self.gate.pairs.most}: {names}")
+        jobs = [self.job(place) for place in places]
+        for job in jobs:
+            job.check(consent=self._consent)
+        if len(jobs) == 1:
+            made = [execute(jobs[0].scenario, jobs[0].planned, jobs[0].folder, SilentWatcher(), command=command_line())]
+        else:
+            sides = [_planned(place.arm.name, job) for place, job in zip(places, jobs, strict=True)]
+            made = execute_both(sides[0], sides[1], command=command_line(), tell=self._tell)
+        if any(writer.manifest.status == "interrupted" for writer in made):
+            raise Interrupted("interrupted")
+
+    def job(self, place: Place) -> Job:
         """Return what a start measures."""
         return start_job(self._scenarios[start.side], arm.only, start, place)
 
+        scenario = self._scenarios[place.start.side].model_copy(update={"seed": place.start.seed})
+        return Job(scenario, expand(scenario, only=place.arm.only), place.folder, stored=False)
 
-def start_job(scenario: Scenario, only: Mapping[str, str], start: Start, place: Path) -> Job:
-    """Return what one start of a scenario measures, with the seed of its pair."""
-    from harness.run.job import Job
-    from harness.schedule.matrix import expand
-
-    once = scenario.model_copy(update={"seed": start.seed, "repetitions": 1})
-    return Job(once, expand(once, only=only), place, stored=False)
+    def _tell(self, line: str) -> None:
+        """Tell a line once."""
+        if not self._quiet and line not in self._told:
+            self._told.add(line)
+            say(line)
 
 
-def measure_start(job: Job, *, consent: bool) -> None:
-    """Make the run of one start. What an attempt that was ended has left is put aside."""
-    from harness.cli.asked import command_line
-    from harness.cli.progress import SilentWatcher
-    from harness.run.run import execute
+def _planned(name: str, job: Job) -> Planned:
+    from harness.run.alternate import Planned
 
-    if job.folder.exists():
-        _put_aside(job.folder)
-    job.check(consent=consent)
-    writer = execute(job.scenario, job.planned, job.folder, SilentWatcher(), command=command_line())
-    if writer.manifest.status == "interrupted":
-        raise Interrupted("interrupted")
+    return Planned(name, job.scenario, job.planned, job.folder)
+
+
+def _refuse_memory(gate: Gate) -> None:
+    """Raise UsageError for a margin on memory, which both sides hold at the same time."""
+    from harness.comparison.blocks import HELD_TOGETHER
+
+    for margin in gate.margins:
+        if margin.metric in HELD_TOGETHER:
+            why = "both sides hold memory at the same time, so it is not compared"
+            raise UsageError(f"--fail-on {margin.text}: {why}; leave --alternate out")
 
 
 def _put_aside(place: Path) -> None:

@@ -68,6 +68,17 @@ BaseCommand = Annotated[str | None, typer.Option(metavar="COMMAND", help=f"{_GAT
 BasePython = Annotated[
     str | None, typer.Option(metavar="PATH", help=f"{_GATE}The baseline is the engine of this interpreter.")
 ]
+Across = Annotated[
+    list[str],
+    typer.Option(
+        "--across",
+        metavar="KIND",
+        help="Gate: allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable.",
+    ),
+]
+Alternate = Annotated[
+    bool, typer.Option("--alternate", help="Gate: keep both sides up, and send short blocks to them in turns.")
+]
 Pairs = Annotated[str | None, typer.Option(metavar="N..M", help="Gate: pairs of starts. [default: 4..8]")]
 GateBudget = Annotated[str | None, typer.Option("--budget", help="Gate: begin no further pair after this time.")]
 FailOn = Annotated[

@@ -64,6 +64,7 @@ class Comparison:
         differs: What else differs, allowed or under test.
         starts: Starts of each side, of the configuration with the fewest.
         pairs: Pairs of starts that were made in turns; 0 for two stored runs.
+        blocks: Blocks of each start, if both sides of a pair were up and took turns; else 0.
         alpha: Chance of a false word among the gating numbers.
         matched: Keys of the measurements that were compared, of both sides.
         missing: Sentences on what only one side measured.
@@ -76,8 +77,15 @@ class Comparison:
     starts: tuple[int, int]
     missing: list[str] = field(default_factory=list)
     pairs: int = 0
+    blocks: int = 0
     alpha: float = ALPHA
     matched: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+
+    @property
+    def were_started(self) -> bool:
+        """Whether each start began with a start of its engine, and no server ran already."""
+        starts = [start for side in (self.base, self.head) for one in side.measurements for start in one.starts]
+        return all(start.cell.start.load_s is not None for start in starts)
 
     @property
     def gating(self) -> list[Row]:
@@ -123,19 +131,31 @@ def compare(
     from_sent = any(side.origin is not None and side.origin.from_sent for side in (base, head))
     margins = [one.from_sent() for one in margins] if from_sent else margins
     matched = match(base, head, across)
-    if not matched:
-        raise UsageError(_nothing_in_common(base, head))
     differs = differences(base, head, matched)
-    if wrong := refused(differs, across):
-        kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
-        facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
-        raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
+    check_comparable(base, head, matched, differs, across)
     rows = [row for one, other in matched for row in _rows(one, other, margins, pairs, from_sent=from_sent)]
     _check_asked(rows, margins)
     starts = [min(len(side.starts) for side in sides) for sides in zip(*matched, strict=True)]
     judged, missing = _judged(rows, alpha), _missing(base, head, matched)
     keys = tuple((one.keys, other.keys) for one, other in matched)
-    return Comparison(base, head, judged, differs, (starts[0], starts[1]), missing, pairs, alpha, keys)
+    counts = (starts[0], starts[1])
+    return Comparison(base, head, judged, differs, counts, missing, pairs, alpha=alpha, matched=keys)
+
+
+def check_comparable(
+    base: Side,
+    head: Side,
+    matched: Sequence[tuple[Measurement, Measurement]],
+    differs: Collection[Difference],
+    across: Collection[str],
+) -> None:
+    """Raise UsageError if nothing could be matched, or if what must be the same differs and nobody allowed it."""
+    if not matched:
+        raise UsageError(_nothing_in_common(base, head))
+    if wrong := refused(differs, across):
+        kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
+        facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
+        raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
 
 
 def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measurement, Measurement]]:

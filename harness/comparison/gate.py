@@ -2,21 +2,25 @@
 
 A gate is a folder: `gate.json` has both scenarios, the seed and the numbers of pairs, `pair-01/base` and `pair-01/head`
 are runs. So a gate that was killed goes on with its seeds, and `harness compare GATE` judges it again.
+
+With `alternate` both sides of a pair are up at the same time, and their loads are cut into blocks that take turns. A
+pair of starts remains the unit: only another start shows what a start changes.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.comparison.blocks import blocks_of, read_blocks
 from harness.comparison.comparison import Comparison, compare
 from harness.comparison.judgement import Word
-from harness.comparison.rounds import BASE, HEAD, Start, interleaved, starts
+from harness.comparison.rounds import BASE, HEAD, Start, interleaved, rounds
 from harness.comparison.sides import Side, joined, read_side
 from harness.errors import RunUnreadable, TrialFailed
 from harness.scenario.compare import Pairs
@@ -25,7 +29,7 @@ from harness.store.run import MANIFEST, Run
 from harness.store.streams import storage_errors, write_atomically
 
 STATE = "gate.json"
-FORMAT = 1
+FORMAT = 2  # 1 knew no `alternate`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Gate:
         fail_on: Numbers that gate, as written; none for the defaults.
         budget_s: Time after which no further pair begins.
         across: Kinds of differences that are meant.
+        alternate: Whether both sides of a pair are up at the same time, and send blocks in turns.
     """
 
     base: Arm
@@ -60,6 +65,7 @@ class Gate:
     budget_s: float | None = None
     fail_on: tuple[str, ...] = ()
     across: tuple[str, ...] = ()
+    alternate: bool = False
 
     @property
     def margins(self) -> list[Margin]:
@@ -79,7 +85,8 @@ class Gate:
             if stored["format"] > FORMAT:
                 raise RunUnreadable(f"{folder / STATE} is of a newer version of harness; use that")
             arms = [Arm(**stored[side]) for side in (BASE, HEAD)]
-            named = {name: tuple(stored[name]) for name in ("fail_on", "across")}
+            named: dict[str, Any] = {name: tuple(stored[name]) for name in ("fail_on", "across")}
+            named["alternate"] = stored.get("alternate", False)
             return cls(arms[0], arms[1], stored["seed"], Pairs(**stored["pairs"]), stored["budget_s"], **named)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunUnreadable(f"{folder / STATE} is no plan of a gate: {type(error).__name__}: {error}") from error
@@ -103,7 +110,16 @@ class Look:
     ended: str
 
 
-Measure = Callable[[Arm, Start, Path], None]
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Start of an arm, and the folder of its run."""
+
+    arm: Arm
+    start: Start
+    folder: Path
+
+
+Measure = Callable[[Sequence[Place]], None]
 Read = Callable[[int, str], Side]
 """Reads the run of a pair and side."""
 
@@ -111,31 +127,43 @@ Read = Callable[[int, str], Side]
 def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], None]) -> Look:
     """Measure pairs until the difference is known, none are left, or the budget is spent; return the last look.
 
-    Runs that are stored already are kept.
+    Runs that are stored already are kept; of a gate that alternates, those of whole pairs.
 
     Args:
-        measure: Makes the run of a start in a folder. Raises TrialFailed if the engine does not start.
+        measure: Makes the run of one start, or of both starts of a pair at the same time. Raises TrialFailed if the
+            engine does not start.
         tell: Called at each look.
 
     Raises TrialFailed if a start measured nothing.
     """
     began, made, read = time.monotonic(), 0, _reader(gate, folder)
     look: Look | None = None
-    for start in starts(gate.pairs.most, gate.seed):
-        if start.pair - 1 in gate.pairs.looks and (look is None or look.pairs < start.pair - 1):
-            look = _look(gate, read, start.pair - 1, spent=_is_spent(gate, time.monotonic() - began, made))
+    for pair in rounds(gate.pairs.most, gate.seed):
+        before = pair[0].pair - 1
+        if before in gate.pairs.looks and (look is None or look.pairs < before):
+            look = _look(gate, read, before, spent=_is_spent(gate, time.monotonic() - began, made))
             tell(look)
             if look.ended:
                 return look
-        place = run_folder(folder, start.pair, start.side)
-        if not is_whole(place):
-            measure(gate.base if start.side == BASE else gate.head, start, place)
-            made += 1
-            if not is_whole(place):
-                raise TrialFailed(f"pair {start.pair}, {start.side}: nothing was measured; see {place}")
+        made += _measure_pair(gate, folder, pair, measure)
     look = _look(gate, read, gate.pairs.most, spent=False)
     tell(look)
     return look
+
+
+def _measure_pair(gate: Gate, folder: Path, pair: Sequence[Start], measure: Measure) -> int:
+    """Measure what a pair lacks; return the number of starts. Raises TrialFailed if one measured nothing."""
+    arms = {BASE: gate.base, HEAD: gate.head}
+    places = [Place(arms[start.side], start, run_folder(folder, start.pair, start.side)) for start in pair]
+    lacking = [place for place in places if not _is_whole(place.folder)]
+    groups = [places] if gate.alternate and lacking else [[place] for place in lacking]
+    for group in groups:
+        measure(group)
+        for place in group:
+            if not _is_whole(place.folder):
+                where = f"pair {place.start.pair}, {place.start.side}"
+                raise TrialFailed(f"{where}: nothing was measured; see {place.folder}")
+    return sum(map(len, groups))
 
 
 def judged(gate: Gate, folder: Path) -> Look:
@@ -151,6 +179,7 @@ def judged(gate: Gate, folder: Path) -> Look:
 
 def _look(gate: Gate, read: Read, pairs: int, *, spent: bool) -> Look:
     found = compare(*_sides(gate, read, pairs), gate.margins, gate.across, pairs=pairs, alpha=gate.pairs.alpha)
+    found = replace(found, blocks=blocks_of(read(1, BASE)) if gate.alternate else 0)
     if Word.CANNOT_TELL not in {row.word for row in found.gating} or found.word is Word.REGRESSED:
         return Look(found, pairs, "decided")
     if pairs == gate.pairs.most:
@@ -161,10 +190,11 @@ def _look(gate: Gate, read: Read, pairs: int, *, spent: bool) -> Look:
 def _reader(gate: Gate, folder: Path) -> Read:
     """Return a function that reads the run of a start, each once: a later look needs the earlier ones again."""
     names, statistics = {BASE: gate.base.name, HEAD: gate.head.name}, statistics_of(gate.margins)
+    reader = read_blocks if gate.alternate else read_side
 
     @cache
     def read(pair: int, side: str) -> Side:
-        return read_side(names[side], run_folder(folder, pair, side), statistics)
+        return reader(names[side], run_folder(folder, pair, side), statistics)
 
     return read
 

@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, Any]:
-    """Return {format, base, head, word, exit_code, starts, pairs, alpha, rows, differs, missing}.
+    """Return {format, base, head, word, exit_code, starts, pairs, blocks, were_started, alpha, rows, differs, missing}.
 
     Ratios and differences of a row stand under `change`, with the ends that each hold with a chance of 1 - `alpha`
     under `low` and `high`. Unknown numbers are None. `origin` of a side is that of another tool's file, else None.
@@ -31,6 +31,8 @@ def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, 
         "exit_code": int(found.exit_code(inconclusive_fails=inconclusive_fails)),
         "starts": [*found.starts],
         "pairs": found.pairs,
+        "blocks": found.blocks,
+        "were_started": found.were_started,
         "alpha": found.alpha,
         "rows": [_row(row, found.alpha) for row in found.rows],
         "differs": [

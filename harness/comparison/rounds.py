@@ -35,6 +35,12 @@ def starts(pairs: int, seed: int) -> Iterator[Start]:
             yield Start(pair, side, own)
 
 
+def rounds(pairs: int, seed: int) -> Iterator[tuple[Start, Start]]:
+    """Yield the two starts of each pair in their order."""
+    made = starts(pairs, seed)
+    yield from zip(made, made, strict=True)
+
+
 def interleaved(sides: Sequence[str]) -> bool:
     """Return whether starts in this order may be taken for pairs: every two neighbours are one of each side."""
     return len(sides) % 2 == 0 and all(sides[i] != sides[i + 1] for i in range(0, len(sides), 2))

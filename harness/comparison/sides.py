@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Figure = tuple[str, str, str]
 """Class of traffic, metric and statistic."""
+Finding = tuple[str, tuple[str, ...]]
+"""Why data is poor, and the metrics that it is about; none for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Measurement:
     starts: tuple[Start, ...]
     pooled: Mapping[Figure, Measured]
     n: Mapping[Figure, int]
-    poor: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    poor: tuple[Finding, ...] = ()
     values_only: bool = False
 
     @property
@@ -145,7 +148,7 @@ def measurement(
     keys: tuple[str, ...],
     starts: Sequence[tuple[CellEntry, TrialEntry, Mapping[str, Measures]]],
     rows: pd.DataFrame,
-    poor: tuple[tuple[str, tuple[str, ...]], ...] = (),
+    poor: tuple[Finding, ...] = (),
 ) -> Measurement:
     """Return a measurement from what each start measured and the rows of it in the tidy summary."""
     pooled = rows[rows["repetition"] == POOLED]
@@ -172,7 +175,7 @@ def _counts(rows: pd.DataFrame) -> dict[Figure, int]:
     return dict(zip(_figures(rows), counts, strict=True))
 
 
-def _poor(results: Results, own: list[tuple[CellEntry, TrialEntry]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _poor(results: Results, own: list[tuple[CellEntry, TrialEntry]]) -> tuple[Finding, ...]:
     """Return the findings about some trials that make data poor."""
     judged = [results.validity[cell.id, trial.id] for cell, trial in own if (cell.id, trial.id) in results.validity]
     return tuple(dict.fromkeys(finding for one in judged for finding in one.poor))
@@ -198,9 +201,17 @@ def _joined(parts: Sequence[Measurement]) -> Measurement:
     figures = [figure for figure in parts[0].pooled if all(figure in part.pooled for part in parts)]
     pooled = {figure: Measured(mean_of([start.values.get(figure, math.nan) for start in starts])) for figure in figures}
     counts = {figure: sum(part.n[figure] for part in parts) for figure in figures}
-    found = [one for part in parts for one in part.poor]
-    poor = tuple(one for one in dict.fromkeys(found) if 2 * found.count(one) > len(parts))
-    return Measurement(parts[0].keys, starts, pooled, counts, poor)
+    return Measurement(parts[0].keys, starts, pooled, counts, shared([part.poor for part in parts]))
+
+
+def shared(each: Sequence[Sequence[Finding]]) -> tuple[Finding, ...]:
+    """Return the findings about the same metrics that more than half of some parts have.
+
+    Their sentences differ between the parts by the numbers in them; the last one is kept.
+    """
+    counts = Counter(metrics for found in each for metrics in {about for _, about in found})
+    sentences = {metrics: sentence for found in each for sentence, metrics in found}
+    return tuple((sentences[metrics], metrics) for metrics, count in counts.items() if 2 * count > len(each))
 
 
 def mean_of(values: Sequence[float]) -> float:

@@ -2,10 +2,11 @@
 
 The parent writes the cell's specification to a file, starts `python -P -m harness.run.child FILE` in a session of its
 own, reads a JSON event per line from standard output and writes orders to standard input: `stop` (send no more, finish
-the requests in flight), `abort` (stop now). The end of standard input means that the parent is gone: abort. Output of
-the engine goes to the cell's log.
+the requests in flight), `abort` (stop now), `go` (the answer to `waiting`). The end of standard input means that the
+parent is gone: abort. Output of the engine goes to the cell's log.
 
-Events, by `event`: `alive` (once a second, to detect a hang), `prepared`, `starting` and `stopping` (the engine),
+Events, by `event`: `alive` (once a second, to detect a hang), `prepared`,
+`waiting` {needs} (for its turn beside another child, see `harness.run.turns`), `starting` and `stopping` (the engine),
 `started` {engine, start}, `planning` {trial}, `trial_begun` {trial, its part of the manifest}, `clock` {trial, t0_ns,
 window} (T0 is fixed; of a search again when its window is), `progress` {trial, ...}, `search` {trial, plan, search},
 `trial_ended` {trial, status, reason, client, prompts_asked}, `skipped` {reason} (the cell cannot run here), `failed`
@@ -50,7 +51,7 @@ from harness.drivers.workers.worker import Order
 from harness.errors import CellSkipped, HarnessError, Interrupted, refusal
 from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream, parent_orders
 from harness.records import Record
-from harness.run.engine import settings_of, started_engine, target_of
+from harness.run.engine import needs, settings_of, started_engine, target_of
 from harness.run.entries import plan_entry
 from harness.run.scoring import QualityOrder, score_cell, score_reference
 from harness.run.searching import Searching
@@ -73,6 +74,13 @@ class Orders:
 
     control: Control
     driving: bool = False  # a plan is being sent
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def turn(self, emit: Emit, needs: dict[str, Any] | None = None) -> None:
+        """Wait until the parent lets this process go on. needs: memory of an engine that is to start."""
+        self.go.clear()
+        emit({"event": "waiting", "needs": needs})
+        await self.go.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,7 @@ class CellSpec:
     locust: dict[str, Any] = field(default_factory=dict)  # `Options`; `more`: trials of other cells follow
     quality: dict[str, Any] = field(default_factory=dict)  # a `QualityOrder`: after the trials, or for the reference
     salt: int = 0  # of its prompts
+    in_turns: bool = False  # another child is up at the same time: each works while the other waits
 
     def save(self, path: Path) -> None:
         """Write the specification for the child."""
@@ -94,10 +103,17 @@ class CellSpec:
 
 async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
     """Run the trials of one cell, then score it. Raises EngineError if the engine cannot start."""
-    async with started_engine(cell, scenario, emit) as (engine, cell):
+
+    async def turn(prepared: Engine | None = None) -> None:
+        if spec.in_turns:
+            memory = None if prepared is None else await aside(lambda: needs(prepared, cell.spec))
+            await orders.turn(emit, memory)
+
+    async with started_engine(cell, scenario, emit, turn) as (engine, cell):
         asked = SentLines()
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
+                await turn()
                 trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender, asked)
                 emit({"event": "planning", "trial": index})
                 schedule = await aside(partial(schedule_of, cell, index))
@@ -107,7 +123,9 @@ async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, o
                 if not usable or orders.control.stopped:
                     return  # the parent starts a new child for the other trials
         if spec.quality:
+            await turn()
             await score_cell(cell, QualityOrder(**spec.quality), engine, Path(spec.folder), emit)
+        await turn()  # its end takes time of the processor, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +329,8 @@ async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
                 body.cancel()  # no request is in flight
         elif word == "abort":
             orders.control.abort()
+        elif word == "go":
+            orders.go.set()
     orders.control.abort()
     body.cancel()
 

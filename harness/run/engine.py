@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -59,13 +59,27 @@ REFUSALS = (400, 422)
 
 def too_little_memory(engine: Engine, spec: EngineSpec) -> str | None:
     """Return a sentence if a prepared engine needs more memory than is free; None if it fits or that is unknown."""
-    needed = engine.memory_needed() if isinstance(engine, EstimatingEngine) else None
-    free = None if needed is None else free_bytes(needed, spec)
+    needed, free = needed_and_free(engine, spec)
     if needed is None or free is None or needed.bytes <= free:
         return None
     parts = ", ".join(f"{PARTS.get(name, name)} {format_bytes(count)}" for name, count in needed.parts.items() if count)
     where = "here" if needed.device == CPU else "on the GPUs"
     return f"needs at least {format_bytes(needed.bytes)} ({parts}); {format_bytes(free)} is free {where}"
+
+
+def needed_and_free(engine: Engine, spec: EngineSpec) -> tuple[MemoryEstimate | None, int | None]:
+    """Return the memory that a prepared engine needs, and the free bytes where it needs them; None if unknown."""
+    needed = engine.memory_needed() if isinstance(engine, EstimatingEngine) else None
+    return needed, None if needed is None else free_bytes(needed, spec)
+
+
+def needs(engine: Engine, spec: EngineSpec) -> dict[str, Any] | None:
+    """Return the memory that a prepared engine needs, what is free, and where; None if any is unknown."""
+    needed, free = needed_and_free(engine, spec)
+    if needed is None or free is None:
+        return None
+    where = CPU if needed.device == CPU else ",".join(map(str, spec.devices)) or "gpus"
+    return {"bytes": needed.bytes, "free": free, "where": where}
 
 
 def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
@@ -80,13 +94,26 @@ def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
         return None
 
 
+Turn = Callable[[Engine], Awaitable[None]]
+"""Waits until a prepared engine may start."""
+
+
+async def at_once(_: Engine) -> None:
+    """Do not wait: no other engine is up."""
+
+
 @contextlib.asynccontextmanager
-async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIterator[tuple[Engine, Cell]]:
+async def started_engine(
+    cell: Cell, scenario: Scenario, emit: Emit, turn: Turn = at_once
+) -> AsyncIterator[tuple[Engine, Cell]]:
     """Start the engine and measure the start; yield it with the cell as its server takes it; stop it at the end.
 
     A start is measured twice: cold (weight files dropped from the page cache) with the first request after it, and
     warm. Long loads are not repeated; the event reports that. The import of an engine's library in this process is
     timed once and is part of both, as a server imports it each time.
+
+    Args:
+        turn: Waits until the prepared engine may start.
 
     Raises:
         CellSkipped: Too little memory is free.
@@ -96,6 +123,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
     weights = await aside(engine.prepare)
     emit({"event": "prepared"})
     import_s = await aside(lambda: timed_import(engine))
+    await turn(engine)
     if (reason := await aside(lambda: too_little_memory(engine, cell.spec))) is not None:
         raise CellSkipped(reason)
     try:

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from harness.run.references import References
 from harness.run.resume import begin_session, what_is_left
 from harness.run.scoring import QualityOrder
 from harness.run.supervisor import ChildCommand, StopRequest, supervise
+from harness.run.turns import Turn
 from harness.run.unrecorded import Incomplete, write_unrecorded
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip
@@ -52,7 +53,13 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class RunInProgress:
-    """State that the steps of a run share. cells: all of the run, measured in this session or not."""
+    """State that the steps of a run share.
+
+    Attributes:
+        cells: All of the run, measured in this session or not.
+        turn: Place of the cell that runs beside that of another run; None if no other is up.
+        beside: Processes of the other run.
+    """
 
     scenario: Scenario
     writer: RunWriter
@@ -61,6 +68,8 @@ class RunInProgress:
     cells: Sequence[Cell] = ()
     locust: Mapping[str, Any] = field(default_factory=dict)
     references: References | None = None
+    turn: Turn | None = None
+    beside: list[int] = field(default_factory=list)
 
 
 def execute(
@@ -111,34 +120,57 @@ def go_on(path: Path, watcher: Watcher, *, command: str, locust: Mapping[str, An
 
 
 def _run_all(run: RunInProgress, cells: Sequence[Cell]) -> None:
+    find_references(run)
+    try:
+        asyncio.run(run_cells(run, cells))
+    finally:
+        close_references(run)
+
+
+def find_references(run: RunInProgress) -> None:
+    """Set the references of a run for its quality."""
     made = run.writer.manifest.quality = dict(run.writer.manifest.quality)
     section = run.scenario.quality
     every = [cell for cell in expand(run.scenario) if isinstance(cell, Cell)] if section is not None else []
     run.references = References(section, run.cells, run.writer.path, run.scenario.resolved(), made, every=every)
-    try:
-        asyncio.run(run_cells(run, cells))
-    finally:
+
+
+def close_references(run: RunInProgress) -> None:
+    """Delete the scores of the references."""
+    if run.references is not None:
         run.references.close()
 
 
 async def run_cells(run: RunInProgress, cells: Sequence[Cell]) -> None:
     """Run cells in their order, until the user stops."""
+    with stop_on_signals(run), ending(run):
+        for number, cell in enumerate(cells, 1):
+            if run.stop.level:
+                break
+            await run_cell(run, cell, begun(run, cell, number, len(cells)))
+
+
+@contextlib.contextmanager
+def ending(run: RunInProgress) -> Iterator[None]:
+    """Set the outcome of a run at the end of the block, and save it."""
     manifest = run.writer.manifest
-    with stop_on_signals(run):
-        try:
-            for number, cell in enumerate(cells, 1):
-                if run.stop.level:
-                    break
-                entry = next(entry for entry in manifest.cells if entry.id == cell.id)
-                manifest.sessions[-1].cells.append(cell.id)
-                run.watcher.cell_begins(entry, number, len(cells))
-                await run_cell(run, cell, entry)
-            manifest.status = "interrupted" if run.stop.level else final_status(manifest)
-        finally:
-            if manifest.status == "running":
-                manifest.status = "failed"
-            provenance.add_end(manifest.sessions[-1].provenance.context)
-            run.writer.save()
+    try:
+        yield
+        manifest.status = "interrupted" if run.stop.level else final_status(manifest)
+    finally:
+        if manifest.status == "running":
+            manifest.status = "failed"
+        provenance.add_end(manifest.sessions[-1].provenance.context)
+        run.writer.save()
+
+
+def begun(run: RunInProgress, cell: Cell, number: int, total: int) -> CellEntry:
+    """Return the entry of a cell that begins now, with its number of `total`."""
+    manifest = run.writer.manifest
+    entry = next(entry for entry in manifest.cells if entry.id == cell.id)
+    manifest.sessions[-1].cells.append(cell.id)
+    run.watcher.cell_begins(entry, number, total)
+    return entry
 
 
 def final_status(manifest: Manifest) -> str:
@@ -152,7 +184,7 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: CellEntry) -> None:
     per_trial = run.scenario.restart == "per_trial"
     with run.writer.samples(folder) as samples:
         keep = one_at_a_time(samples.add)
-        sampler, pages = reading_for(run.scenario, cell, keep), pages_beside(cell, keep)
+        sampler, pages = reading_for(run.scenario, cell, keep, run.beside), pages_beside(cell, keep)
         with reading(pages, entry), sampling(sampler, run.scenario.telemetry.interval_s, entry):
             quality = await quality_order(run, cell, entry)
             while (waiting := [one for one in entry.trials if one.status == "pending"]) or quality:
@@ -216,11 +248,12 @@ async def run_child(
         locust={**run.locust, "more": more_by_locust(run, waiting)},
         quality={} if quality is None else asdict(quality),
         salt=salt_of(run.writer, cell, entry) if cell.stays_up else 0,
+        in_turns=run.turn is not None,
     )
     spec.save(folder / "child.json")
     command = ChildCommand.of(cell, folder, run.scenario.stall_timeout_s)
     events = Events(run.writer, entry, readers, run.stop, run.watcher.event)
-    reason = await supervise(command, run.stop, events.child_is, events.receive)
+    reason = await supervise(command, run.stop, events.child_is, events.receive, run.turn)
     events.close(reason)
     if events.incomplete is not None:
         await complete_records(run, events, spec, command)
@@ -248,15 +281,21 @@ def salt_of(writer: RunWriter, cell: Cell, entry: CellEntry) -> int:
     return int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
 
 
-def reading_for(scenario: Scenario, cell: Cell, sink: Callable[[Sample], None]) -> Sampler:
-    """Return the sampler for a cell. It reads the GPUs that the scenario names, or else those of its engine."""
+def reading_for(
+    scenario: Scenario, cell: Cell, sink: Callable[[Sample], None], beside: Collection[int] = ()
+) -> Sampler:
+    """Return the sampler for a cell. It reads the GPUs that the scenario names, or else those of its engine.
+
+    Args:
+        beside: Processes of a configuration that takes turns with it.
+    """
     gpus, remark = scenario.telemetry.gpus, None
     if gpus is None:
         try:
             gpus = _own_gpus(cell)
         except ValueError as error:
             remark = str(error)
-    sampler = Sampler(sink, client_pid=None, scope=cell.scope, gpus=gpus)
+    sampler = Sampler(sink, client_pid=None, scope=cell.scope, gpus=gpus, beside=beside)
     if remark:
         sampler.unread.append(remark)
     return sampler
@@ -306,12 +345,13 @@ def sampling(sampler: Sampler, interval_s: float, entry: CellEntry) -> Iterator[
 
 
 @contextlib.contextmanager
-def stop_on_signals(run: RunInProgress) -> Any:
+def stop_on_signals(*runs: RunInProgress) -> Any:
     """Stop sending at the first Ctrl-C, SIGTERM, SIGQUIT or SIGHUP, stop at once at the second. Everything is saved."""
 
     def stop() -> None:
-        run.stop.raise_level()
-        run.watcher.stopping(run.stop.level)
+        for run in runs:
+            run.stop.raise_level()
+            run.watcher.stopping(run.stop.level)
 
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in stop_signals()}

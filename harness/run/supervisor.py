@@ -23,6 +23,7 @@ import psutil
 from engines.process.log import mask
 from engines.secrets import masked
 from harness.processes import LONGEST_LINE_BYTES, aside, ended_how, module_command, own_packages_first
+from harness.run.turns import Turn
 from harness.schedule.cells import Cell
 from harness.schedule.devices import environment_of
 from harness.schedule.interpreter import own_packages
@@ -180,9 +181,17 @@ class Child:
 
 
 async def supervise(
-    command: ChildCommand, stop: StopRequest, on_start: Callable[[int], None], on_event: OnEvent
+    command: ChildCommand,
+    stop: StopRequest,
+    on_start: Callable[[int], None],
+    on_event: OnEvent,
+    turn: Turn | None = None,
 ) -> str | None:
-    """Run a child to its end and pass its events on. Return the reason if it failed."""
+    """Run a child to its end and pass its events on. Return the reason if it failed.
+
+    Args:
+        turn: Its place beside another child, if both are up.
+    """
     try:
         child = Child(await command.started(command.arguments(), asyncio.subprocess.PIPE))
     except OSError as error:
@@ -193,7 +202,7 @@ async def supervise(
         stop.changed.set()
     orders = asyncio.ensure_future(pass_on_stops(child, stop))
     try:
-        hung = await listen(child, command, on_event)
+        hung = await listen(child, command, on_event, turn)
     finally:
         orders.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -213,7 +222,7 @@ def last_words(log: Path) -> str:
     return f'; the last line of its {log.name}: "{masked(lines[-1], 300)}"' if lines else ""
 
 
-async def listen(child: Child, command: ChildCommand, on_event: OnEvent) -> str | None:
+async def listen(child: Child, command: ChildCommand, on_event: OnEvent, turn: Turn | None = None) -> str | None:
     """Pass events on until the child ends. If it is silent for too long or misses a deadline, kill it; return why."""
     silence_s = max(START_PATIENCE_S, command.start_s)
     deadline, missed = math.inf, ""
@@ -239,6 +248,8 @@ async def listen(child: Child, command: ChildCommand, on_event: OnEvent) -> str 
             case "trial_begun" | "progress":
                 silence_s = command.silence_s
         on_event(event)
+        if event["event"] == "waiting" and turn is not None:
+            turn.ask(partial(child.send, "go"))
 
 
 async def pass_on_stops(child: Child, stop: StopRequest) -> None:

@@ -91,6 +91,12 @@ class Compare(StrictModel):
     budget_s: PositiveSeconds | None = Field(
         default=None, alias="budget", description="Time after which no further pair begins.", examples=["20m"]
     )
+    alternate: bool = Field(
+        default=False,
+        strict=True,
+        description="Keep both sides up, and send short blocks of requests to them in turns.",
+        examples=[True],
+    )
     inconclusive: Literal["fail", "warn"] = Field(
         default="fail", description='What "cannot tell" means: exit code 6, or 0.', examples=["warn"]
     )

@@ -162,6 +162,7 @@ class Sampler:
         client_pid: Process that sends the load, with its descendants except the engine's; None: engine in process.
         scope: "server", or "client" if the server is on another machine.
         gpus: Numbers of the GPUs, as the driver counts; None: all, (): none.
+        beside: Processes that are not counted as foreign, for they wait while the engine works; more may be added.
     """
 
     def __init__(
@@ -171,8 +172,9 @@ class Sampler:
         client_pid: int | None,
         scope: str = "server",
         gpus: Collection[int] | None = None,
+        beside: Collection[int] = (),
     ) -> None:
-        self._sink = sink
+        self._sink, self._beside = sink, beside
         self.scope = scope
         self._watched = _Watched((), client_pid)
         self._following: _Watched | None = None
@@ -322,7 +324,8 @@ class Sampler:
         if on_gpus and not on_gpus & ours and not numbers_are_the_machines():
             self.unread += [] if NOT_IDENTIFIED in self.unread else [NOT_IDENTIFIED]
             return
-        found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}  # ended ones stay listed for a while
+        idle = tree(tuple(self._beside))
+        found = {pid for pid in on_gpus - ours - idle if psutil.pid_exists(pid)}  # ended ones stay listed for a while
         with self._lock:
             self._others_on_gpus = max(len(found), self._others_on_gpus or 0)
 

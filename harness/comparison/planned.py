@@ -1,0 +1,48 @@
+"""Check of two sides before anything runs: what their scenarios say must match."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.comparison.comparison import check_comparable, match
+from harness.comparison.differences import differences
+from harness.comparison.sides import Measurement, Side, Start
+from harness.run.entries import cell_entry
+from harness.scenario.model import Scenario
+from harness.schedule.cells import Cell, Skip
+from harness.store.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSide:
+    """A side that is to be measured."""
+
+    name: str
+    scenario: Scenario
+    cells: Sequence[Cell | Skip]
+
+
+def check_planned(base: PlannedSide, head: PlannedSide, across: Collection[str]) -> None:
+    """Raise UsageError if two sides will not be comparable.
+
+    Args:
+        across: Kinds of differences that are meant, see `differences.MUST_MATCH`.
+    """
+    one, other = _as_planned(base), _as_planned(head)
+    matched = match(one, other, across)
+    check_comparable(one, other, matched, differences(one, other, matched), across)
+
+
+def _as_planned(side: PlannedSide) -> Side:
+    """Return a side without numbers. What only a run can tell is unknown on both, and does not differ."""
+    entries = [(cell, cell_entry(cell)) for cell in side.cells if isinstance(cell, Cell)]
+    manifest = Manifest(scenario=side.scenario.resolved(), cells=[entry for _, entry in entries])
+    found = []
+    for cell, entry in entries:
+        for plan, trial in zip(cell.trials, entry.trials, strict=True):
+            trial.driver, trial.loop = plan.load.driver, str(plan.load.loop)
+            trial.users = plan.load.user_count
+            found.append(Measurement((*entry.keys, trial.load), (Start(entry, trial),), {}, {}))
+    return Side(side.name, Path(), manifest, tuple(found))
