@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.comparison.blocks import blocks_of, read_blocks
-from harness.comparison.comparison import Comparison, compare
+from harness.comparison.comparison import Comparison, check_comparable, compare, match
+from harness.comparison.differences import differences
 from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD, Start, interleaved, rounds
 from harness.comparison.sides import Side, joined, read_side
@@ -145,13 +146,15 @@ def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], N
             tell(look)
             if look.ended:
                 return look
-        made += _measure_pair(gate, folder, pair, measure)
+        made += measure_pair(gate, folder, pair, measure)
+        if not before:
+            _check_first(gate, read)
     look = _look(gate, read, gate.pairs.most, spent=False)
     tell(look)
     return look
 
 
-def _measure_pair(gate: Gate, folder: Path, pair: Sequence[Start], measure: Measure) -> int:
+def measure_pair(gate: Gate, folder: Path, pair: Sequence[Start], measure: Measure) -> int:
     """Measure what a pair lacks; return the number of starts. Raises TrialFailed if one measured nothing."""
     arms = {BASE: gate.base, HEAD: gate.head}
     places = [Place(arms[start.side], start, run_folder(folder, start.pair, start.side)) for start in pair]
@@ -164,6 +167,13 @@ def _measure_pair(gate: Gate, folder: Path, pair: Sequence[Start], measure: Meas
                 where = f"pair {place.start.pair}, {place.start.side}"
                 raise TrialFailed(f"{where}: nothing was measured; see {place.folder}")
     return sum(map(len, groups))
+
+
+def _check_first(gate: Gate, read: Read) -> None:
+    """Raise UsageError if the first pair shows that the sides are not comparable: only a run tells some facts."""
+    base, head = read(1, BASE), read(1, HEAD)
+    matched = match(base, head, gate.across)
+    check_comparable(base, head, matched, differences(base, head, matched), gate.across)
 
 
 def judged(gate: Gate, folder: Path) -> Look:

@@ -41,6 +41,7 @@ def _as_planned(side: PlannedSide) -> Side:
     manifest = Manifest(scenario=side.scenario.resolved(), cells=[entry for _, entry in entries])
     found = []
     for cell, entry in entries:
+        entry.engine_info.model = cell.spec.options.get("served_model")
         for plan, trial in zip(cell.trials, entry.trials, strict=True):
             trial.driver, trial.loop = plan.load.driver, str(plan.load.loop)
             trial.users = plan.load.user_count
