@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from harness.drivers.stub import StubServer, model_name
-from tests.command import VIRTUAL_TIME, Ended, manifest, records, scenario, wait_until
+from tests.command import VIRTUAL_TIME, Ended, manifest, on_path, records, scenario, wait_until
 from tests.forked import harness, running
 
 pytestmark = pytest.mark.slow
@@ -136,11 +138,18 @@ def test_servers_that_run_already_are_two_processes(tmp_path: Path, server: Stub
     assert "These servers ran already: another start of them may differ." in ended.out
 
 
+@contextlib.contextmanager
+def at_work(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A gate in real time whose sides have both sent a block."""
+    load = [{"kind": "single_user", "requests": 400, "timeout": "5s"}]
+    with running("run", str(two_variants(folder, load=load)), *GATE, cwd=folder) as process:
+        wait_until(lambda: all(list((folder / "gate").rglob(f"{side}/**/records*")) for side in SIDES), process)
+        yield process
+
+
 def test_ctrl_c_ends_both_sides(tmp_path: Path) -> None:
     """Both runs are kept as interrupted, and no process is left."""
-    load = [{"kind": "single_user", "requests": 400, "timeout": "5s"}]
-    with running("run", str(two_variants(tmp_path, load=load)), *GATE, cwd=tmp_path) as process:
-        wait_until(lambda: all(list((tmp_path / "gate").rglob(f"{side}/**/records*")) for side in SIDES), process)
+    with at_work(tmp_path) as process:
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 2
         process.send_signal(signal.SIGINT)
@@ -151,13 +160,35 @@ def test_ctrl_c_ends_both_sides(tmp_path: Path) -> None:
     assert [manifest(tmp_path / "gate" / "pair-01" / side)["status"] for side in SIDES] == ["interrupted"] * 2
 
 
-def test_a_side_that_fails_ends_the_other_and_is_named(tmp_path: Path) -> None:
-    """With the reason of its engine, exit code 3, and no process left."""
-    variants = {"base": {}, "head": {"fail_start": "no such kernel"}}
-    path = two_variants(tmp_path, engines=[{"engine": "simulated", "variants": variants}])
-    ended = harness("run", str(path), *GATE, cwd=tmp_path, env=VIRTUAL_TIME)
-    assert ended.code == 3, ended.err
-    assert ended.err.splitlines()[-1] == "harness: head: no such kernel"
+def test_a_side_that_is_killed_ends_the_other(tmp_path: Path) -> None:
+    """Whether it works or waits at that moment: the pair is lost, and the side is named."""
+    with at_work(tmp_path) as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        (head,) = [child for child in children if "/head/" in " ".join(child.cmdline())]
+        head.kill()
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert err.splitlines()[-1].startswith("harness: head: "), err
+    assert "its process was killed by SIGKILL" in err.splitlines()[-1]
+    assert not [child for child in children if child.is_running()]
+
+
+@pytest.mark.parametrize(
+    ("level", "code", "sentence"),
+    [
+        ("too_large", 2, "--alternate keeps both sides up, and they do not fit: they need at least"),
+        ("segfault_at_start", 3, "before its first trial: its process was killed by SIGSEGV"),
+    ],
+)
+def test_a_side_that_does_not_fit_or_start_ends_both(tmp_path: Path, level: str, code: int, sentence: str) -> None:
+    """Engines that are too large together are not started; neither leaves a run."""
+    block = {"engine": "misbehaving", "quantization": [level], "variants": {"base": {}, "head": {}}}
+    path = scenario(tmp_path, engines=[block], load=[{"kind": "single_user", "requests": 20, "timeout": "20s"}])
+    ended = harness("run", str(path), *GATE, cwd=tmp_path, env=on_path("misbehaving"))
+    assert (ended.code, sentence in ended.err.splitlines()[-1]) == (code, True), ended.err
+    assert ended.err.count("pair ") == 1
+    runs = [manifest(tmp_path / "gate" / "pair-01" / side) for side in SIDES]
+    assert "complete" not in [run["status"] for run in runs]
 
 
 @pytest.mark.parametrize(

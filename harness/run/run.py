@@ -195,8 +195,8 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: CellEntry) -> None:
                 await run_child(run, cell, entry, now, (sampler, pages), quality if last else None)
                 ended = entry.quality is None or entry.quality.status != "pending"
                 quality = None if ended or (last and not waiting) else quality
-                if run.stop.level or entry.status in ("failed", "skipped"):
-                    break
+                if run.stop.level or entry.status in ("failed", "skipped") or run.turn is not None:
+                    break  # of two runs in turns, neither goes on with another start of its engine
     run.writer.finish_samples(folder)
     close_entry(entry, interrupted=bool(run.stop.level))
     run.writer.save()
@@ -255,6 +255,8 @@ async def run_child(
     events = Events(run.writer, entry, readers, run.stop, run.watcher.event)
     reason = await supervise(command, run.stop, events.child_is, events.receive, run.turn)
     events.close(reason)
+    if reason and run.turn is not None and any(trial.status == "pending" for trial in entry.trials):
+        entry.status, entry.reason = "failed", entry.reason or reason
     if events.incomplete is not None:
         await complete_records(run, events, spec, command)
         mask(command.log)

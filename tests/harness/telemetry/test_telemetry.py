@@ -152,6 +152,19 @@ def test_foreign_processes_on_the_gpus_are_counted(
     assert sampler.take_others_on_gpus() is None
 
 
+def test_an_engine_that_waits_for_its_turn_is_no_stranger(
+    monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]
+) -> None:
+    """It holds memory of the GPU and computes nothing; its number may come while readings are taken."""
+    gpu, beside = TwoOnOneGpu(holder.pid, os.getpid()), list[int]()
+    monkeypatch.setattr(telemetry, "find_gpus", lambda _: (gpu, None))
+    sampler = Sampler(lambda _: None, client_pid=None, beside=beside)
+    beside.append(os.getpid())
+    sampler.watch([holder.pid], None)
+    sampler.sample()
+    assert sampler.take_others_on_gpus() == 0
+
+
 def test_the_engines_own_processes_are_no_strangers_in_a_container(
     monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]
 ) -> None:
