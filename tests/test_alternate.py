@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -95,14 +96,23 @@ def test_numbers_are_those_of_all_blocks_without_the_pauses(slower: Gated) -> No
 
 
 def test_the_stored_gate_is_judged_the_same_again(slower: Gated) -> None:
-    """By `harness compare`, and by the same command."""
+    """By `harness compare`."""
     data = json.loads((slower.folder / "comparison.json").read_text())
     again = harness("compare", "gate", "--json", cwd=slower.folder.parent)
     assert again.code == 5, again.err
     assert json.loads(again.out) == data
-    path = slower.folder.parent / "scenario.yaml"
-    ended = harness("run", str(path), *GATE, cwd=slower.folder.parent, env=VIRTUAL_TIME)
-    assert (ended.code, "pair 1" in ended.err) == (5, False), ended.err
+
+
+def test_blocks_that_took_no_turns_are_refused(slower: Gated, tmp_path: Path) -> None:
+    """Here one side of a pair was measured alone, after the other."""
+    folder = shutil.copytree(slower.folder, tmp_path / "gate")
+    run = folder / "pair-04" / "head"
+    stored = manifest(run)
+    for trial in stored["cells"][0]["trials"]:
+        trial["t0_utc"] = f"2099-{trial['t0_utc'][5:]}"
+    (run / "manifest.json").write_text(json.dumps(stored))
+    ended = harness("compare", "gate", cwd=tmp_path)
+    assert (ended.code, "the starts of one side came in a row" in ended.err) == (2, True), ended.err
 
 
 def test_a_dry_run_tells_the_blocks_and_the_time(tmp_path: Path) -> None:

@@ -212,17 +212,18 @@ def _reader(gate: Gate, folder: Path) -> Read:
 def _sides(gate: Gate, read: Read, pairs: int) -> tuple[Side, Side]:
     """Read the runs of some pairs. Raises RunUnreadable if they were not made in turns."""
     parts = {side: [read(pair, side) for pair in range(1, pairs + 1)] for side in (BASE, HEAD)}
-    begun = sorted((_begun(side), name) for name, sides in parts.items() for side in sides)
+    each = {name: [time for side in sides for time in _begun(side, gate)] for name, sides in parts.items()}
+    begun = sorted((time, name) for name, times in each.items() for time in times)
     if not interleaved([name for _, name in begun]):
         folder, row = parts[BASE][0].path.parent.parent, "the starts of one side came in a row"
         raise RunUnreadable(f"{folder}: {row}, so a drift of the machine would look like a change; run the gate again")
     return joined(gate.base.name, parts[BASE]), joined(gate.head.name, parts[HEAD])
 
 
-def _begun(side: Side) -> str:
-    """Return when the first trial of a run began."""
-    times = [trial.t0_utc for _, trial in side.manifest.trials() if trial.t0_utc]
-    return min(times, default=str(side.manifest.created_utc))
+def _begun(side: Side, gate: Gate) -> list[str]:
+    """Return when a run began to measure; of a gate that alternates, when each of its blocks began."""
+    times = sorted(trial.t0_utc for _, trial in side.manifest.trials() if trial.t0_utc)
+    return times[: None if gate.alternate else 1] or [str(side.manifest.created_utc)]
 
 
 def is_whole(run: Path) -> bool:
