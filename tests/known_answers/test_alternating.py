@@ -84,8 +84,8 @@ def test_the_same_gate_is_decided_in_turns_only() -> None:
     random = np.random.default_rng(32)
     steps, apart = pairs(random, alternate=True), pairs(random, alternate=False)
     assert share(words(steps), Word.REGRESSED) <= 0.001
-    assert share(words(steps), *PASSES) >= 0.95
-    assert share(words(steps, 1.06), Word.REGRESSED) >= 0.95
+    assert share(words(steps), *PASSES) >= 0.93
+    assert share(words(steps, 1.06), Word.REGRESSED) >= 0.93
     assert share(words(steps, 1.06), *PASSES) <= 0.001
     assert share(words(apart), *PASSES) <= 0.3
     assert share(words(apart, 1.06), Word.REGRESSED) <= 0.3
