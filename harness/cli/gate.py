@@ -19,12 +19,14 @@ from harness.signals import StopSignal
 if TYPE_CHECKING:
     from harness.cli.asked import Asked
     from harness.comparison.gate import Gate, Look, Place
+    from harness.comparison.rounds import Start
     from harness.run.alternate import Planned
     from harness.run.job import Job
     from harness.scenario.compare import Compare
     from harness.scenario.loads.kinds import Load
     from harness.scenario.model import Scenario
     from harness.schedule.cells import Cell, Skip
+    from harness.store.run import RunWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,34 +266,24 @@ class _Measure:
         ]
 
     def __call__(self, places: Sequence[Place]) -> None:
-        """Make the runs. What an attempt that was ended has left is put aside."""
+        """Make the runs."""
         from harness.cli.asked import command_line
-        from harness.cli.progress import SilentWatcher
         from harness.run.alternate import execute_both
-        from harness.run.run import execute
 
-        for place in places:
-            if place.folder.exists():
-                _put_aside(place.folder)
         names = " and ".join(place.arm.name for place in places)
         self._tell(f"pair {places[0].start.pair} of at most {self.gate.pairs.most}: {names}")
         jobs = [self.job(place) for place in places]
-        for job in jobs:
-            job.check(consent=self._consent)
         if len(jobs) == 1:
-            made = [execute(jobs[0].scenario, jobs[0].planned, jobs[0].folder, SilentWatcher(), command=command_line())]
-        else:
-            sides = [_planned(place.arm.name, job) for place, job in zip(places, jobs, strict=True)]
-            made = execute_both(sides[0], sides[1], command=command_line(), tell=self._tell)
-        if any(writer.manifest.status == "interrupted" for writer in made):
-            raise Interrupted("interrupted")
+            measure_start(jobs[0], consent=self._consent)
+            return
+        for job in jobs:
+            _make_room(job, consent=self._consent)
+        sides = [_planned(place.arm.name, job) for place, job in zip(places, jobs, strict=True)]
+        _check_ended(execute_both(sides[0], sides[1], command=command_line(), tell=self._tell))
 
     def job(self, place: Place) -> Job:
         """Return what a start measures."""
-        return start_job(self._scenarios[start.side], arm.only, start, place)
-
-        scenario = self._scenarios[place.start.side].model_copy(update={"seed": place.start.seed})
-        return Job(scenario, expand(scenario, only=place.arm.only), place.folder, stored=False)
+        return start_job(self._scenarios[place.start.side], place.arm.only, place.start, place.folder)
 
     def _tell(self, line: str) -> None:
         """Tell a line once."""
@@ -314,6 +306,38 @@ def _refuse_memory(gate: Gate) -> None:
         if margin.metric in HELD_TOGETHER:
             why = "both sides hold memory at the same time, so it is not compared"
             raise UsageError(f"--fail-on {margin.text}: {why}; leave --alternate out")
+
+
+def start_job(scenario: Scenario, only: Mapping[str, str], start: Start, place: Path) -> Job:
+    """Return what one start of a scenario measures, with the seed of its pair."""
+    from harness.run.job import Job
+    from harness.schedule.matrix import expand
+
+    once = scenario.model_copy(update={"seed": start.seed, "repetitions": 1})
+    return Job(once, expand(once, only=only), place, stored=False)
+
+
+def measure_start(job: Job, *, consent: bool) -> None:
+    """Make the run of one start. What an attempt that was ended has left is put aside."""
+    from harness.cli.asked import command_line
+    from harness.cli.progress import SilentWatcher
+    from harness.run.run import execute
+
+    _make_room(job, consent=consent)
+    _check_ended([execute(job.scenario, job.planned, job.folder, SilentWatcher(), command=command_line())])
+
+
+def _make_room(job: Job, *, consent: bool) -> None:
+    """Put aside what an attempt has left. Raises UsageError if the job cannot run."""
+    if job.folder.exists():
+        _put_aside(job.folder)
+    job.check(consent=consent)
+
+
+def _check_ended(made: Sequence[RunWriter]) -> None:
+    """Raise Interrupted if the user stopped a run."""
+    if any(writer.manifest.status == "interrupted" for writer in made):
+        raise Interrupted("interrupted")
 
 
 def _put_aside(place: Path) -> None:

@@ -158,12 +158,12 @@ def measure_pair(gate: Gate, folder: Path, pair: Sequence[Start], measure: Measu
     """Measure what a pair lacks; return the number of starts. Raises TrialFailed if one measured nothing."""
     arms = {BASE: gate.base, HEAD: gate.head}
     places = [Place(arms[start.side], start, run_folder(folder, start.pair, start.side)) for start in pair]
-    lacking = [place for place in places if not _is_whole(place.folder)]
+    lacking = [place for place in places if not is_whole(place.folder)]
     groups = [places] if gate.alternate and lacking else [[place] for place in lacking]
     for group in groups:
         measure(group)
         for place in group:
-            if not _is_whole(place.folder):
+            if not is_whole(place.folder):
                 where = f"pair {place.start.pair}, {place.start.side}"
                 raise TrialFailed(f"{where}: nothing was measured; see {place.folder}")
     return sum(map(len, groups))

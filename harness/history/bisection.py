@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness.comparison.comparison import Row, compare
-from harness.comparison.gate import Arm, Gate, Look, is_whole, run_folder
+from harness.comparison.gate import Arm, Gate, Look, Place, is_whole, run_folder
 from harness.comparison.gate import conduct as conduct_gate
 from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD, Start, starts
@@ -155,10 +155,11 @@ def _measure_ends(plan: Plan, folder: Path, measure: Measure) -> Look:
     """Measure the good and the bad version against each other until it is clear."""
     good, bad = plan.versions[0], plan.versions[-1]
 
-    def start(_: Arm, one: Start, place: Path) -> None:
-        measure(good if one.side == BASE else bad, one, place)
+    def measure_starts(places: Sequence[Place]) -> None:
+        for one in places:
+            measure(good if one.start.side == BASE else bad, one.start, one.folder)
 
-    return conduct_gate(plan.gate, folder / ENDS, start, lambda _: None)
+    return conduct_gate(plan.gate, folder / ENDS, measure_starts, lambda _: None)
 
 
 def _changed(ends: Look) -> Row | None:
