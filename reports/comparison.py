@@ -11,7 +11,7 @@ from reports.format import THIN, UNKNOWN, amount
 from reports.labels import RESULTS
 from reports.tables.base import Cell, Table
 
-TONES = {"regressed": "bad", "improved": "good", "cannot tell": "doubtful"}
+TONES = {"regressed": "bad", "worse": "bad", "improved": "good", "cannot tell": "doubtful"}
 VERDICTS = {
     "regressed": "REGRESSED",
     "improved": "IMPROVED",
@@ -21,6 +21,7 @@ VERDICTS = {
 }
 UNDER_TEST = ("version", "options")
 _HEADS = {(one.metric, one.statistic): " ".join(filter(None, (one.over, one.head))) for one in RESULTS}
+_HEADS |= {("kl_mean", "value"): "mean KL", ("top1_agreement", "value"): "same top token"}
 _MOST_FACTS = 8
 USUAL_PAIRS = 6
 
@@ -62,7 +63,7 @@ def _cells(row: Mapping[str, Any], name: str) -> tuple[Cell, ...]:
         Cell(number_name(row)),
         Cell(_value(row["base"]["value"], show, row["unit"])),
         Cell(_value(row["head"]["value"], show, row["unit"])),
-        Cell(change_text(row["change"], row["scale"])),
+        Cell(_change(row, "change")),
         Cell(_interval(row)),
         Cell(_margin(row)),
         Cell(_seen(row)),
@@ -83,13 +84,19 @@ def _value(value: float | None, show: str, unit: str) -> str:
     if value is None:
         return UNKNOWN
     text = amount(value, show=show)
-    return f"{text}{THIN}{unit}" if unit in ("ms", "s") else text
+    return f"{text}{THIN}{unit}" if unit in ("ms", "s", "nats") else text
 
 
-def change_text(change: float | None, scale: str) -> str:
-    """Return a change with its sign: "+18.7 %", or points of a share: "+0.5 pp"."""
+def _change(row: Mapping[str, Any], key: str) -> str:
+    return change_text(row[key], row["scale"], row["unit"])
+
+
+def change_text(change: float | None, scale: str, of: str = "share") -> str:
+    """Return a change with its sign: "+18.7 %", points of a share: "+0.5 pp", or of a divergence: "+0.0021 nats"."""
     if change is None:
         return UNKNOWN
+    if of == "nats" and scale == "difference":
+        return f"{change:+.2g}{THIN}nats".replace("-", "−") if change else f"0{THIN}nats"
     size = (change - 1) * 100 if scale == "ratio" else change * 100
     unit = "%" if scale == "ratio" else "pp"
     if abs(size) < 0.05 and unit == "%":
@@ -101,16 +108,16 @@ def change_text(change: float | None, scale: str) -> str:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["low"] is None or row["high"] is None:
         return UNKNOWN
-    return f"{change_text(row['low'], row['scale'])} to {change_text(row['high'], row['scale'])}"
+    return f"{_change(row, 'low')} to {_change(row, 'high')}"
 
 
 def _margin(row: Mapping[str, Any]) -> str:
-    return change_text(row["worse_beyond"], row["scale"])
+    return _change(row, "worse_beyond")
 
 
 def _seen(row: Mapping[str, Any]) -> str:
     seen = row["least_seen"]
-    return UNKNOWN if seen is None else change_text(seen, row["scale"]).lstrip("+")
+    return UNKNOWN if seen is None else _change(row, "least_seen").lstrip("+")
 
 
 def title(data: Mapping[str, Any]) -> str:
@@ -134,7 +141,8 @@ def origin_name(side: Mapping[str, Any]) -> str:
 def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return word, reason and tone of the whole comparison."""
     word = data["word"]
-    rows = [row for row in data["rows"] if row["gates"] and row["word"] == word]
+    words = (word, "worse") if word == "regressed" else (word,)
+    rows = [row for row in data["rows"] if row["gates"] and row["word"] in words]
     told = max(rows, key=lambda row: _size(row), default=None)
     if told is None:
         return VERDICTS[word], "", TONES.get(word, "")
@@ -145,7 +153,7 @@ def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
 def sentence(row: Mapping[str, Any]) -> str:
     """Return a number on both sides with its change; or why its data is poor."""
     before, after = (_value(row[side]["value"], _show(row), row["unit"]) for side in ("base", "head"))
-    change = change_text(row["change"], row["scale"])
+    change = _change(row, "change")
     sure = row["method"] if row["low"] is None and row["change"] is not None else ""
     return row["doubt"] or f"{number_name(row)} {before} → {after}, {change} [{sure or _interval(row)}], {row['load']}"
 
@@ -163,7 +171,8 @@ def _size(row: Mapping[str, Any]) -> float:
 
 def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the sentences below the tables, each with its label."""
-    found = [("STARTS", _starts(data))]
+    found = [("STARTS", starts_sentence(data["starts"], data["pairs"]))]
+    found += [("QUALITY", quality_sentence(one)) for one in data["quality"]]
     if (settles := settling(data)) is not None:
         found.append(("SETTLES IT", settles))
     differs = data["differs"]
@@ -180,6 +189,16 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if data["missing"]:
         found.append(("LEFT OUT", " · ".join(data["missing"][:_MOST_FACTS])))
     return found
+
+
+def quality_sentence(one: Mapping[str, Any]) -> str:
+    """Return how a configuration was scored on both sides."""
+    where = f"{one['configuration']}: " if one["configuration"] else ""
+    if one["reason"]:
+        return f"{where}{one['reason']}"
+    scored = f"{where}{one['positions']:,} positions in {one['chunks']} chunks, both sides against {one['reference']}"
+    needed = one["tokens_needed"]
+    return scored if needed is None else f"{scored}; about {needed:,} tokens settle it (`quality.tokens`)"
 
 
 def settling(data: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ BLUR = {"f16": 0.0, "q8_0": 0.02, "q4_0": 0.4}
 
 class FakeScoring:
     """Options: `top`, tell of so many tokens only; `hides`, of the true token only where it is among them; `first`, put
-    this token in front of a text; `broken`, fail when scoring.
+    this token in front of a text; `broken`, fail when scoring; `blur`, in place of that of the level; `ttft_ms`, of a
+    reply.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -25,7 +27,8 @@ class FakeScoring:
         self._level = spec.level or "f16"
         self._broken = bool(spec.options.get("broken"))
         table = np.random.default_rng(1).normal(size=(VOCABULARY, VOCABULARY)) * 2
-        blur = np.random.default_rng(2).normal(size=table.shape) * BLUR[spec.level or "f16"]
+        blur = np.random.default_rng(2).normal(size=table.shape) * spec.options.get("blur", BLUR[self._level])
+        self._ttft_s = float(spec.options.get("ttft_ms", 0.0)) / 1000
         logits = table + blur
         self._logprobs = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
 
@@ -69,8 +72,10 @@ class FakeScoring:
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Always the same reply."""
+        await asyncio.sleep(self._ttft_s)
         for word in ("The", " whale", " is", " white", "."):
             yield Chunk(ChunkKind.CONTENT, word, tokens=1)
+        yield Chunk(ChunkKind.FINISH, finish_reason="stop")
 
 
 class Silent(FakeScoring):

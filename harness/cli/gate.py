@@ -105,6 +105,7 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
         read: Returns the scenario with further `--set`s.
     """
     from harness.cli.commands.compare import Told, shown, store
+    from harness.cli.gate_quality import score_sides
     from harness.comparison.gate import conduct
     from harness.run.job import parse_only
     from harness.run.lock import machine_to_ourselves
@@ -121,6 +122,8 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     _open(gate, folder)
     try:
         with machine_to_ourselves(title, wait_s=wait_s):
+            never = None if wanted.against is None else gate.head.name
+            score_sides(measure.first_jobs(gate), folder, never, quiet=asked.quiet)
             look = conduct(gate, folder, measure, lambda look: None if asked.quiet else say(_told(look)))
     except (Interrupted, StopSignal) as error:
         raise Interrupted(f"interrupted: the same command with --out {folder} goes on with its seeds") from error
@@ -181,12 +184,11 @@ def _preview(measure: _Measure, folder: Path) -> ExitCode:
     from harness.cli.commands.listing import plan_text, rounded_time
     from harness.schedule.duration import run_time_s
 
-    pairs, first = measure.gate.pairs, measure.first_pair(folder)
-    how = "in turns"
-    if measure.gate.alternate:
-        how = f"both sides up, {_blocks_text(first[0].planned)} in turns (ABBA)"
-    print(f"{pairs.least} to {pairs.most} pairs of starts, {how}; the first:\n")
-    for job in first:
+    scores = "" if gate.head.scenario.get("quality") is None else "both sides scored once for quality, then "
+    print(f"{scores}{gate.pairs.least} to {gate.pairs.most} pairs of starts, in turns; the first:\n")
+    for start in sorted(starts(1, gate.seed), key=lambda one: one.side):
+        arm, place = gate.base if start.side == "base" else gate.head, run_folder(folder, start.pair, start.side)
+        job = measure.job(arm, start, place)
         print(plan_text(job.scenario, job.planned, job.folder))
     pair_s = sum(run_time_s(job.scenario, job.planned) for job in first)
     print(f"\nall pairs       about {rounded_time(pairs.least * pair_s)} to {rounded_time(pairs.most * pair_s)}")
@@ -230,28 +232,19 @@ class _Measure:
     def __init__(self, scenarios: Mapping[str, Scenario], gate: Gate, *, consent: bool, quiet: bool) -> None:
         from harness.schedule.blocks import in_blocks
 
-        self.gate, self._consent, self._quiet = gate, consent, quiet
-        self._scenarios = {
-            side: in_blocks(one) if gate.alternate else one.model_copy(update={"repetitions": 1})
-            for side, one in scenarios.items()
-        }
-        self._told: set[str] = set()
-
-    def check(self) -> None:
-        """Raise UsageError if a side cannot run, or if both would not be comparable."""
-        from harness.comparison.planned import PlannedSide, check_planned
-        from harness.run.alternate import check_paired
+    def check(self, gate: Gate) -> None:
+        """Raise UsageError if a side cannot run."""
         from harness.schedule.matrix import check_runnable
 
-        jobs = self.first_pair(Path())
-        for job in jobs:
+        for job in self.first_jobs(gate).values():
             check_runnable(job.planned)
-        arms = (self.gate.base, self.gate.head)
-        base, head = (PlannedSide(arm.name, job.scenario, job.planned) for arm, job in zip(arms, jobs, strict=True))
-        check_planned(base, head, self.gate.across)
-        if self.gate.alternate:
-            check_paired([_planned(arm.name, job) for arm, job in zip(arms, jobs, strict=True)])
-            _refuse_memory(self.gate)
+
+    def first_jobs(self, gate: Gate) -> dict[str, Job]:
+        """Return what each side measures at its first start."""
+        from harness.comparison.rounds import Start
+
+        arms = {"base": gate.base, "head": gate.head}
+        return {side: self.job(arm, Start(1, side, gate.seed), Path(side)) for side, arm in arms.items()}
 
     def first_pair(self, folder: Path) -> list[Job]:
         """Return what the first start of each side measures, that of the base first."""
@@ -268,18 +261,21 @@ class _Measure:
     def __call__(self, places: Sequence[Place]) -> None:
         """Make the runs."""
         from harness.cli.asked import command_line
-        from harness.run.alternate import execute_both
+        from harness.cli.progress import SilentWatcher
+        from harness.run.references import Scoring
+        from harness.run.run import execute
+        from harness.store.run import put_aside
 
-        names = " and ".join(place.arm.name for place in places)
-        self._tell(f"pair {places[0].start.pair} of at most {self.gate.pairs.most}: {names}")
-        jobs = [self.job(place) for place in places]
-        if len(jobs) == 1:
-            measure_start(jobs[0], consent=self._consent)
-            return
-        for job in jobs:
-            _make_room(job, consent=self._consent)
-        sides = [_planned(place.arm.name, job) for place, job in zip(places, jobs, strict=True)]
-        _check_ended(execute_both(sides[0], sides[1], command=command_line(), tell=self._tell))
+        if place.exists():
+            put_aside(place)
+        if not self._quiet:
+            say(f"pair {start.pair} of at most {self._pairs}: {arm.name}")
+        job = self.job(arm, start, place)
+        job.check(consent=self._consent)
+        once = Scoring(wanted=False)  # both sides were scored before
+        writer = execute(job.scenario, job.planned, place, SilentWatcher(), command=command_line(), scoring=once)
+        if writer.manifest.status == "interrupted":
+            raise Interrupted("interrupted")
 
     def job(self, place: Place) -> Job:
         """Return what a start measures."""
@@ -338,14 +334,6 @@ def _check_ended(made: Sequence[RunWriter]) -> None:
     """Raise Interrupted if the user stopped a run."""
     if any(writer.manifest.status == "interrupted" for writer in made):
         raise Interrupted("interrupted")
-
-
-def _put_aside(place: Path) -> None:
-    """Rename a run that is not whole, so that nothing is lost."""
-    number = 1
-    while (other := place.with_name(f"{place.name}-ended-{number}")).exists():
-        number += 1
-    place.rename(other)
 
 
 def _told(look: Look) -> str:

@@ -7,16 +7,19 @@ those of the other, so they are no pairs; drift of the machine between them woul
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from harness.analysis.stats import Floats, Measured
 from harness.comparison.change import Change, of_intervals, of_pairs, of_requests, unknown, unpaired
 from harness.comparison.differences import Difference, differences, refused
 from harness.comparison.judgement import Word, judge
+from harness.comparison.quality import Scored, quality_changes, told
 from harness.comparison.sides import Figure, Measurement, Side
 from harness.errors import ExitCode, UsageError, first_that_applies
 from harness.metrics import SCALAR
+from harness.quality.figures import LOAD
 from harness.records import Loop
 from harness.scenario.compare import ALPHA, LEAST_PAIRS
 from harness.scenario.margins import Margin, Scale, default_margin
@@ -67,6 +70,7 @@ class Comparison:
         blocks: Blocks of each start, if both sides of a pair were up and took turns; else 0.
         alpha: Chance of a false word among the gating numbers.
         matched: Keys of the measurements that were compared, of both sides.
+        quality: What is told of the scores of each configuration, see `quality.told`.
         missing: Sentences on what only one side measured.
     """
 
@@ -80,6 +84,7 @@ class Comparison:
     blocks: int = 0
     alpha: float = ALPHA
     matched: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+    quality: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def were_started(self) -> bool:
@@ -93,8 +98,11 @@ class Comparison:
 
     @property
     def word(self) -> Word:
-        """Word for all gating numbers together: the worst."""
-        words = {row.word for row in self.gating}
+        """Word for all gating numbers together: the worst. Quality that is no worse leaves it to the others."""
+        others = [row for row in self.gating if not row.margin.of_quality]
+        words = {row.word for row in self.gating if row.word is not Word.NO_WORSE or row in others or not others}
+        if Word.WORSE in words:
+            return Word.REGRESSED
         for word in (Word.REGRESSED, Word.CANNOT_TELL, Word.NO_WORSE):
             if word in words:
                 return word if word is not Word.NO_WORSE or Word.IMPROVED not in words else Word.IMPROVED
@@ -102,7 +110,7 @@ class Comparison:
 
     def exit_code(self, *, inconclusive_fails: bool = True) -> ExitCode:
         """Return the code of the command."""
-        codes = {ExitCode.REGRESSED for row in self.gating if row.word is Word.REGRESSED}
+        codes = {ExitCode.REGRESSED for row in self.gating if row.word in (Word.REGRESSED, Word.WORSE)}
         codes |= {ExitCode.INVALID for row in self.gating if row.doubt}
         if inconclusive_fails and (self.word is Word.CANNOT_TELL or not self.gating):
             codes.add(ExitCode.CANNOT_TELL)
@@ -130,32 +138,24 @@ def compare(
     """
     from_sent = any(side.origin is not None and side.origin.from_sent for side in (base, head))
     margins = [one.from_sent() for one in margins] if from_sent else margins
+    of_load = [one for one in margins if not one.of_quality]
     matched = match(base, head, across)
-    differs = differences(base, head, matched)
-    check_comparable(base, head, matched, differs, across)
-    rows = [row for one, other in matched for row in _rows(one, other, margins, pairs, from_sent=from_sent)]
-    _check_asked(rows, margins)
-    starts = [min(len(side.starts) for side in sides) for sides in zip(*matched, strict=True)]
-    judged, missing = _judged(rows, alpha), _missing(base, head, matched)
-    keys = tuple((one.keys, other.keys) for one, other in matched)
-    counts = (starts[0], starts[1])
-    return Comparison(base, head, judged, differs, counts, missing, pairs, alpha=alpha, matched=keys)
-
-
-def check_comparable(
-    base: Side,
-    head: Side,
-    matched: Sequence[tuple[Measurement, Measurement]],
-    differs: Collection[Difference],
-    across: Collection[str],
-) -> None:
-    """Raise UsageError if nothing could be matched, or if what must be the same differs and nobody allowed it."""
-    if not matched:
+    scored = _scored(base, head, matched)
+    if not matched and not scored:
         raise UsageError(_nothing_in_common(base, head))
+    differs = differences(base, head, matched)
     if wrong := refused(differs, across):
         kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
         facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
         raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
+    rows = [row for one, other in matched for row in _rows(one, other, of_load, pairs, from_sent=from_sent)]
+    of_quality, about = _quality_rows(scored, [one for one in margins if one.of_quality], alpha)
+    rows += of_quality
+    _check_asked(rows, margins)
+    starts = [min((len(side.starts) for side in sides), default=1) for sides in zip(*matched, strict=True)] or [1, 1]
+    judged, missing = _judged(rows, alpha), [*_missing(base, head, matched), *_unscored(base, head)]
+    keys = tuple((one.keys, other.keys) for one, other in matched)
+    return Comparison(base, head, judged, differs, (starts[0], starts[1]), missing, pairs, alpha, keys, about)
 
 
 def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measurement, Measurement]]:
@@ -175,6 +175,36 @@ def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measure
     if not pairs and "load" in across and all(len(loads) == 1 for loads in by_load):
         return [(*by_load[0].values(), *by_load[1].values())]  # type: ignore[list-item]
     return pairs
+
+
+def _scored(
+    base: Side, head: Side, matched: Sequence[tuple[Measurement, Measurement]]
+) -> dict[tuple[str, ...], tuple[Scored, Scored]]:
+    """Return the scores of both sides by the base's configuration; of equal names if no load was measured."""
+    cells = [(one.keys[:-1], other.keys[:-1]) for one, other in matched] or [(keys, keys) for keys in base.quality]
+    return {
+        one: (base.quality[one], head.quality[other])
+        for one, other in dict.fromkeys(cells)
+        if one in base.quality and other in head.quality
+    }
+
+
+def _quality_rows(
+    scored: Mapping[tuple[str, ...], tuple[Scored, Scored]], margins: Sequence[Margin], alpha: float
+) -> tuple[list[Row], tuple[Mapping[str, Any], ...]]:
+    """Return a row for each gating figure of quality, and what is told of each configuration."""
+    rows, about = list[Row](), list[Mapping[str, Any]]()
+    for keys, sides in scored.items():
+        changes = [*quality_changes(*sides, margins)]
+        about.append({"configuration": " ".join(filter(None, keys)), **told(*sides, changes, alpha)})
+        rows += [Row((*keys, LOAD), "all", one.margin, one.base, one.head, one.change, gates=True) for one in changes]
+    return rows, tuple(about)
+
+
+def _unscored(base: Side, head: Side) -> list[str]:
+    """Return a sentence if only one side was scored."""
+    only = [side.name for side in (base, head) if side.quality]
+    return [f"only {only[0]} was scored for quality"] if len(only) == 1 else []
 
 
 def _by_load(base: Side, head: Side) -> tuple[dict[Hashable, Measurement], dict[Hashable, Measurement]]:
@@ -275,10 +305,17 @@ def _judged(rows: Sequence[Row], alpha: float) -> list[Row]:
     for gates in (True, False):
         own = [row for row in rows if row.gates is gates]
         words = judge([(row.change, row.margin) for row in own], gating=gates, alpha=alpha)
-        found += [
-            replace(row, word=Word.CANNOT_TELL if row.doubt else word) for row, word in zip(own, words, strict=True)
-        ]
+        found += [replace(row, word=_told(row, word)) for row, word in zip(own, words, strict=True)]
     return found
+
+
+def _told(row: Row, word: Word) -> Word:
+    """Return the word that is told: none of poor data, and of quality only whether it is worse."""
+    if row.doubt or word is Word.CANNOT_TELL:
+        return Word.CANNOT_TELL
+    if row.margin.of_quality:
+        return Word.WORSE if word is Word.REGRESSED else Word.NO_WORSE
+    return word
 
 
 def _check_asked(rows: Sequence[Row], margins: Sequence[Margin]) -> None:
@@ -286,7 +323,8 @@ def _check_asked(rows: Sequence[Row], margins: Sequence[Margin]) -> None:
     have = {row.margin for row in rows}
     for one in margins:
         if one not in have:
-            raise UsageError(f"--fail-on {one.text}: no load of both runs has this number")
+            what = "both runs need `quality`" if one.of_quality else "no load of both runs has this number"
+            raise UsageError(f"--fail-on {one.text}: {what}")
 
 
 def _missing(base: Side, head: Side, matched: Sequence[tuple[Measurement, Measurement]]) -> list[str]:

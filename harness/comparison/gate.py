@@ -17,9 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.blocks import blocks_of, read_blocks
-from harness.comparison.comparison import Comparison, check_comparable, compare, match
-from harness.comparison.differences import differences
+from harness.comparison.comparison import Comparison, compare
+from harness.comparison.gate_quality import with_scores
 from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD, Start, interleaved, rounds
 from harness.comparison.sides import Side, joined, read_side
@@ -189,8 +188,8 @@ def judged(gate: Gate, folder: Path) -> Look:
 
 def _look(gate: Gate, read: Read, pairs: int, *, spent: bool) -> Look:
     found = compare(*_sides(gate, read, pairs), gate.margins, gate.across, pairs=pairs, alpha=gate.pairs.alpha)
-    found = replace(found, blocks=blocks_of(read(1, BASE)) if gate.alternate else 0)
-    if Word.CANNOT_TELL not in {row.word for row in found.gating} or found.word is Word.REGRESSED:
+    still_open = {row.word for row in found.gating if not row.margin.of_quality}  # more pairs do not settle quality
+    if Word.CANNOT_TELL not in still_open or found.word is Word.REGRESSED:
         return Look(found, pairs, "decided")
     if pairs == gate.pairs.most:
         return Look(found, pairs, "all pairs are measured")
@@ -217,7 +216,8 @@ def _sides(gate: Gate, read: Read, pairs: int) -> tuple[Side, Side]:
     if not interleaved([name for _, name in begun]):
         folder, row = parts[BASE][0].path.parent.parent, "the starts of one side came in a row"
         raise RunUnreadable(f"{folder}: {row}, so a drift of the machine would look like a change; run the gate again")
-    return joined(gate.base.name, parts[BASE]), joined(gate.head.name, parts[HEAD])
+    base, head = joined(gate.base.name, parts[BASE]), joined(gate.head.name, parts[HEAD])
+    return with_scores(parts[BASE][0].path.parent.parent, base, head)
 
 
 def _begun(side: Side, gate: Gate) -> list[str]:

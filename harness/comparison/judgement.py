@@ -26,6 +26,7 @@ class Word(StrEnum):
     IMPROVED = "improved"
     UNCHANGED = "unchanged"
     NO_WORSE = "no worse"
+    WORSE = "worse"  # quality, by more than the margin for sure; the whole regressed
     CANNOT_TELL = "cannot tell"
 
 

@@ -42,6 +42,7 @@ def _part(side: Side, place: int, value: str) -> Side:
         measurements=tuple(replace(one, keys=without(one.keys)) for one in own),
         distributions={without(keys): frame for keys, frame in side.distributions.items() if keys[place] == value},
         times={without(keys): frame for keys, frame in side.times.items() if keys[place] == value},
+        quality={without(keys): one for keys, one in side.quality.items() if keys[place : place + 1] == (value,)},
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.stats import Measured
 from harness.analysis.summary import KEYS, POOLED, Measures
+from harness.comparison.quality import Scored, scores_of
 from harness.results import Results, derive
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.run import Run
@@ -98,6 +99,7 @@ class Side:
         distributions: Latencies of each measurement by its keys, see `analysis.series.curves`; none for joined runs.
         times: Latencies over time, alike, see `analysis.series.time`.
         origin: The other tool; None for a run of our own.
+        quality: Scores by model, engine, level and variant.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Side:
     distributions: Mapping[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
     times: Mapping[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
     origin: Origin | None = None
+    quality: Mapping[tuple[str, ...], Scored] = field(default_factory=dict)
 
 
 def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = ()) -> Side:
@@ -123,7 +126,8 @@ def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = (
         for cell, trial in run.manifest.trials()
         if (cell.id, trial.id) in results.series
     }
-    return Side(name, path, run.manifest, tuple(_measurements(results)), curves, times)
+    quality = scores_of(run.manifest, path)
+    return Side(name, path, run.manifest, tuple(_measurements(results)), curves, times, quality=quality)
 
 
 def _measurements(results: Results) -> list[Measurement]:
@@ -193,7 +197,8 @@ def joined(name: str, parts: Sequence[Side]) -> Side:
         same = [one, *(table[one.keys] for table in by_keys if one.keys in table)]
         if len(same) == len(parts):
             found.append(_joined(same))
-    return replace(first, name=name, measurements=tuple(found), distributions={}, times={})
+    quality = next((part.quality for part in parts if part.quality), {})
+    return replace(first, name=name, measurements=tuple(found), distributions={}, times={}, quality=quality)
 
 
 def _joined(parts: Sequence[Measurement]) -> Measurement:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ SEED = 1_987
 DESIGN_EFFECT = 4.0
 FEWEST_CHUNKS = 20
 _DRAWS_AT_ONCE = 50
+_Z_ONE_SIDED = 1.644854
 
 
 def estimates(columns: Columns, k: int | None = None) -> dict[str, Estimate]:
@@ -48,6 +50,50 @@ def estimates(columns: Columns, k: int | None = None) -> dict[str, Estimate]:
     ppl = chunks.mean(least, _perplexity)
     found["ppl"] = ppl if ppl is None or not np.isnan(nll).any() else _at_least(ppl)
     return {name: one for name, one in found.items() if one is not None}
+
+
+def means(columns: Columns) -> dict[str, Estimate]:
+    """Return the figures of `estimates` that comparisons need, "kl_mean" and "top1_agreement": no quantile is drawn."""
+    chunks = _Chunks(np.asarray(columns["chunk"]))
+    same = _agreement(chunks, np.asarray(columns["top1_same"], dtype=np.float64))
+    kl = np.asarray(columns["kl"], dtype=np.float64)
+    bound = np.where(np.isnan(kl), columns["kl_lower_bound"], kl)
+    mean = chunks.mean(bound, above_zero=True)
+    if mean is not None and np.isnan(kl).any():
+        mean = _at_least(mean)
+    found = {"kl_mean": mean, "top1_agreement": same}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def difference(columns: Columns, base: Columns, name: str) -> Difference:
+    """Return by how much the mean of a column is above that of another configuration on the same positions.
+
+    Paired position by position, so that the difficulty of the text cancels, with chunks as the unit.
+
+    Args:
+        columns: As of `estimates`; `base` alike, with the same positions in the same order.
+        name: "kl", or "top1_same".
+    """
+    chunks = _Chunks(np.asarray(columns["chunk"]))
+    steps = np.asarray(columns[name], dtype=np.float64) - np.asarray(base[name], dtype=np.float64)
+    of_share = name == "top1_same"
+    error = chunks.error(steps, float(steps.std()) if of_share else 0.0)
+    if of_share and not steps.any():  # rule of three, as of an agreement at all positions
+        error = 3.0 * DESIGN_EFFECT / len(steps) / _Z_ONE_SIDED if chunks.count > 1 else math.nan
+    return Difference(float(steps.mean()), error, chunks.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Difference of two means over positions.
+
+    Attributes:
+        error: Standard error over chunks; NaN for a single chunk.
+    """
+
+    value: float
+    error: float
+    chunks: int
 
 
 def _exp(mean: float) -> float:
@@ -126,14 +172,21 @@ class _Chunks:
         value = float(values.mean())
         if self.count < 2 or not math.isfinite(value):
             return Estimate(shown(value), n=n, n_eff=self.count)
-        away = np.bincount(self._chunk, values - value, self.count)
-        error = math.sqrt(float((away**2).sum()) * self.count / (self.count - 1)) / n
-        half = t_factor(self.count) * max(error, least_deviation / math.sqrt(n))
+        half = t_factor(self.count) * self.error(values, least_deviation)
         low, high = value - half, value + half
         if above_zero:
             ratio = _exp(half / value) if value > 0 else 1.0
             low, high = value / ratio, value * ratio
         return Estimate(shown(value), shown(low), shown(high), Bound.POINT, n, self.count)
+
+    def error(self, values: Floats, least_deviation: float = 0.0) -> float:
+        """Return the standard error of a mean over positions (see `mean`); NaN for one chunk."""
+        if self.count < 2:
+            return math.nan
+        n = len(values)
+        away = np.bincount(self._chunk, values - values.mean(), self.count)
+        error = math.sqrt(float((away**2).sum()) * self.count / (self.count - 1)) / n
+        return max(error, least_deviation / math.sqrt(n))
 
     def quantile(self, values: Floats, p: float) -> Estimate:
         """Estimate a quantile over positions (inverse CDF); few chunks give no interval."""

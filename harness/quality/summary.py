@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from harness.analysis.columns import ALL
 from harness.analysis.stats import Estimate
 from harness.analysis.summary import KEYS, POOLED
 from harness.metrics import METRICS, QUALITY, SCALAR, find
-from harness.quality.figures import LOAD, estimates
+from harness.quality.figures import LOAD, Columns, estimates
 from harness.scenario.limits import parse_limit
 from harness.store.manifest import CellEntry, Manifest
 
@@ -47,10 +47,15 @@ def _rows_of(cell: CellEntry, folder: Path) -> Iterator[dict[str, Any]]:
 
 def figures_of(positions: Path, k: int | None = None) -> dict[str, Estimate]:
     """Return `estimates` of a stored table of positions. k: number of tokens that the engine reports, None for all."""
+    return estimates(positions_of(positions, _READ), k)
+
+
+def positions_of(positions: Path, names: Sequence[str]) -> Columns:
+    """Return columns of a stored table of positions."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(positions, columns=list(_READ))
-    return estimates({name: table.column(name).to_numpy() for name in _READ}, k)
+    table = pq.read_table(positions, columns=[*names])
+    return {name: table.column(name).to_numpy() for name in names}
 
 
 def quality_keys(cell: CellEntry) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from harness.run.scoring import QualityOrder, cannot_score
 from harness.run.supervisor import TRIAL_PATIENCE_S, ChildCommand, StopRequest, supervise
 from harness.scenario.quality import Quality
 from harness.schedule.cells import FULL_BITS, Cell, bits, is_full, slug
-from harness.store.manifest import ReferenceEntry
+from harness.store.manifest import Manifest, ReferenceEntry
 
-FOLDER = "quality"
+FOLDER, FACTS = "quality", "facts.json"
 OWN_PRECISION = 24
 """Bits of a cell without a level: the checkpoint's own precision, between 16 and 32 bits."""
 MADE_BEFOREHAND = ("awq", "gptq", "compressed-tensors")
@@ -97,6 +98,56 @@ def _narrow_cache(cell: Cell) -> bool:
     return any(0 < count < FULL_BITS for count in kept)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Reference whose scores another run has kept."""
+
+    id: str
+    folder: Path
+    entry: ReferenceEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What a run scores, where several runs are compared with one reference.
+
+    Attributes:
+        wanted: Whether its cells are scored, if the scenario asks for it.
+        keeps: Whether the reference's scores stay for another run.
+        never: Variant that is not the reference, for it is what the base is compared with.
+        given: References to use instead of own ones, by model and engine.
+    """
+
+    wanted: bool = True
+    keeps: bool = False
+    never: str | None = None
+    given: Mapping[tuple[str | None, str], Kept] = field(default_factory=dict)
+
+
+def kept_references(run: Path, manifest: Manifest) -> dict[tuple[str | None, str], Kept]:
+    """Return the references whose scores a run has kept, by model and engine of the cells that they are for."""
+    ids = {json.dumps(entry.name.stored()): (id_, entry) for id_, entry in manifest.quality.items()}
+    found = {}
+    for cell in manifest.cells:
+        named = cell.quality and cell.quality.reference
+        if named and (known := ids.get(json.dumps(named.stored()))):
+            id_, entry = known
+            if (run / FOLDER / id_ / FACTS).exists():
+                found[cell.model, cell.engine] = Kept(id_, run / FOLDER / id_, entry)
+    return found
+
+
+def delete_scores(run: Path) -> None:
+    """Delete the scores of a run's references: they are large, and can be computed again."""
+    for file in (run / FOLDER).glob("*/*"):
+        if file.suffix in (".f32", ".i32", ".npy") or file.name in (FACTS, "child.json"):
+            file.unlink()
+    for folder in (run / FOLDER).glob("*"):
+        log = folder / "log.txt"
+        if not log.exists() or not log.stat().st_size:
+            shutil.rmtree(folder)
+
+
 @dataclass(slots=True)
 class References:
     """References of one run."""
@@ -108,16 +159,19 @@ class References:
     entries: dict[str, ReferenceEntry]  # for the manifest, by id; filled as references are scored
     tried: set[str] = field(default_factory=set)  # ids scored in this session, failed ones included
     every: Sequence[Cell] = ()  # cells to choose from, if only some of them run
+    scoring: Scoring = Scoring()
 
     def wants(self, cell: Cell) -> bool:
         """Return whether a cell is scored: only the first repetition is, since the text stays the same."""
-        if self.section is None:
+        if self.section is None or not self.scoring.wanted:
             return False
         alike = [one for one in self.cells if _names(one) == _names(cell)]
         return min(one.repetition for one in alike) == cell.repetition
 
     def refusal(self, cell: Cell) -> str | None:
         """Return why a cell cannot be scored, None if no reason is known."""
+        if (cell.model, cell.engine) in self.scoring.given:
+            return None if hasattr(engine_class(cell.engine), "score") else cannot_score(cell.engine)
         choice = self._choice(cell)
         if isinstance(choice, str):
             return choice
@@ -127,16 +181,21 @@ class References:
 
     def _choice(self, cell: Cell) -> Choice | str:
         assert self.section is not None
-        return choose(cell, self.every or self.cells, self.section)
+        cells = self.every or self.cells
+        allowed = [one for one in cells if self.scoring.never is None or one.variant != self.scoring.never]
+        return choose(cell, allowed, self.section)
 
     async def order_for(self, cell: Cell, stop: StopRequest, notify: Notify) -> QualityOrder | str:
         """Return the order for the cell's child, once the reference is scored; a sentence if that failed."""
         assert self.section is not None
+        text = None if self.section.text is None else str(self.section.text.absolute())
+        sizes = (self.section.tokens, self.section.chunk, self.section.first)
+        if (kept := self.scoring.given.get((cell.model, cell.engine))) is not None:
+            self.entries[kept.id] = kept.entry
+            return QualityOrder(str(kept.folder.absolute()), False, *sizes, kept.entry.name.stored(), text)
         choice = self._choice(cell)
         if isinstance(choice, str):
             return choice
-        text = None if self.section.text is None else str(self.section.text.absolute())
-        sizes = (self.section.tokens, self.section.chunk, self.section.first)
         folder = self.folder / FOLDER / choice.id
         order = QualityOrder(str(folder.absolute()), True, *sizes, choice.name, text, choice.level)
         if choice.id not in self.tried:
@@ -175,14 +234,9 @@ class References:
         return ReferenceEntry.model_validate(entry)
 
     def close(self) -> None:
-        """Delete the scores: they are large, and can be computed again."""
-        for file in (self.folder / FOLDER).glob("*/*"):
-            if file.suffix in (".f32", ".i32", ".npy") or file.name in ("facts.json", "child.json"):
-                file.unlink()
-        for folder in (self.folder / FOLDER).glob("*"):
-            log = folder / "log.txt"
-            if not log.exists() or not log.stat().st_size:
-                shutil.rmtree(folder)
+        """Delete the scores, unless another run needs them."""
+        if not self.scoring.keeps:
+            delete_scores(self.folder)
 
 
 def _names(cell: Cell) -> tuple[str | None, ...]:

@@ -20,7 +20,7 @@ from harness.run.entries import first_manifest
 from harness.run.events import Events, close_entry
 from harness.run.lock import refuse_links, run_to_ourselves
 from harness.run.pages import pages_beside
-from harness.run.references import References
+from harness.run.references import References, Scoring
 from harness.run.resume import begin_session, what_is_left
 from harness.run.scoring import QualityOrder
 from harness.run.supervisor import ChildCommand, StopRequest, supervise
@@ -68,8 +68,7 @@ class RunInProgress:
     cells: Sequence[Cell] = ()
     locust: Mapping[str, Any] = field(default_factory=dict)
     references: References | None = None
-    turn: Turn | None = None
-    beside: list[int] = field(default_factory=list)
+    scoring: Scoring = field(default_factory=Scoring)
 
 
 def execute(
@@ -81,6 +80,7 @@ def execute(
     command: str,
     locust: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    scoring: Scoring | None = None,
 ) -> RunWriter:
     """Run the planned cells of a scenario and store them in `out`. The manifest's status is the outcome.
 
@@ -89,13 +89,15 @@ def execute(
     Args:
         locust: Options of `harness.drivers.locust.options` for loads that use Locust.
         notes: Remarks for the reader, in sentences.
+        scoring: What it scores, if several runs share a reference.
     """
     manifest = first_manifest(scenario, planned, command)
     manifest.notes = [*manifest.notes, *notes]
     writer = RunWriter(out, manifest)
     with run_to_ourselves(out):
         cells = [cell for cell in planned if isinstance(cell, Cell)]
-        _run_all(RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {}), cells)
+        made = RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {}, scoring=scoring or Scoring())
+        _run_all(made, cells)
     return writer
 
 
@@ -132,12 +134,11 @@ def find_references(run: RunInProgress) -> None:
     made = run.writer.manifest.quality = dict(run.writer.manifest.quality)
     section = run.scenario.quality
     every = [cell for cell in expand(run.scenario) if isinstance(cell, Cell)] if section is not None else []
-    run.references = References(section, run.cells, run.writer.path, run.scenario.resolved(), made, every=every)
-
-
-def close_references(run: RunInProgress) -> None:
-    """Delete the scores of the references."""
-    if run.references is not None:
+    folder, resolved = run.writer.path, run.scenario.resolved()
+    run.references = References(section, run.cells, folder, resolved, made, every=every, scoring=run.scoring)
+    try:
+        asyncio.run(run_cells(run, cells))
+    finally:
         run.references.close()
 
 

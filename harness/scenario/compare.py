@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -68,13 +68,45 @@ def _checked_margins(margins: Mapping[str, str]) -> Mapping[str, str]:
     return margins
 
 
+def _decimal(value: Any) -> Any:
+    """Return a number as text without an exponent."""
+    return f"{value:.12f}".rstrip("0") if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _of(number: str) -> Callable[[str], str]:
+    """Return a check that a text is a margin of this number."""
+
+    def checked(size: str) -> str:
+        margin_of(number, size)
+        return size
+
+    return checked
+
+
 PairsText = Annotated[
     str,
     BeforeValidator(_text),
     AfterValidator(_checked_pairs),
     AlsoAccepts({"type": "integer", "minimum": LEAST_PAIRS}),
 ]
+KlMargin = Annotated[str, BeforeValidator(_decimal), AfterValidator(_of("kl")), AlsoAccepts({"type": "number"})]
+Top1Margin = Annotated[str, AfterValidator(_of("top1"))]
 Margins = Annotated[dict[str, str], AfterValidator(_checked_margins)]
+
+
+class QualityMargins(StrictModel):
+    """Loss of quality that is still accepted, against the same reference (docs/compare.md)."""
+
+    kl: KlMargin | None = Field(default=None, description="Rise of the mean divergence, in nats.", examples=["+0.01"])
+    top1: Top1Margin | None = Field(
+        default=None, description="Fall of the top-1 agreement, in percentage points.", examples=["-0.5pp"]
+    )
+
+    @property
+    def margins(self) -> list[Margin]:
+        """Those that are stated."""
+        stated = {"kl": self.kl, "top1": self.top1}
+        return [margin_of(name, size) for name, size in stated.items() if size is not None]
 
 
 class Compare(StrictModel):
@@ -86,6 +118,12 @@ class Compare(StrictModel):
         description="Numbers that gate, each with the worsening that is still accepted. Default: TTFT and TPOT p50, "
         "errors, and in closed loops the mean end-to-end time, with their usual margins.",
         examples=[{"ttft p95": "10%", "error_rate": "0.5pp"}],
+    )
+    quality: QualityMargins | None = Field(
+        default=None,
+        description="With `quality` in the scenario: loss that is still accepted. Default: both, as much as a "
+        "near-lossless step loses.",
+        examples=[{"top1": "-0.5pp"}],
     )
     pairs: PairsText = Field(default="4..8", description="Pairs of starts, least and greatest.", examples=[6])
     budget_s: PositiveSeconds | None = Field(
@@ -104,4 +142,5 @@ class Compare(StrictModel):
     @property
     def gating(self) -> list[Margin]:
         """Margins of the numbers that gate; none for the defaults."""
-        return [margin_of(number, size) for number, size in self.margins.items()]
+        of_quality = [] if self.quality is None else self.quality.margins
+        return [*(margin_of(number, size) for number, size in self.margins.items()), *of_quality]

@@ -1,4 +1,4 @@
-"""Mistakes between limits and the rest of a scenario: limits that nobody could ever check."""
+"""Mistakes between limits or margins and the rest of a scenario: those that nobody could ever check."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock
 from harness.scenario.limits import Limit, Slo, parse_limit
 from harness.scenario.loads.kinds import Load
+from harness.scenario.margins import margin_of
 from harness.scenario.model import Scenario
 
 _NEED_SLO = ("attainment", "goodput_rps", "energy_j_per_good_request")
@@ -41,12 +42,16 @@ def limit_problems(scenario: Scenario) -> Iterator[Problem]:
                 yield Problem(why, key=f"{key}.{i}")
 
 
-def _searches_for_nothing(scenario: Scenario, trials: Sequence[_Trial]) -> Iterator[Problem]:
-    """Yield the searches for the largest rate that have no SLO to keep."""
-    for place, load in {one.place: one.load for one in trials}.items():
-        if load.kind == "saturate" and not _is_set(scenario.slo.overridden_by(load.slo)):
-            why = "`kind: saturate` needs an `slo` to keep; write for example `slo: {ttft: 500ms}`"
-            yield Problem(why, key=place)
+def gate_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield the margin of a gate on quality that nothing measures."""
+    section = scenario.compare
+    if section is None or scenario.quality is not None:
+        return
+    if section.quality is not None:
+        yield Problem("needs `quality`; write `quality: {}` beside `compare`", key="compare.quality")
+    for name in section.margins:
+        if margin_of(name, section.margins[name]).of_quality:
+            yield Problem("needs `quality`; write `quality: {}` beside `compare`", key="compare.margins")
 
 
 def _trials(scenario: Scenario) -> Iterator[_Trial]:

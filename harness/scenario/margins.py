@@ -10,14 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from harness.metrics import METRICS, SCALAR, Direction, Metric, find
+from harness.metrics import METRICS, QUALITY, SCALAR, Direction, Metric, find
 from harness.scenario.base import near
 from harness.scenario.limits import checked_statistic
 
 _SHAPE = re.compile(
     r"\s*(?:(?P<class_name>[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
-    r"\s*(?P<sign>[-+])\s*(?P<size>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>%|pp)\s*"
+    r"\s*(?P<sign>[-+])\s*(?P<size>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>%|pp|)\s*"
 )
+_SHORT = {"kl": "kl_mean", "top1": "top1_agreement"}
+OF_QUALITY = tuple(_SHORT.values())
+"""Figures of quality that gate, each against the same reference on both sides."""
 _EXAMPLE = "such as `ttft p95 +10%`, `output_tokens_per_s -5%` or `error_rate +0.5pp`"
 
 
@@ -35,7 +38,7 @@ class Margin:
     Attributes:
         metric: Registered name.
         statistic: "p95", "mean", ..., or "value" for a metric with a single value.
-        size: Worsening that is still accepted: 0.1 for 10 % or for 10 percentage points.
+        size: Worsening that is still accepted: 0.1 for 10 % or for 10 percentage points; of a divergence in nats.
         class_name: Class of traffic; "all" for all requests.
         text: As written; "" for a default.
     """
@@ -53,6 +56,11 @@ class Margin:
     @property
     def more_is_worse(self) -> bool:
         return METRICS[self.metric].direction is not Direction.HIGHER
+
+    @property
+    def of_quality(self) -> bool:
+        """Whether it is about the distance from a reference, which every start of a side has in common."""
+        return self.metric in OF_QUALITY
 
     def from_sent(self) -> Margin:
         """Return the margin of the same number from sent; of itself if it is the same from any start."""
@@ -80,8 +88,8 @@ class Margin:
 
 
 def scale_of(metric: Metric) -> Scale:
-    """Return how a metric is compared: shares by their difference, all else by its ratio."""
-    return Scale.DIFFERENCE if metric.unit == "share" else Scale.RATIO
+    """Return how a metric is compared: shares and divergences by their difference, all else by its ratio."""
+    return Scale.DIFFERENCE if metric.unit in ("share", _NATS) else Scale.RATIO
 
 
 _DEFAULTS = {
@@ -98,7 +106,10 @@ _DEFAULTS = {
     ("memory_peak_bytes", SCALAR): 0.01,
     ("gpu_memory_peak_bytes", SCALAR): 0.01,
 }
+# What a step may lose that is called near-lossless (docs/quality.md).
+_DEFAULTS |= {("kl_mean", SCALAR): 0.001, ("top1_agreement", SCALAR): 0.015}
 _TAIL, _OTHER, _SHARE = 0.1, 0.05, 0.01
+_NATS = "nats"
 
 
 def default_margin(metric: str, statistic: str) -> Margin:
@@ -118,10 +129,17 @@ def parse_margin(text: str) -> Margin:
         raise ValueError(f"unknown metric `{match['metric']}`; {near(match['metric'], METRICS)}")
     if metric.direction is Direction.NONE or metric.unmeasured or metric.per_time:
         raise ValueError(f"`{metric.name}` is neither better nor worse; choose a metric {_EXAMPLE}")
+    if metric.name in QUALITY and metric.name not in OF_QUALITY:
+        raise ValueError(f"`{metric.name}` does not gate; write `kl +0.01` (nats) or `top1 -0.5pp`")
+    if (metric.unit == _NATS) == bool(match["unit"]):
+        size = (
+            f"`{match['metric']} +0.01`, in nats" if metric.unit == _NATS else f"`metric statistic +size`, {_EXAMPLE}"
+        )
+        raise ValueError(f"{text!r} is no margin; write {size}")
     margin = Margin(
         metric.name,
         _statistic(metric, match["statistic"]),
-        float(match["size"]) / 100,
+        float(match["size"]) / (100 if match["unit"] else 1),
         match["class_name"] or "all",
         " ".join(text.split()),
     )
@@ -134,7 +152,7 @@ def margin_of(number: str, size: str) -> Margin:
     name = number.split()[0].rpartition(".")[2] if number.split() else ""
     metric = next((one for known in _names(name) if (one := find(known))), None)
     sign = "-" if metric is not None and metric.direction is Direction.HIGHER else "+"
-    return parse_margin(f"{number} {sign}{size}")
+    return parse_margin(f"{number} {size if size.strip().startswith(('+', '-')) else sign + size}")
 
 
 def statistics_of(margins: Iterable[Margin]) -> set[tuple[str, str]]:
@@ -143,7 +161,7 @@ def statistics_of(margins: Iterable[Margin]) -> set[tuple[str, str]]:
 
 
 def _names(name: str) -> tuple[str, ...]:
-    return name, f"{name}_ms"
+    return name, f"{name}_ms", _SHORT.get(name, name)
 
 
 def _statistic(metric: Metric, statistic: str | None) -> str:
@@ -157,15 +175,15 @@ def _statistic(metric: Metric, statistic: str | None) -> str:
 def _check(margin: Margin, metric: Metric, sign: str, unit: str) -> None:
     """Raise ValueError for a sign or a unit that means nothing for the metric."""
     named = metric.name if margin.statistic == SCALAR else f"{metric.name} {margin.statistic}"
-    size = f"{margin.size * 100:g}"
+    size = f"{margin.size * (100 if unit else 1):g}"
     wanted = "+" if margin.more_is_worse else "-"
     if sign != wanted:
         word = "more" if margin.more_is_worse else "less"
         raise ValueError(f"`{metric.name}` is worse when it is {word}; write `{named} {wanted}{size}{unit}`")
-    of_share = margin.scale is Scale.DIFFERENCE
-    if of_share != (unit == "pp"):
+    of_share = metric.unit == "share"
+    if unit and of_share != (unit == "pp"):
         right = "pp" if of_share else "%"
         why = "changes by percentage points" if of_share else "changes by a share of itself"
         raise ValueError(f"`{metric.name}` {why}; write `{named} {wanted}{size}{right}`")
-    if not of_share and not margin.more_is_worse and margin.size >= 1:
+    if margin.scale is Scale.RATIO and not margin.more_is_worse and margin.size >= 1:
         raise ValueError(f"`{named}` cannot fall by {size} %; write less than 100 %")

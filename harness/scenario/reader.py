@@ -23,7 +23,7 @@ from harness.scenario.checks import (
 from harness.scenario.engine_problems import engine_problems
 from harness.scenario.engines import CHECKED
 from harness.scenario.files.hub import HubPrompts
-from harness.scenario.limit_checks import limit_problems
+from harness.scenario.limit_checks import gate_problems, limit_problems
 from harness.scenario.loads.kinds import Trace
 from harness.scenario.model import Scenario
 from harness.scenario.source import Source, read, read_text
@@ -84,6 +84,7 @@ def _content_problems(scenario: Scenario) -> list[Problem]:
     if problems := list(_wrong_files(summary, [one.prompts for one in workloads])):
         return problems
     problems = [*conversation_problems(scenario), *name_problems(scenario), *limit_problems(scenario)]
+    problems += gate_problems(scenario)
     traces = [load.file for load in loads_by_key(scenario).values() if isinstance(load, Trace)]
     if traces and scenario.workload.prompts is not None:
         why = "cannot be combined with `kind: trace`, which sets the prompt lengths; leave it out"

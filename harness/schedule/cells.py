@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -274,3 +274,9 @@ def _file_hash(path: Path) -> str | None:
 
 def _json(model: Any) -> Any:
     return None if model is None else model.model_dump(mode="json", by_alias=True, exclude={"slo", "limits", "name"})
+
+
+def without_loads(planned: Sequence[Cell | Skip]) -> list[Cell | Skip]:
+    """Return the cells of the first repetition without trials; later repetitions score the same text."""
+    first = min(one.repetition for one in planned)
+    return [replace(one, trials=()) if isinstance(one, Cell) else one for one in planned if one.repetition == first]

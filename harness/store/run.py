@@ -54,6 +54,14 @@ _PLANNED = (
 )  # fmt: skip
 
 
+def put_aside(place: Path) -> None:
+    """Rename a run that is not whole, so that nothing is lost."""
+    number = 1
+    while (other := place.with_name(f"{place.name}-ended-{number}")).exists():
+        number += 1
+    place.rename(other)
+
+
 def refuse_existing(path: Path) -> None:
     """Raise RunDirectoryExists unless a new run may be stored there, UsageError if it cannot be looked at."""
     try:

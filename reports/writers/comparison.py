@@ -123,8 +123,8 @@ def as_junit(data: Mapping[str, Any]) -> str:
             suite, "testcase", classname=for_xml(row["load"]), name=comparison.number_name(row), time="0"
         )
         told = for_xml(comparison.sentence(row))
-        if row["word"] in ("regressed", "cannot tell"):
-            kind = "failure" if row["word"] == "regressed" else "error"
+        if row["word"] in ("regressed", "worse", "cannot tell"):
+            kind = "error" if row["word"] == "cannot tell" else "failure"
             ET.SubElement(case, kind, {"type": row["word"], "message": told}).text = told
         else:
             ET.SubElement(case, "system-out").text = told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.scenario.model import Scenario
-    from harness.schedule.cells import Cell, Skip
 
 _UNUSED_LOAD = {"kind": "single_user", "requests": 1}
 
@@ -40,6 +38,7 @@ def quality(
 ) -> None:
     """Compare levels with a reference: divergence, agreement, perplexity; no load is sent."""
     from harness.run.job import Job, parse_only
+    from harness.schedule.cells import without_loads
     from harness.schedule.matrix import check_runnable, expand
     from harness.store.run import new_run_path
 
@@ -53,7 +52,7 @@ def quality(
         wanted = _of_model(str(model), engine.split(","), levels.split(",") if levels else [], settings)
     else:
         wanted = _of_file(scenario, sets, settings)
-    planned = _without_loads(expand(wanted, only=parse_only(only)))
+    planned = without_loads(expand(wanted, only=parse_only(only)))
     check_runnable(planned)
     folder, kinds = out or new_run_path(wanted.title), check_formats(formats)
     job = Job(wanted, planned, folder, stored=False)
@@ -78,11 +77,3 @@ def _of_file(path: Path, sets: Sequence[str], settings: Mapping[str, Any]) -> Sc
 
     wanted = load(path, sets=[*sets, *(f"quality.{key}={value}" for key, value in settings.items())])
     return wanted if wanted.quality is not None else wanted.model_copy(update={"quality": Quality()})
-
-
-def _without_loads(planned: Sequence[Cell | Skip]) -> list[Cell | Skip]:
-    """Return the cells of the first repetition without trials; later repetitions score the same text."""
-    from harness.schedule.cells import Cell
-
-    first = min(one.repetition for one in planned)
-    return [replace(one, trials=()) if isinstance(one, Cell) else one for one in planned if one.repetition == first]

@@ -30,6 +30,8 @@ def near_to(ratio: float, error: float = 0.01) -> Change:
         ("ttft_ms p50+5 %", Margin("ttft_ms", "p50", 0.05, text="ttft_ms p50+5 %")),
         ("output_tokens_per_s -3%", Margin("output_tokens_per_s", "value", 0.03, text="output_tokens_per_s -3%")),
         ("error_rate +0.5pp", Margin("error_rate", "value", 0.005, text="error_rate +0.5pp")),
+        ("kl +0.01", Margin("kl_mean", "value", 0.01, text="kl +0.01")),
+        ("top1 -0.5pp", Margin("top1_agreement", "value", 0.005, text="top1 -0.5pp")),
         ("chat.e2e p99 +20%", Margin("e2e_ms", "p99", 0.2, "chat", "chat.e2e p99 +20%")),
     ],
 )
@@ -53,6 +55,11 @@ def test_a_margin_is_read(text: str, margin: Margin) -> None:
         ("ttft q95 +10%", "unknown statistic `q95`"),
         ("mean_concurrency +3%", "neither better nor worse"),
         ("goodput_rps -100%", "write less than 100 %"),
+        ("kl +1%", "write `kl +0.01`, in nats"),
+        ("kl -0.01", "is worse when it is more; write `kl_mean +0.01`"),
+        ("top1 +1pp", "is worse when it is less; write `top1_agreement -1pp`"),
+        ("ttft p50 +10", "write `metric statistic +size`"),
+        ("ppl_ratio +1%", "does not gate; write `kl +0.01` (nats) or `top1 -0.5pp`"),
     ],
 )
 def test_a_margin_that_is_none_is_told_with_the_fix(text: str, fix: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.stats import Bound
 from harness.quality import figures
-from harness.quality.figures import estimates
+from harness.quality.figures import estimates, means
 
 PAGE = Path(__file__).parents[3] / "docs" / "quality.md"
 
@@ -47,6 +47,15 @@ def test_the_figures_of_positions() -> None:
     for name, one in found.items():
         assert name == "kl_max" or one.low <= one.value <= one.high
         assert (one.n, one.n_eff) == (2560, 40)
+
+
+def test_the_means_alone_are_the_same() -> None:
+    """Without the draws of the quantiles; also where a bound is known only."""
+    given = columns(10, 8)
+    bounded = given | {"kl": np.full(80, np.nan), "kl_lower_bound": given["kl"]}
+    for one in (given, bounded):
+        found = estimates(one)
+        assert repr(means(one)) == repr({name: found[name] for name in ("kl_mean", "top1_agreement")})
 
 
 def test_the_same_positions_give_the_same_intervals() -> None:
