@@ -50,6 +50,7 @@ class Results:
     decisions: list[dict[str, Any]] = field(default_factory=list)  # see `decision.decide`
     pooled: dict[tuple[str, ...], dict[str, pd.DataFrame]] = field(default_factory=dict)  # see `pooled.pooled`
     measures: Sequence[Measures] = ()  # before any statistic, for comparisons request by request
+    damaged: bool = False  # some readings are lost
 
 
 def derive(
@@ -101,7 +102,7 @@ def derive(
     decisions = decide(manifest, summary, validity, verdicts, facts)
     told = [verdict for verdict in verdicts if not verdict.of_base]
     found = Results(manifest, summary, validity, facts, told, series, code, decisions=decisions, measures=measures)
-    return replace(found, pooled=pooled(measures))
+    return replace(found, pooled=pooled(measures), damaged=bool(lost))
 
 
 def steady_and_saturated(reading: Reading) -> dict[str, Any]:

@@ -48,6 +48,25 @@ def interval_name(data: Mapping[str, Any]) -> str:
     return f"{100 * (1 - 2 * data['alpha']):.3g} % interval"
 
 
+def many(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a row for each comparison with the same baseline: its word, and the number that it is about."""
+    rows = []
+    for data in found:
+        word, why, tone = verdict(data)
+        side = data["head"]
+        labels = ", ".join(f"{name}={value}" for name, value in side["labels"].items())
+        made = side["created_utc"][:16].replace("T", " ")
+        rows.append((Cell(side["name"]), Cell(made), Cell(labels), Cell(word, tone=tone), Cell(why)))
+    title = f"{found[0]['base']['name']} → {len(found)} runs"
+    return Table(title, ("run", "made", "labels", "verdict", "because"), rows, texts=5)
+
+
+def counted(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many comparisons have each word, the worst first."""
+    words = [data["word"] for data in found]
+    return " · ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
+
+
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the load of each row, with what tells its configuration from the others."""
     differ = [key for key in KEYS[:-1] if len({row[key] for row in rows}) > 1]

@@ -11,19 +11,20 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.analysis.paired import resampled_ratios
 from harness.analysis.stats import Floats, Measured
 from harness.comparison.change import Change, of_intervals, of_pairs, of_requests, unknown, unpaired
 from harness.comparison.differences import Difference, differences, refused
 from harness.comparison.judgement import Word, judge
+from harness.comparison.measured import Figure, Measurement
 from harness.comparison.quality import Scored, quality_changes, told
-from harness.comparison.sides import Figure, Measurement, Side
+from harness.comparison.sides import Side
 from harness.errors import ExitCode, UsageError, first_that_applies
 from harness.metrics import SCALAR
 from harness.quality.figures import LOAD
 from harness.records import Loop
 from harness.scenario.compare import ALPHA, LEAST_PAIRS
 from harness.scenario.margins import Margin, Scale, default_margin
-from harness.verdict.limits.against import resampled_relative
 
 SHOWN = (
     *(("ttft_ms", one) for one in ("p50", "p95", "p99")),
@@ -125,6 +126,7 @@ def compare(
     *,
     pairs: int = 0,
     alpha: float = ALPHA,
+    others: bool = True,
 ) -> Comparison:
     """Compare two sides.
 
@@ -133,6 +135,7 @@ def compare(
         across: Kinds of differences that are meant, see `differences.MUST_MATCH`.
         pairs: Starts of both sides that were made in turns, and are compared as pairs.
         alpha: Chance of a false word among the gating numbers.
+        others: Whether numbers that do not gate are compared too.
 
     Raises UsageError if nothing can be matched, or if the sides differ in what must be the same.
     """
@@ -148,7 +151,8 @@ def compare(
         kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
         facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
         raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
-    rows = [row for one, other in matched for row in _rows(one, other, of_load, pairs, from_sent=from_sent)]
+    wanted = dict.fromkeys(_margin(*one, from_sent=from_sent) for one in (SHOWN if others else ()))
+    rows = [row for both in matched for row in _rows(*both, of_load, [*wanted], pairs, from_sent=from_sent)]
     of_quality, about = _quality_rows(scored, [one for one in margins if one.of_quality], alpha)
     rows += of_quality
     _check_asked(rows, margins)
@@ -225,12 +229,17 @@ def _named(side: Side, kept: Sequence[int]) -> dict[tuple[str, ...], Measurement
 
 
 def _rows(
-    base: Measurement, head: Measurement, margins: Sequence[Margin], pairs: int, *, from_sent: bool
+    base: Measurement,
+    head: Measurement,
+    margins: Sequence[Margin],
+    shown: Sequence[Margin],
+    pairs: int,
+    *,
+    from_sent: bool,
 ) -> Iterator[Row]:
     """Yield the numbers that both sides have: those that gate first."""
     chosen = margins or [_margin(*one, from_sent=from_sent) for one in _gates(base, from_sent=from_sent)]
     gating = {(one.class_name, one.metric, one.statistic): one for one in chosen}
-    shown = [_margin(*one, from_sent=from_sent) for one in SHOWN]
     others = {("all", one.metric, one.statistic): one for one in shown}
     for figure, margin in {**gating, **{key: one for key, one in others.items() if key not in gating}}.items():
         if figure in base.pooled and figure in head.pooled:
@@ -282,21 +291,25 @@ def _change(base: Measurement, head: Measurement, figure: Figure, scale: Scale) 
         relative = _request_by_request(base, head, figure)
         if len(relative):
             return of_requests(numbers[1].value / numbers[0].value, relative)
-    return of_intervals(scale, *numbers)
+    found = of_intervals(scale, *numbers)
+    if not found.known and max(map(len, each)) > 1:
+        return unknown(scale, f"{len(each[0])} and {len(each[1])} starts are too few for an interval", found.at)
+    return found
 
 
 def _request_by_request(base: Measurement, head: Measurement, figure: Figure) -> Floats:
     """Return the ratio in resamples of the requests that both sides sent; empty without the same plan."""
     class_name, metric, statistic = figure
-    others = {start.cell.repetition: start for start in head.starts}
-    pairs = [(start, others[start.cell.repetition]) for start in base.starts if start.cell.repetition in others]
-    same = [(one, other) for one, other in pairs if one.trial.plan_hash == other.trial.plan_hash is not None]
-    measures = [
-        (other.measures[class_name], one.measures[class_name])
-        for one, other in same
-        if class_name in one.measures and class_name in other.measures
-    ]
-    return resampled_relative(metric, statistic, measures)
+    name, others = (class_name, metric), [*head.starts]
+    pairs = []
+    for one in base.starts:
+        other = next((start for start in others if start.cell.repetition == one.cell.repetition), None)
+        if other is None:
+            continue
+        others.remove(other)
+        if one.trial.plan_hash == other.trial.plan_hash is not None and name in one.requests and name in other.requests:
+            pairs.append((other.requests[name], one.requests[name]))
+    return resampled_ratios(pairs, statistic)
 
 
 def _judged(rows: Sequence[Row], alpha: float) -> list[Row]:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.comparison.sides import Measurement, Side
+from harness.comparison.measured import Measurement
+from harness.comparison.sides import Side
 
 MUST_MATCH = ("hardware", "model", "engine", "quantization", "load", "driver", "clock")
 """Kinds of differences that are refused unless they are allowed on purpose."""

@@ -12,12 +12,13 @@ from harness.comparison.sides import Side, read_side
 from harness.store.run import IMPORTED, MANIFEST, find_run
 
 
-def open_side(name: str, statistics: Collection[tuple[str, str]] = ()) -> Side:
+def open_side(name: str, statistics: Collection[tuple[str, str]] = (), *, pictures: bool = True) -> Side:
     """Read what a name stands for.
 
     Args:
         name: File of another tool; folder, name, age or label of a run or an import.
         statistics: Further (metric, statistic) pairs that a margin asks for.
+        pictures: Whether distributions and times are needed.
 
     Raises UsageError if nothing has the name, RunUnreadable, one sentence, if it cannot be read.
     """
@@ -27,4 +28,4 @@ def open_side(name: str, statistics: Collection[tuple[str, str]] = ()) -> Side:
     path = find_run(name, imports=True)
     if (path / IMPORTED).exists() and not (path / MANIFEST).exists():
         return foreign_side(name, imported_file(path), statistics)
-    return read_side(name, path, statistics)
+    return read_side(name, path, statistics, pictures=pictures)

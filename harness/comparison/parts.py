@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.analysis.summary import KEYS
+from harness.comparison.measured import Measurement
 from harness.comparison.rounds import BASE, HEAD, interleaved
-from harness.comparison.sides import Measurement, Side
+from harness.comparison.sides import Side
 from harness.errors import UsageError
 from harness.scenario.base import near
 from harness.scenario.compare import LEAST_PAIRS

@@ -9,67 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.paired import OfRequests
 from harness.analysis.stats import Measured
 from harness.analysis.summary import KEYS, POOLED, Measures
+from harness.comparison import kept
+from harness.comparison.measured import BY_REQUEST, Figure, Measurement, Start
 from harness.comparison.quality import Scored, scores_of
 from harness.results import Results, derive
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
-from harness.store.run import Run
+from harness.store.run import Run, TrialData
+from harness.verdict.limits.against import of_requests
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Figure = tuple[str, str, str]
-"""Class of traffic, metric and statistic."""
-Finding = tuple[str, tuple[str, ...]]
-"""Why data is poor, and the metrics that it is about; none for all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """One start of a configuration under one load.
-
-    Attributes:
-        measures: What was measured, by class.
-        values: Numbers by figure.
-    """
-
-    cell: CellEntry
-    trial: TrialEntry
-    measures: Mapping[str, Measures] = field(default_factory=dict)
-    values: Mapping[Figure, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """All starts of a configuration under one load.
-
-    Attributes:
-        keys: Model, engine, level, variant and load; "" where there is none.
-        pooled: Numbers over all starts, with their 95 % intervals.
-        n: Observations behind each.
-        poor: Findings for which the data is poor, with the metrics that they are about; none for all.
-        values_only: Whether there is nothing but values, so that no interval is known.
-    """
-
-    keys: tuple[str, ...]
-    starts: tuple[Start, ...]
-    pooled: Mapping[Figure, Measured]
-    n: Mapping[Figure, int]
-    poor: tuple[Finding, ...] = ()
-    values_only: bool = False
-
-    @property
-    def trial(self) -> TrialEntry:
-        return self.starts[0].trial
-
-    @property
-    def cell(self) -> CellEntry:
-        return self.starts[0].cell
-
-    def poor_because(self, metric: str) -> str:
-        """Return why the data of a metric is poor, "" if it is not."""
-        return next((why for why, about in self.poor if not about or metric in about), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +64,43 @@ class Side:
     quality: Mapping[tuple[str, ...], Scored] = field(default_factory=dict)
 
 
-def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = ()) -> Side:
+def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = (), *, pictures: bool = True) -> Side:
     """Read a stored run. Raises RunUnreadable if it cannot be read.
 
     Args:
         statistics: Further (metric, statistic) pairs that a margin asks for, such as ("ttft_ms", "p99.9").
+        pictures: Whether distributions and times are needed; without them, what was derived before may serve.
     """
     run = Run.open(path)
-    results = derive(run.manifest, run.trials(), path, statistics)
+    quality, key, trials = scores_of(run.manifest, path), kept.identity(run), run.trials()
+    if not pictures and (found := kept.load(run, key, statistics)) is not None:
+        return Side(name, path, run.manifest, found, quality=quality)
+    results = derive(run.manifest, trials, path, statistics)
+    measurements = tuple(_measurements(results, {metric for metric, _ in statistics}))
+    if is_whole(results, trials):
+        kept.save(run, key, measurements)
     curves = {keys: frames["distribution"] for keys, frames in results.pooled.items()}
     times: dict[tuple[str, ...], pd.DataFrame] = {
         (*cell.keys, trial.load): results.series[cell.id, trial.id]["latency_bins"]
         for cell, trial in run.manifest.trials()
         if (cell.id, trial.id) in results.series
     }
-    quality = scores_of(run.manifest, path)
-    return Side(name, path, run.manifest, tuple(_measurements(results)), curves, times, quality=quality)
+    return Side(name, path, run.manifest, measurements, curves, times, quality=quality)
 
 
-def _measurements(results: Results) -> list[Measurement]:
-    """Return what was measured, in the order of the manifest."""
+def keep(run: Run, results: Results) -> None:
+    """Keep what comparisons need of a run beside it, once its results are derived for a report."""
+    if is_whole(results, run.trials()):
+        kept.save(run, kept.identity(run), _measurements(results, ()))
+
+
+def is_whole(results: Results, trials: Sequence[TrialData]) -> bool:
+    """Return whether every trial and all readings could be read, so that the results follow from the files alone."""
+    return len(results.facts) == len(trials) and not results.damaged
+
+
+def _measurements(results: Results, asked: Collection[str]) -> list[Measurement]:
+    """Return what was measured, in the order of the manifest. asked: metrics that a margin names."""
     tables = dict(iter(results.summary.groupby(list(KEYS), sort=False)))
     measures: dict[tuple[tuple[str, ...], int], dict[str, Measures]] = {}
     for one in results.measures:
@@ -144,7 +113,7 @@ def _measurements(results: Results) -> list[Measurement]:
     found = []
     for named, own in starts.items():
         each = [(cell, trial, measures[named, cell.repetition]) for cell, trial in own]
-        found.append(measurement(named, each, tables[named], _poor(results, own)))
+        found.append(measurement(named, each, tables[named], _poor(results, own), asked))
     return found
 
 
@@ -152,12 +121,25 @@ def measurement(
     keys: tuple[str, ...],
     starts: Sequence[tuple[CellEntry, TrialEntry, Mapping[str, Measures]]],
     rows: pd.DataFrame,
-    poor: tuple[Finding, ...] = (),
+    poor: tuple[tuple[str, tuple[str, ...]], ...] = (),
+    asked: Collection[str] = (),
 ) -> Measurement:
     """Return a measurement from what each start measured and the rows of it in the tidy summary."""
     pooled = rows[rows["repetition"] == POOLED]
-    each = tuple(Start(cell, trial, measures, _values(rows, str(cell.repetition))) for cell, trial, measures in starts)
+    each = tuple(
+        Start(cell, trial, _requests(measures, asked), _values(rows, str(cell.repetition)))
+        for cell, trial, measures in starts
+    )
     return Measurement(keys, each, _numbers(pooled), _counts(pooled), poor)
+
+
+def _requests(measures: Mapping[str, Measures], asked: Collection[str]) -> dict[tuple[str, str], OfRequests]:
+    """Return the observations that are compared request by request, by class and metric."""
+    metrics = dict.fromkeys((*BY_REQUEST, *asked))
+    found = {
+        (class_name, metric): of_requests(one, metric) for class_name, one in measures.items() for metric in metrics
+    }
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _figures(rows: pd.DataFrame) -> list[Figure]:

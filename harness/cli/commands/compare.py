@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,11 +27,12 @@ _RUNS = (
     "bench, AIPerf, GuideLLM, SGLang or llm-d. Or the folder of a gate."
 )
 _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driver, clock; repeatable."
-_BY = "Compare within one run: model, engine, quantization, variant or load."
+_BY = "Compare within one run: model, engine, quantization, variant or load. Or runs by a label: label:KEY."
 _AGAINST = "With --by: the value that is the baseline. [default: the first]"
 _FILES = "Files: html, md, json, csv, junit."
-_PRICES = "With --across hardware: YAML file with prices of machines, added to the shipped ones."
-_INSTANCE = "With --across hardware: RUN=NAME of its machine. [default: `instance` of each scenario]"
+_LABEL = "label:"
+MOST_IN_FULL = 8
+"""Comparisons with a baseline that are printed one by one; more of them are lines of one list."""
 _FORMATS = ("html", "md", "json", "csv", "junit")
 
 
@@ -53,17 +54,17 @@ def compare(
     margins, kinds = parse_margins(fail_on), check_across(across)
     fails = check_inconclusive(inconclusive)
     wanted = _wanted([*formats, *(["html"] if opens else [])])
-    if (prices is not None or instance) and "hardware" not in kinds:
-        raise UsageError("--prices and --instance are for machines side by side; add --across hardware")
+    short = by is None and len(runs) > MOST_IN_FULL + 1 and not (wanted or as_json)
+    how = How(tuple(margins), kinds, fails=fails, pictures="html" in wanted, others=not short)
     unread: list[RunUnreadable] = []
-    if by is not None or against is not None:
-        found = _of_parts(runs, by, against, margins, kinds, fails=fails)
+    if by is not None and by.startswith(_LABEL):
+        found, unread = _of_labels(runs, by.removeprefix(_LABEL), against, how)
+    elif by is not None or against is not None:
+        found = _of_parts(runs, by, against, how)
     elif len(runs) == 1:
         found = [_of_gate(runs[0], fails=fails)]
     else:
-        found, unread = _each(runs[0], runs[1:], margins, kinds, fails=fails)
-    if "hardware" in kinds:
-        add_hardware(found, prices, machines_of(instance, runs))
+        found, unread = _each(runs[0], runs[1:], how)
     for number, told in enumerate(found, 1):
         files = store(told, wanted, out or Path(), "" if len(found) + len(unread) == 1 else f"-{number}")
         if opens:
@@ -109,6 +110,8 @@ def add_hardware(found: Sequence[Told], prices: Path | None, machines: Mapping[s
 
 def _curves(found: Comparison) -> list[Curves]:
     """Return the distributions and times of the loads that both sides have."""
+    if not (found.base.distributions or found.head.distributions):
+        return []  # nobody asked for pictures
     from reports.plots.comparison import Curves
 
     curves = []
@@ -131,76 +134,109 @@ def _of_gate(name: str, *, fails: bool) -> Told:
     return Told.of(judged(Gate.read(folder), folder).comparison, fails=fails)
 
 
-def _of_parts(
-    runs: Sequence[str],
-    by: str | None,
-    against: str | None,
-    margins: Sequence[Margin],
-    across: frozenset[str],
-    *,
-    fails: bool,
-) -> list[Told]:
+@dataclass(frozen=True, slots=True)
+class How:
+    """How sides are compared.
+
+    Attributes:
+        across: Kinds of differences that are meant.
+        fails: Whether "cannot tell" has an exit code of its own.
+        pictures: Whether pictures are drawn.
+        others: Whether numbers that do not gate are compared too.
+    """
+
+    margins: tuple[Margin, ...] = ()
+    across: frozenset[str] = frozenset()
+    fails: bool = True
+    pictures: bool = True
+    others: bool = True
+
+    @property
+    def statistics(self) -> set[tuple[str, str]]:
+        """Statistics that the margins ask for, of latencies from sent, too."""
+        from harness.scenario.margins import statistics_of
+
+        return statistics_of([*self.margins, *(one.from_sent() for one in self.margins)])
+
+    def compared(self, base: Side, head: Side, *, pairs: int = 0) -> Told:
+        """Compare two sides. pairs: starts of both that took turns."""
+        from harness.comparison.comparison import compare as compare_sides
+
+        found = compare_sides(base, head, self.margins, self.across, pairs=pairs, others=self.others)
+        return Told.of(found, fails=self.fails)
+
+    def opened(self, name: str) -> Side:
+        """Read a run or a file, as it is named."""
+        from harness.comparison.opening import open_side
+
+        return open_side(name, self.statistics, pictures=self.pictures)
+
+
+def _of_parts(runs: Sequence[str], by: str | None, against: str | None, how: How) -> list[Told]:
     """Compare the configurations of one run with one of them, the first unless another is named."""
-    from harness.comparison.comparison import compare as compare_sides
-    from harness.comparison.parts import pairs_in_turns, parts_of
+    from harness.comparison.parts import parts_of
     from harness.comparison.sides import read_side
-    from harness.scenario.base import near
     from harness.store.run import find_run
 
     if by is None or len(runs) != 1:
         raise UsageError("--by compares the configurations of one run, such as `harness compare latest --by variant`")
-    parts = parts_of(read_side(runs[0], find_run(runs[0]), _statistics(margins)), by)
-    if against is not None and against not in parts:
-        raise UsageError(f"--against {against}: {near(against, parts)}")
-    base = parts.pop(against or next(iter(parts)))
-    kinds = across | {by}
-    return [
-        Told.of(compare_sides(base, head, margins, kinds, pairs=pairs_in_turns(base, head)), fails=fails)
-        for head in parts.values()
-    ]
+    side = read_side(runs[0], find_run(runs[0]), how.statistics, pictures=how.pictures)
+    return _with_one(parts_of(side, by), against, replace(how, across=how.across | {by}))
+
+
+def _of_labels(runs: Sequence[str], key: str, against: str | None, how: How) -> tuple[list[Told], list[RunUnreadable]]:
+    """Compare the runs of each value of a label with those of one, the first unless another is named."""
+    from harness.comparison.labels import by_label
+
+    sides, unread = _readable(runs, how)
+    groups, without = by_label(sides, key)
+    for side in without:
+        say(f"harness: {side.name} has no label {key}; left out")
+    return _with_one(groups, against, how), unread
+
+
+def _with_one(sides: dict[str, Side], against: str | None, how: How) -> list[Told]:
+    """Compare sides with one of them; starts that took turns are pairs. Raises UsageError if none has its name."""
+    from harness.comparison.parts import pairs_in_turns
+    from harness.scenario.base import near
+
+    if against is not None and against not in sides:
+        raise UsageError(f"--against {against}: {near(against, sides)}")
+    base = sides.pop(against or next(iter(sides)))
+    return [how.compared(base, head, pairs=pairs_in_turns(base, head)) for head in sides.values()]
 
 
 def compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
     """Compare two runs or files, as they are named. fails: whether "cannot tell" has an exit code of its own."""
-    from harness.comparison.opening import open_side
-
-    statistics = _statistics(margins)
-    return _compared(open_side(base, statistics), open_side(head, statistics), margins, across, fails=fails)
+    how = How(tuple(margins), across, fails=fails)
+    return how.compared(how.opened(base), how.opened(head))
 
 
-def _each(
-    base: str, heads: Sequence[str], margins: Sequence[Margin], across: frozenset[str], *, fails: bool
-) -> tuple[list[Told], list[RunUnreadable]]:
+def _each(base: str, heads: Sequence[str], how: How) -> tuple[list[Told], list[RunUnreadable]]:
     """Return the comparison of each head that can be read, and the errors of those that cannot: they are told."""
-    from harness.comparison.opening import open_side
-
-    statistics = _statistics(margins)
-    one, found, unread = open_side(base, statistics), list[Told](), list[RunUnreadable]()
+    one = how.opened(base)
+    if len(heads) == 1:
+        return [how.compared(one, how.opened(heads[0]))], []
+    found: list[Told] = []
+    unread: list[RunUnreadable] = []
     for head in heads:
-        try:
-            other = open_side(head, statistics)
-        except RunUnreadable as error:
-            if len(heads) == 1:
-                raise
-            say(f"harness: {error}; skipped")
-            unread.append(error)
-            continue
-        found.append(_compared(one, other, margins, across, fails=fails))
+        sides, errors = _readable([head], how)
+        found += [how.compared(one, side) for side in sides]
+        unread += errors
     return found, unread
 
 
-def _statistics(margins: Sequence[Margin]) -> set[tuple[str, str]]:
-    """Return the statistics that margins ask for, of latencies from sent, too."""
-    from harness.scenario.margins import statistics_of
-
-    asked = [*margins, *(one.from_sent() for one in margins)]
-    return statistics_of(asked)
-
-
-def _compared(base: Side, head: Side, margins: Sequence[Margin], across: frozenset[str], *, fails: bool) -> Told:
-    from harness.comparison.comparison import compare as compare_sides
-
-    return Told.of(compare_sides(base, head, margins, across), fails=fails)
+def _readable(names: Sequence[str], how: How) -> tuple[list[Side], list[RunUnreadable]]:
+    """Return the sides that can be read, and the errors of those that cannot: they are told."""
+    sides: list[Side] = []
+    unread: list[RunUnreadable] = []
+    for name in names:
+        try:
+            sides.append(how.opened(name))
+        except RunUnreadable as error:
+            say(f"harness: {error}; skipped")
+            unread.append(error)
+    return sides, unread
 
 
 def parse_margins(texts: Sequence[str]) -> list[Margin]:
@@ -256,7 +292,9 @@ def shown(found: Sequence[dict[str, Any]], console: Console, *, as_json: bool) -
         return
     from reports.writers import comparison
 
-    comparison.show_hardware(found, console)
+    if len(found) > MOST_IN_FULL:
+        comparison.show_many(found, console)
+        return
     for data in found:
         comparison.show(data, console)
 

@@ -89,15 +89,20 @@ def write(
 
     if out is None and is_kept(run):
         raise UsageError(f"{run} is a baseline, which stays as it is: name a folder for the reports with --out")
-    data, exit_code = read(run, columns)
+    data, exit_code = read(run, columns, keeps=out is None)
     folder = out or run
     with storage_errors(folder):
         files = write_files(data, folder, formats)
     return Report(data, exit_code, tuple(files))
 
 
-def read(run: Path, columns: Sequence[str] | None = None) -> tuple[ReportData, ExitCode]:
-    """Derive a stored run's results; write nothing. Raises RunUnreadable if `run` is none."""
+def read(run: Path, columns: Sequence[str] | None = None, *, keeps: bool = False) -> tuple[ReportData, ExitCode]:
+    """Derive a stored run's results. Raises RunUnreadable if `run` is none.
+
+    Args:
+        keeps: Write what later comparisons need beside the run, and nothing else.
+    """
+    from harness.comparison.sides import keep
     from harness.results import derive
     from harness.store.run import RUNS, Run
 
@@ -105,6 +110,8 @@ def read(run: Path, columns: Sequence[str] | None = None) -> tuple[ReportData, E
     if columns is not None:
         stored.manifest.scenario = {**stored.manifest.scenario, "columns": [*columns]}
     results = derive(stored.manifest, stored.trials(), run)
+    if keeps:
+        keep(stored, results)
     return report_data(results, run.name if run.parent == RUNS else str(run)), results.exit_code
 
 

@@ -20,7 +20,8 @@ from harness.analysis.summary import Measures, tidy
 from harness.analysis.window import Window
 from harness.comparison.foreign.base import ForeignLoad, ForeignRun, Rows
 from harness.comparison.foreign.reading import read_foreign
-from harness.comparison.sides import Figure, Measurement, Origin, Side, Start, mean_of, measurement
+from harness.comparison.measured import Figure, Measurement, Start
+from harness.comparison.sides import Origin, Side, mean_of, measurement
 from harness.metrics import METRICS, SCALAR
 from harness.records import Loop
 from harness.store.manifest import CellEntry, EngineEntry, Manifest, TrialEntry

@@ -70,13 +70,13 @@ def _ends(row: Row) -> tuple[float, float]:
 
 def resampled_relative(name: str, statistic: str, measures: Sequence[tuple[Measures, Measures]]) -> Floats:
     """Return the ratio of a statistic of both trials in resamples of their requests; see `analysis.paired`."""
-    pairs = [(_of_requests(own, name), _of_requests(base, name)) for own, base in measures]
+    pairs = [(of_requests(own, name), of_requests(base, name)) for own, base in measures]
     known = [(own, base) for own, base in pairs if own is not None and base is not None]
     return resampled_ratios(known, statistic)
 
 
-def _of_requests(one: Measures, name: str) -> OfRequests | None:
-    """Return the observations of a metric; None for gaps that are too many to keep."""
+def of_requests(one: Measures, name: str) -> OfRequests | None:
+    """Return the observations of a metric by request; None for gaps that are too many to keep."""
     observed = one.distributions.get(name)
     if not isinstance(observed, Observations) or observed.rows is None or one.requests is None:
         return None

@@ -13,8 +13,9 @@ from harness.analysis.stats import Measured
 from harness.comparison.comparison import compare
 from harness.comparison.differences import MUST_MATCH, Difference, differences, refused
 from harness.comparison.judgement import Word
+from harness.comparison.measured import Measurement, Start
 from harness.comparison.plain import as_data
-from harness.comparison.sides import Measurement, Side, Start
+from harness.comparison.sides import Side
 from harness.errors import ExitCode, UsageError
 from harness.scenario.margins import parse_margin
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
