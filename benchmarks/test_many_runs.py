@@ -14,6 +14,7 @@ import pytest
 
 from tests.command import VIRTUAL_TIME, harness, scenario
 
+pytestmark = pytest.mark.timeout(1800)
 RUNS, MOST_S = 1_000, 10.0
 _TABLE = ["runs | command | wall, s | processor, s"]
 
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cost(folder: Path, words: str, *arguments: str) -> Cost:
     """What a command takes."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    ended = harness(*arguments, cwd=folder, timeout_s=600)
+    ended = harness(*arguments, cwd=folder, timeout_s=1500)
     wall_s, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.code == 0, ended.err
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.data import KEYS
-from reports.format import THIN, UNKNOWN, amount
+from reports.format import MOST_DECIMALS, THIN, UNKNOWN, amount, grouped
 from reports.labels import RESULTS
 from reports.tables.base import Cell, Table
 
@@ -24,6 +24,7 @@ _HEADS = {(one.metric, one.statistic): " ".join(filter(None, (one.over, one.head
 _HEADS |= {("kl_mean", "value"): "mean KL", ("top1_agreement", "value"): "same top token"}
 _MOST_FACTS = 8
 USUAL_PAIRS = 6
+_WITH_UNIT = ("ms", "s", "nats")
 
 
 def gating(data: Mapping[str, Any]) -> Table:
@@ -74,14 +75,12 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cells(row: Mapping[str, Any], name: str) -> tuple[Cell, ...]:
-    show = {"ms": "time"}.get(row["unit"], row["show"])
     word = row["word"] if row["gates"] or row["word"] in ("regressed", "improved") else ""
     word = {"regressed": "worse", "improved": "better"}.get(word, word) if not row["gates"] else word
     return (
         Cell(name),
         Cell(number_name(row)),
-        Cell(_value(row["base"]["value"], show, row["unit"])),
-        Cell(_value(row["head"]["value"], show, row["unit"])),
+        *map(Cell, _both(row)),
         Cell(_change(row, "change")),
         Cell(_interval(row)),
         Cell(_margin(row)),
@@ -99,11 +98,23 @@ def number_name(row: Mapping[str, Any]) -> str:
     return name if row["class"] == "all" else f"{row['class']} {name}"
 
 
+def _both(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return both values, with as many decimals as the smaller needs for three digits, if they are of one size."""
+    values, unit = [row[side]["value"] for side in ("base", "head")], row["unit"]
+    known = [value for value in values if value is not None and value > 0]
+    decimals = max(0, 2 - math.floor(math.log10(min(known)))) if len(known) == 2 else MOST_DECIMALS + 1
+    if decimals > MOST_DECIMALS or _show(row) not in ("time", "number") or max(known) >= 10 * min(known):
+        return _value(values[0], _show(row), unit), _value(values[1], _show(row), unit)
+    behind = f"{THIN}{unit}" if unit in _WITH_UNIT else ""
+    base, head = (f"{grouped(f'{value:.{decimals}f}')}{behind}" for value in known)
+    return base, head
+
+
 def _value(value: float | None, show: str, unit: str) -> str:
     if value is None:
         return UNKNOWN
     text = amount(value, show=show)
-    return f"{text}{THIN}{unit}" if unit in ("ms", "s", "nats") else text
+    return f"{text}{THIN}{unit}" if unit in _WITH_UNIT else text
 
 
 def _change(row: Mapping[str, Any], key: str) -> str:
@@ -171,7 +182,7 @@ def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def sentence(row: Mapping[str, Any]) -> str:
     """Return a number on both sides with its change; or why its data is poor."""
-    before, after = (_value(row[side]["value"], _show(row), row["unit"]) for side in ("base", "head"))
+    before, after = _both(row)
     change = _change(row, "change")
     sure = row["method"] if row["low"] is None and row["change"] is not None else ""
     return row["doubt"] or f"{number_name(row)} {before} → {after}, {change} [{sure or _interval(row)}], {row['load']}"
@@ -192,6 +203,7 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the sentences below the tables, each with its label."""
     found = [("STARTS", starts_sentence(data["starts"], data["pairs"]))]
     found += [("QUALITY", quality_sentence(one)) for one in data["quality"]]
+    found += [("CACHE", f"{data[one['side']]['name']}: {one['sentence']}") for one in data["cache_audit"]]
     if (settles := settling(data)) is not None:
         found.append(("SETTLES IT", settles))
     differs = data["differs"]

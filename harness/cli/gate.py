@@ -37,8 +37,7 @@ class Wanted:
         against: Variant that is the baseline.
         base_sets: Keys of the scenario that differ for the baseline.
         fails: Whether "cannot tell" fails.
-        across: Kinds of differences that are meant.
-        alternate: Whether both sides are up, and take turns block by block.
+        cache_audit: Whether each side is asked prompts twice beforehand.
     """
 
     against: str | None
@@ -47,8 +46,7 @@ class Wanted:
     budget: str | None
     fail_on: tuple[str, ...]
     fails: bool
-    across: tuple[str, ...] = ()
-    alternate: bool = False
+    cache_audit: bool = False
 
 
 def gate_of(asked: Asked, section: Compare | None = None) -> Wanted | None:
@@ -72,8 +70,10 @@ def gate_of(asked: Asked, section: Compare | None = None) -> Wanted | None:
         return None
     _refuse(asked)
     fails = check_inconclusive(asked.inconclusive or "fail")
-    every, fail_on = (*asked.base_sets, *sets), tuple(asked.fail_on)
-    return Wanted(asked.against, every, asked.pairs, asked.budget, fail_on, fails, across, asked.alternate)
+    every = (*asked.base_sets, *sets)
+    return Wanted(
+        asked.against, every, asked.pairs, asked.budget, tuple(asked.fail_on), fails, cache_audit=asked.cache_audit
+    )
 
 
 def _of_section(asked: Asked, section: Compare, sets: tuple[str, ...], across: tuple[str, ...]) -> Wanted:
@@ -82,8 +82,8 @@ def _of_section(asked: Asked, section: Compare, sets: tuple[str, ...], across: t
     budget = asked.budget if asked.budget is not None or section.budget_s is None else f"{section.budget_s:g}s"
     fail_on = tuple(asked.fail_on) or tuple(margin.text for margin in section.gating)
     fails = check_inconclusive(asked.inconclusive or section.inconclusive)
-    alternate = asked.alternate or section.alternate
-    return Wanted(against, sets, asked.pairs or section.pairs, budget, fail_on, fails, across, alternate)
+    audit = asked.cache_audit or section.cache_audit
+    return Wanted(against, sets, asked.pairs or section.pairs, budget, fail_on, fails, cache_audit=audit)
 
 
 def _refuse(asked: Asked) -> None:
@@ -104,6 +104,7 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     Args:
         read: Returns the scenario with further `--set`s.
     """
+    from harness.cli.cache_audit import audit_sides
     from harness.cli.commands.compare import Told, shown, store
     from harness.cli.gate_quality import score_sides
     from harness.comparison.gate import conduct
@@ -124,6 +125,8 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
         with machine_to_ourselves(title, wait_s=wait_s):
             never = None if wanted.against is None else gate.head.name
             score_sides(measure.first_jobs(gate), folder, never, quiet=asked.quiet)
+            if wanted.cache_audit:
+                audit_sides(measure.first_jobs(gate), folder, quiet=asked.quiet)
             look = conduct(gate, folder, measure, lambda look: None if asked.quiet else say(_told(look)))
     except (Interrupted, StopSignal) as error:
         raise Interrupted(f"interrupted: the same command with --out {folder} goes on with its seeds") from error

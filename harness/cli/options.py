@@ -80,6 +80,9 @@ Alternate = Annotated[
     bool, typer.Option("--alternate", help="Gate: keep both sides up, and send short blocks to them in turns.")
 ]
 Pairs = Annotated[str | None, typer.Option(metavar="N..M", help="Gate: pairs of starts. [default: 4..8]")]
+CacheAudit = Annotated[
+    bool, typer.Option("--cache-audit", help="Send prompts twice beforehand, to find a server with a result cache.")
+]
 GateBudget = Annotated[str | None, typer.Option("--budget", help="Gate: begin no further pair after this time.")]
 FailOn = Annotated[
     list[str],

@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, Any]:
-    """Return {format, base, head, word, exit_code, starts, pairs, alpha, rows, differs, missing, quality}.
+    """Return {format, base, head, word, exit_code, starts, pairs, alpha, rows, differs, missing, cache_audit, quality}.
 
     Ratios and differences of a row stand under `change`, with the ends that each hold with a chance of 1 - `alpha`
     under `low` and `high`. Unknown numbers are None. `origin` of a side is that of another tool's file, else None.
@@ -40,6 +40,11 @@ def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, 
             for one in found.differs
         ],
         "missing": [*found.missing],
+        "cache_audit": [
+            {"side": name, **one.as_data()}
+            for name, side in (("base", found.base), ("head", found.head))
+            for one in side.audits
+        ],
         "quality": [dict(one) for one in found.quality],
     }
 

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.analysis.paired import OfRequests
 from harness.analysis.stats import Measured
 from harness.analysis.summary import KEYS, POOLED, Measures
 from harness.comparison import kept
+from harness.comparison.cache_audit import Audit
 from harness.comparison.measured import BY_REQUEST, Figure, Measurement, Start
 from harness.comparison.quality import Scored, scores_of
 from harness.results import Results, derive
@@ -52,6 +54,7 @@ class Side:
         times: Latencies over time, alike, see `analysis.series.time`.
         origin: The other tool; None for a run of our own.
         quality: Scores by model, engine, level and variant.
+        audits: What its cache audit found; none without one.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Side:
     times: Mapping[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
     origin: Origin | None = None
     quality: Mapping[tuple[str, ...], Scored] = field(default_factory=dict)
+    audits: tuple[Audit, ...] = ()
 
 
 def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = (), *, pictures: bool = True) -> Side:
@@ -168,7 +172,7 @@ def _poor(results: Results, own: list[tuple[CellEntry, TrialEntry]]) -> tuple[Fi
 
 
 def joined(name: str, parts: Sequence[Side]) -> Side:
-    """Return several runs of one side as one: their starts in order, with the mean of their values.
+    """Return several runs of one side as one: their starts in order, with the mean of their values to be shown.
 
     Only loads that every run has are kept, and only findings that more than half of the runs share.
     """
@@ -186,7 +190,7 @@ def joined(name: str, parts: Sequence[Side]) -> Side:
 def _joined(parts: Sequence[Measurement]) -> Measurement:
     starts = tuple(start for part in parts for start in part.starts)
     figures = [figure for figure in parts[0].pooled if all(figure in part.pooled for part in parts)]
-    pooled = {figure: Measured(mean_of([start.values.get(figure, math.nan) for start in starts])) for figure in figures}
+    pooled = {figure: Measured(fmean(start.values.get(figure, math.nan) for start in starts)) for figure in figures}
     counts = {figure: sum(part.n[figure] for part in parts) for figure in figures}
     return Measurement(parts[0].keys, starts, pooled, counts, shared([part.poor for part in parts]))
 

@@ -125,6 +125,11 @@ class Compare(StrictModel):
         "near-lossless step loses.",
         examples=[{"top1": "-0.5pp"}],
     )
+    cache_audit: bool = Field(
+        default=False,
+        strict=True,
+        description="Send prompts twice beforehand, to find a server that answers repeats from a result cache.",
+    )
     pairs: PairsText = Field(default="4..8", description="Pairs of starts, least and greatest.", examples=[6])
     budget_s: PositiveSeconds | None = Field(
         default=None, alias="budget", description="Time after which no further pair begins.", examples=["20m"]

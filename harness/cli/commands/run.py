@@ -64,8 +64,7 @@ def run(
     budget: shared.GateBudget = None,
     fail_on: shared.FailOn = [],  # noqa: B006
     inconclusive: shared.RunInconclusive = None,
-    across: shared.Across = [],  # noqa: B006
-    alternate: shared.Alternate = False,
+    cache_audit: shared.CacheAudit = False,
     web: Annotated[bool, typer.Option("--web", help="With Locust: serve its web page, on this machine only.")] = False,
 ) -> None:
     """Run a scenario, store it, and report."""
@@ -74,6 +73,7 @@ def run(
 
 def carry_out(asked: Asked) -> ExitCode:
     """Run what was asked for, and return the exit code."""
+    from harness.cli.cache_audit import audited
     from harness.cli.gate import gate_of, run_gate
     from harness.drivers.locust.options import options
 
@@ -89,6 +89,8 @@ def carry_out(asked: Asked) -> ExitCode:
         _preview(job)
         return ExitCode.HOLDS
     job.check(consent=asked.yes)
+    if asked.cache_audit:
+        job = audited(job, quiet=asked.quiet)
     report = measure(job, kinds, wait_s=wait_s, quiet=asked.quiet, locust=locust)
     report.export(files)
     show(report, as_json=asked.as_json, quiet=asked.quiet)
