@@ -434,13 +434,20 @@ def find_run(reference: str, *, runs: Path = RUNS, imports: bool = False) -> Pat
         raise UsageError(f"{shortened(reference)}: {error.strerror}; name the folder of a run") from error
     if reference.startswith(baselines.PREFIX):
         return baselines.find(reference.removeprefix(baselines.PREFIX), baselines.default_folder()).path
-    stored = sorted(found.parent for entry in entries for found in runs.glob(f"*/{entry}"))
     if (asked := _LATEST.fullmatch(reference)) is not None:
-        return _newest(stored, int(asked["before"] or 0), runs)
-    if "=" in reference and (labelled := [run for run in stored if reference in _labels(run)]):
+        return _newest(_folders(runs, entries), int(asked["before"] or 0), runs)
+    if "=" in reference and (labelled := [run for run in _folders(runs, entries) if reference in _labels(run)]):
         return _newest(labelled, 0, runs)
-    fits = [run for run in stored if run.name == reference or run.name.split("-", 1)[-1] == reference]
+    names = os.listdir(runs) if runs.is_dir() else []  # of thousands of runs few fit, and only these are looked into
+    fits = _folders(runs, entries, [name for name in names if reference in (name, name.split("-", 1)[-1])])
     return _only_one(reference, fits, _baseline(reference), runs)
+
+
+def _folders(runs: Path, entries: Sequence[str], names: Sequence[str] | None = None) -> list[Path]:
+    """Return the folders of runs; only those of some names, if given."""
+    if names is None:
+        return sorted(found.parent for entry in entries for found in runs.glob(f"*/{entry}"))
+    return sorted(runs / name for name in names if any((runs / name / entry).exists() for entry in entries))
 
 
 def _baseline(reference: str) -> Path | None:
