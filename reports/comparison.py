@@ -201,7 +201,7 @@ def _size(row: Mapping[str, Any]) -> float:
 
 def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the sentences below the tables, each with its label."""
-    found = [("STARTS", starts_sentence(data["starts"], data["pairs"]))]
+    found = [("STARTS", _starts(data))]
     found += [("QUALITY", quality_sentence(one)) for one in data["quality"]]
     found += [("CACHE", f"{data[one['side']]['name']}: {one['sentence']}") for one in data["cache_audit"]]
     if (settles := settling(data)) is not None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.capacity.cost import Tokens, unit_costs
 from harness.capacity.prices import Catalogue, Pricing
-from harness.comparison.sides import Measurement, Side
+from harness.comparison.measured import Measurement
+from harness.comparison.sides import Side
 from harness.metrics import SCALAR
 from harness.store.manifest import Manifest
 

@@ -44,22 +44,24 @@ class Asked:
     as_json: bool
     yes: bool
     wait: str
-    driver: Driver | None
-    expect_workers: int
-    workers_within: str
-    master_bind_host: str
-    master_bind_port: int
-    against: str | None
-    base_sets: list[str]
-    base_url: str | None
-    base_command: str | None
-    base_python: str | None
-    pairs: str | None
-    budget: str | None
-    fail_on: list[str]
-    inconclusive: str | None
-    web: bool
-    cache_audit: bool
+    driver: Driver | None = None
+    expect_workers: int = 0
+    workers_within: str = "2m"
+    master_bind_host: str = "127.0.0.1"
+    master_bind_port: int = 5557
+    against: str | None = None
+    base_sets: list[str] = field(default_factory=list)
+    base_url: str | None = None
+    base_command: str | None = None
+    base_python: str | None = None
+    pairs: str | None = None
+    budget: str | None = None
+    fail_on: list[str] = field(default_factory=list)
+    inconclusive: str | None = None
+    across: list[str] = field(default_factory=list)
+    alternate: bool = False
+    web: bool = False
+    cache_audit: bool = False
 
     @property
     def of_url(self) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Wanted:
         against: Variant that is the baseline.
         base_sets: Keys of the scenario that differ for the baseline.
         fails: Whether "cannot tell" fails.
+        across: Kinds of differences that are meant.
+        alternate: Whether both sides are up, and take turns block by block.
         cache_audit: Whether each side is asked prompts twice beforehand.
     """
 
@@ -46,6 +48,8 @@ class Wanted:
     budget: str | None
     fail_on: tuple[str, ...]
     fails: bool
+    across: tuple[str, ...] = ()
+    alternate: bool = False
     cache_audit: bool = False
 
 
@@ -70,10 +74,9 @@ def gate_of(asked: Asked, section: Compare | None = None) -> Wanted | None:
         return None
     _refuse(asked)
     fails = check_inconclusive(asked.inconclusive or "fail")
-    every = (*asked.base_sets, *sets)
-    return Wanted(
-        asked.against, every, asked.pairs, asked.budget, tuple(asked.fail_on), fails, cache_audit=asked.cache_audit
-    )
+    every, fail_on = (*asked.base_sets, *sets), tuple(asked.fail_on)
+    how = (asked.pairs, asked.budget, fail_on, fails, across, asked.alternate, asked.cache_audit)
+    return Wanted(asked.against, every, *how)
 
 
 def _of_section(asked: Asked, section: Compare, sets: tuple[str, ...], across: tuple[str, ...]) -> Wanted:
@@ -82,8 +85,8 @@ def _of_section(asked: Asked, section: Compare, sets: tuple[str, ...], across: t
     budget = asked.budget if asked.budget is not None or section.budget_s is None else f"{section.budget_s:g}s"
     fail_on = tuple(asked.fail_on) or tuple(margin.text for margin in section.gating)
     fails = check_inconclusive(asked.inconclusive or section.inconclusive)
-    audit = asked.cache_audit or section.cache_audit
-    return Wanted(against, sets, asked.pairs or section.pairs, budget, fail_on, fails, cache_audit=audit)
+    alternate, audit = asked.alternate or section.alternate, asked.cache_audit or section.cache_audit
+    return Wanted(against, sets, asked.pairs or section.pairs, budget, fail_on, fails, across, alternate, audit)
 
 
 def _refuse(asked: Asked) -> None:
@@ -124,9 +127,10 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     try:
         with machine_to_ourselves(title, wait_s=wait_s):
             never = None if wanted.against is None else gate.head.name
-            score_sides(measure.first_jobs(gate), folder, never, quiet=asked.quiet)
+            first = dict(zip(("base", "head"), measure.first_pair(Path()), strict=True))
+            score_sides(first, folder, never, quiet=asked.quiet)
             if wanted.cache_audit:
-                audit_sides(measure.first_jobs(gate), folder, quiet=asked.quiet)
+                audit_sides(first, folder, quiet=asked.quiet)
             look = conduct(gate, folder, measure, lambda look: None if asked.quiet else say(_told(look)))
     except (Interrupted, StopSignal) as error:
         raise Interrupted(f"interrupted: the same command with --out {folder} goes on with its seeds") from error
@@ -187,11 +191,13 @@ def _preview(measure: _Measure, folder: Path) -> ExitCode:
     from harness.cli.commands.listing import plan_text, rounded_time
     from harness.schedule.duration import run_time_s
 
-    scores = "" if gate.head.scenario.get("quality") is None else "both sides scored once for quality, then "
-    print(f"{scores}{gate.pairs.least} to {gate.pairs.most} pairs of starts, in turns; the first:\n")
-    for start in sorted(starts(1, gate.seed), key=lambda one: one.side):
-        arm, place = gate.base if start.side == "base" else gate.head, run_folder(folder, start.pair, start.side)
-        job = measure.job(arm, start, place)
+    pairs, first = measure.gate.pairs, measure.first_pair(folder)
+    how = "in turns"
+    if measure.gate.alternate:
+        how = f"both sides up, {_blocks_text(first[0].planned)} in turns (ABBA)"
+    scores = "" if measure.gate.head.scenario.get("quality") is None else "both sides scored once for quality, then "
+    print(f"{scores}{pairs.least} to {pairs.most} pairs of starts, {how}; the first:\n")
+    for job in first:
         print(plan_text(job.scenario, job.planned, job.folder))
     pair_s = sum(run_time_s(job.scenario, job.planned) for job in first)
     print(f"\nall pairs       about {rounded_time(pairs.least * pair_s)} to {rounded_time(pairs.most * pair_s)}")
@@ -235,19 +241,28 @@ class _Measure:
     def __init__(self, scenarios: Mapping[str, Scenario], gate: Gate, *, consent: bool, quiet: bool) -> None:
         from harness.schedule.blocks import in_blocks
 
-    def check(self, gate: Gate) -> None:
-        """Raise UsageError if a side cannot run."""
+        self.gate, self._consent, self._quiet = gate, consent, quiet
+        self._scenarios = {
+            side: in_blocks(one) if gate.alternate else one.model_copy(update={"repetitions": 1})
+            for side, one in scenarios.items()
+        }
+        self._told: set[str] = set()
+
+    def check(self) -> None:
+        """Raise UsageError if a side cannot run, or if both would not be comparable."""
+        from harness.comparison.planned import PlannedSide, check_planned
+        from harness.run.alternate import check_paired
         from harness.schedule.matrix import check_runnable
 
-        for job in self.first_jobs(gate).values():
+        jobs = self.first_pair(Path())
+        for job in jobs:
             check_runnable(job.planned)
-
-    def first_jobs(self, gate: Gate) -> dict[str, Job]:
-        """Return what each side measures at its first start."""
-        from harness.comparison.rounds import Start
-
-        arms = {"base": gate.base, "head": gate.head}
-        return {side: self.job(arm, Start(1, side, gate.seed), Path(side)) for side, arm in arms.items()}
+        arms = (self.gate.base, self.gate.head)
+        base, head = (PlannedSide(arm.name, job.scenario, job.planned) for arm, job in zip(arms, jobs, strict=True))
+        check_planned(base, head, self.gate.across)
+        if self.gate.alternate:
+            check_paired([_planned(arm.name, job) for arm, job in zip(arms, jobs, strict=True)])
+            _refuse_memory(self.gate)
 
     def first_pair(self, folder: Path) -> list[Job]:
         """Return what the first start of each side measures, that of the base first."""
@@ -264,21 +279,18 @@ class _Measure:
     def __call__(self, places: Sequence[Place]) -> None:
         """Make the runs."""
         from harness.cli.asked import command_line
-        from harness.cli.progress import SilentWatcher
-        from harness.run.references import Scoring
-        from harness.run.run import execute
-        from harness.store.run import put_aside
+        from harness.run.alternate import execute_both
 
-        if place.exists():
-            put_aside(place)
-        if not self._quiet:
-            say(f"pair {start.pair} of at most {self._pairs}: {arm.name}")
-        job = self.job(arm, start, place)
-        job.check(consent=self._consent)
-        once = Scoring(wanted=False)  # both sides were scored before
-        writer = execute(job.scenario, job.planned, place, SilentWatcher(), command=command_line(), scoring=once)
-        if writer.manifest.status == "interrupted":
-            raise Interrupted("interrupted")
+        names = " and ".join(place.arm.name for place in places)
+        self._tell(f"pair {places[0].start.pair} of at most {self.gate.pairs.most}: {names}")
+        jobs = [self.job(place) for place in places]
+        if len(jobs) == 1:
+            measure_start(jobs[0], consent=self._consent)
+            return
+        for job in jobs:
+            _make_room(job, consent=self._consent)
+        sides = [_planned(place.arm.name, job) for place, job in zip(places, jobs, strict=True)]
+        _check_ended(execute_both(sides[0], sides[1], command=command_line(), tell=self._tell))
 
     def job(self, place: Place) -> Job:
         """Return what a start measures."""
@@ -320,16 +332,21 @@ def measure_start(job: Job, *, consent: bool) -> None:
     """Make the run of one start. What an attempt that was ended has left is put aside."""
     from harness.cli.asked import command_line
     from harness.cli.progress import SilentWatcher
+    from harness.run.references import Scoring
     from harness.run.run import execute
 
     _make_room(job, consent=consent)
-    _check_ended([execute(job.scenario, job.planned, job.folder, SilentWatcher(), command=command_line())])
+    once = Scoring(wanted=False)  # sides are scored once, before their pairs
+    made = execute(job.scenario, job.planned, job.folder, SilentWatcher(), command=command_line(), scoring=once)
+    _check_ended([made])
 
 
 def _make_room(job: Job, *, consent: bool) -> None:
     """Put aside what an attempt has left. Raises UsageError if the job cannot run."""
+    from harness.store.run import put_aside
+
     if job.folder.exists():
-        _put_aside(job.folder)
+        put_aside(job.folder)
     job.check(consent=consent)
 
 

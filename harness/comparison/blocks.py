@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.summary import KEYS, Measures, tidy
-from harness.comparison.sides import Finding, Measurement, Side, Start, measurement, shared
+from harness.comparison.measured import Finding, Measurement, Start
+from harness.comparison.sides import Side, measurement, shared
 from harness.results import Results, derive
 from harness.schedule.blocks import number_of, whole
 from harness.store.manifest import CellEntry, TrialEntry

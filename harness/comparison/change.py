@@ -198,16 +198,12 @@ def one_sided_factor(degrees: float, alpha: float = ALPHA) -> float:
 @lru_cache(256)
 def noticed(degrees: float) -> float:
     """Return the change, in standard errors, that a two-sided test at 5 % notices with a chance of 80 %."""
-    from scipy.special import ndtri, stdtrit
+    from scipy.special import nctdtrinc, ndtri, stdtrit
 
     if degrees > 1e4:
         return float(ndtri(1 - ALPHA / 2) + ndtri(POWER))
-    from scipy.optimize import brentq
-    from scipy.stats import nct  # a second to load
-
-    edge = stdtrit(degrees, 1 - ALPHA / 2)
-    # The chance of the wrong sign is below 1e-4 and left out. The bracket ends where scipy still has values.
-    return float(brentq(lambda shift: nct.sf(edge, degrees, shift) - POWER, 0.1, edge + 6))
+    # The chance of the wrong sign is below 1e-4 and left out.
+    return float(nctdtrinc(degrees, 1 - POWER, stdtrit(degrees, 1 - ALPHA / 2)))
 
 
 def pairs_needed(deviation: float, margin: float, most: int = 200) -> int | None:

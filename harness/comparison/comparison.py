@@ -144,13 +144,9 @@ def compare(
     of_load = [one for one in margins if not one.of_quality]
     matched = match(base, head, across)
     scored = _scored(base, head, matched)
-    if not matched and not scored:
-        raise UsageError(_nothing_in_common(base, head))
     differs = differences(base, head, matched)
-    if wrong := refused(differs, across):
-        kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
-        facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
-        raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
+    if not scored or matched:
+        check_comparable(base, head, matched, differs, across)
     wanted = dict.fromkeys(_margin(*one, from_sent=from_sent) for one in (SHOWN if others else ()))
     rows = [row for both in matched for row in _rows(*both, of_load, [*wanted], pairs, from_sent=from_sent)]
     of_quality, about = _quality_rows(scored, [one for one in margins if one.of_quality], alpha)
@@ -159,7 +155,24 @@ def compare(
     starts = [min((len(side.starts) for side in sides), default=1) for sides in zip(*matched, strict=True)] or [1, 1]
     judged, missing = _judged(rows, alpha), [*_missing(base, head, matched), *_unscored(base, head)]
     keys = tuple((one.keys, other.keys) for one, other in matched)
-    return Comparison(base, head, judged, differs, (starts[0], starts[1]), missing, pairs, alpha, keys, about)
+    counts = (starts[0], starts[1])
+    return Comparison(base, head, judged, differs, counts, missing, pairs, alpha=alpha, matched=keys, quality=about)
+
+
+def check_comparable(
+    base: Side,
+    head: Side,
+    matched: Sequence[tuple[Measurement, Measurement]],
+    differs: Collection[Difference],
+    across: Collection[str],
+) -> None:
+    """Raise UsageError if nothing could be matched, or if what must be the same differs and nobody allowed it."""
+    if not matched:
+        raise UsageError(_nothing_in_common(base, head))
+    if wrong := refused(differs, across):
+        kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
+        facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
+        raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
 
 
 def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measurement, Measurement]]:

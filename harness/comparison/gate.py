@@ -17,7 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.comparison.comparison import Comparison, compare
+from harness.comparison.blocks import blocks_of, read_blocks
+from harness.comparison.comparison import Comparison, check_comparable, compare, match
+from harness.comparison.differences import differences
 from harness.comparison.gate_quality import with_scores
 from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD, Start, interleaved, rounds
@@ -188,6 +190,7 @@ def judged(gate: Gate, folder: Path) -> Look:
 
 def _look(gate: Gate, read: Read, pairs: int, *, spent: bool) -> Look:
     found = compare(*_sides(gate, read, pairs), gate.margins, gate.across, pairs=pairs, alpha=gate.pairs.alpha)
+    found = replace(found, blocks=blocks_of(read(1, BASE)) if gate.alternate else 0)
     still_open = {row.word for row in found.gating if not row.margin.of_quality}  # more pairs do not settle quality
     if Word.CANNOT_TELL not in still_open or found.word is Word.REGRESSED:
         return Look(found, pairs, "decided")

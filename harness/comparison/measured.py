@@ -11,6 +11,8 @@ from harness.store.manifest import CellEntry, TrialEntry
 
 Figure = tuple[str, str, str]
 """Class of traffic, metric and statistic."""
+Finding = tuple[str, tuple[str, ...]]
+"""Why data is poor, and the metrics that it is about; none for all."""
 BY_REQUEST = ("ttft_ms", "tpot_ms", "e2e_ms", "ttft_service_ms", "e2e_service_ms")
 """Metrics that are compared request by request, where both sides sent the same."""
 
@@ -46,7 +48,7 @@ class Measurement:
     starts: tuple[Start, ...]
     pooled: Mapping[Figure, Measured]
     n: Mapping[Figure, int]
-    poor: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    poor: tuple[Finding, ...] = ()
     values_only: bool = False
 
     @property

@@ -18,7 +18,8 @@ FORMAT = 1
 
 
 def as_data(found: Comparison, *, inconclusive_fails: bool = True) -> dict[str, Any]:
-    """Return {format, base, head, word, exit_code, starts, pairs, alpha, rows, differs, missing, cache_audit, quality}.
+    """Return {format, base, head, word, exit_code, starts, pairs, blocks, were_started, alpha, rows, differs, missing,
+    cache_audit, quality}.
 
     Ratios and differences of a row stand under `change`, with the ends that each hold with a chance of 1 - `alpha`
     under `low` and `high`. Unknown numbers are None. `origin` of a side is that of another tool's file, else None.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.comparison.comparison import check_comparable, match
 from harness.comparison.differences import differences
-from harness.comparison.sides import Measurement, Side, Start
+from harness.comparison.measured import Measurement, Start
+from harness.comparison.sides import Side
 from harness.run.entries import cell_entry
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip

@@ -15,7 +15,7 @@ from harness.analysis.stats import Measured
 from harness.analysis.summary import KEYS, POOLED, Measures
 from harness.comparison import kept
 from harness.comparison.cache_audit import Audit
-from harness.comparison.measured import BY_REQUEST, Figure, Measurement, Start
+from harness.comparison.measured import BY_REQUEST, Figure, Finding, Measurement, Start
 from harness.comparison.quality import Scored, scores_of
 from harness.results import Results, derive
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
@@ -125,7 +125,7 @@ def measurement(
     keys: tuple[str, ...],
     starts: Sequence[tuple[CellEntry, TrialEntry, Mapping[str, Measures]]],
     rows: pd.DataFrame,
-    poor: tuple[tuple[str, tuple[str, ...]], ...] = (),
+    poor: tuple[Finding, ...] = (),
     asked: Collection[str] = (),
 ) -> Measurement:
     """Return a measurement from what each start measured and the rows of it in the tidy summary."""

@@ -13,8 +13,9 @@ from typing import Any
 from harness.comparison.comparison import SHOWN
 from harness.comparison.foreign.imports import import_labels
 from harness.comparison.foreign.reading import files_of
+from harness.comparison.measured import Measurement
 from harness.comparison.opening import open_side
-from harness.comparison.sides import Measurement, Side
+from harness.comparison.sides import Side
 from harness.errors import UsageError
 from harness.history.stored_night import Night, Row, Setup, What, clean, digest
 from harness.metrics import SCALAR

@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import TrialFailed, UsageError
 from harness.run.entries import first_manifest
 from harness.run.lock import run_to_ourselves
+from harness.run.references import Scoring
 from harness.run.run import (
     RunInProgress,
     begun,
@@ -81,7 +82,8 @@ def _opened(side: Planned, stack: contextlib.ExitStack, room: _Room, number: int
     writer = RunWriter(side.folder, first_manifest(side.scenario, side.cells, command))
     stack.enter_context(run_to_ourselves(side.folder))
     cells = [cell for cell in side.cells if isinstance(cell, Cell)]
-    run = RunInProgress(side.scenario, writer, _Listener(room, number), cells=cells)
+    once = Scoring(wanted=False)  # both sides are scored once, before their pairs
+    run = RunInProgress(side.scenario, writer, _Listener(room, number), cells=cells, scoring=once)
     find_references(run)
     room.sides.append(_Occupant(side.name, run))
     return run

@@ -68,6 +68,8 @@ class RunInProgress:
     cells: Sequence[Cell] = ()
     locust: Mapping[str, Any] = field(default_factory=dict)
     references: References | None = None
+    turn: Turn | None = None
+    beside: list[int] = field(default_factory=list)
     scoring: Scoring = field(default_factory=Scoring)
 
 
@@ -136,9 +138,11 @@ def find_references(run: RunInProgress) -> None:
     every = [cell for cell in expand(run.scenario) if isinstance(cell, Cell)] if section is not None else []
     folder, resolved = run.writer.path, run.scenario.resolved()
     run.references = References(section, run.cells, folder, resolved, made, every=every, scoring=run.scoring)
-    try:
-        asyncio.run(run_cells(run, cells))
-    finally:
+
+
+def close_references(run: RunInProgress) -> None:
+    """Delete the scores of the references."""
+    if run.references is not None:
         run.references.close()
 
 

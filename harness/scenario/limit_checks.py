@@ -42,6 +42,14 @@ def limit_problems(scenario: Scenario) -> Iterator[Problem]:
                 yield Problem(why, key=f"{key}.{i}")
 
 
+def _searches_for_nothing(scenario: Scenario, trials: Sequence[_Trial]) -> Iterator[Problem]:
+    """Yield the searches for the largest rate that have no SLO to keep."""
+    for place, load in {one.place: one.load for one in trials}.items():
+        if load.kind == "saturate" and not _is_set(scenario.slo.overridden_by(load.slo)):
+            why = "`kind: saturate` needs an `slo` to keep; write for example `slo: {ttft: 500ms}`"
+            yield Problem(why, key=place)
+
+
 def gate_problems(scenario: Scenario) -> Iterator[Problem]:
     """Yield the margin of a gate on quality that nothing measures."""
     section = scenario.compare

@@ -38,6 +38,18 @@ def show(data: Mapping[str, Any], console: Console) -> None:
     console.print(left, f"  exit {data['exit_code']}", soft_wrap=True)
 
 
+def show_hardware(found: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the machines of several comparisons, each run once; nothing if they are not compared."""
+    rows = [row for data in found for row in data.get("hardware", ())]
+    once = list({(row["run"], row["configuration"], row["load"]): row for row in rows}.values())
+    for table in hardware.tables(once):
+        _print(table, console, ("J/token", "tokens per $", "1M tokens", "1M input", "parameters"))
+        for line in table.foot:
+            console.print(Text(f" {for_terminal(line)}", style="dim"), soft_wrap=True)
+        if table.foot:
+            console.print()
+
+
 def show_many(found: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print a line for each of many comparisons with the same baseline, and how many have each word."""
     table = comparison.many(found)

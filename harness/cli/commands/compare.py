@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,8 @@ _ACROSS = "Allow a difference: hardware, model, engine, quantization, load, driv
 _BY = "Compare within one run: model, engine, quantization, variant or load. Or runs by a label: label:KEY."
 _AGAINST = "With --by: the value that is the baseline. [default: the first]"
 _FILES = "Files: html, md, json, csv, junit."
+_PRICES = "With --across hardware: YAML file with prices of machines, added to the shipped ones."
+_INSTANCE = "With --across hardware: RUN=NAME of its machine. [default: `instance` of each scenario]"
 _LABEL = "label:"
 MOST_IN_FULL = 8
 """Comparisons with a baseline that are printed one by one; more of them are lines of one list."""
@@ -54,6 +56,8 @@ def compare(
     margins, kinds = parse_margins(fail_on), check_across(across)
     fails = check_inconclusive(inconclusive)
     wanted = _wanted([*formats, *(["html"] if opens else [])])
+    if (prices is not None or instance) and "hardware" not in kinds:
+        raise UsageError("--prices and --instance are for machines side by side; add --across hardware")
     short = by is None and len(runs) > MOST_IN_FULL + 1 and not (wanted or as_json)
     how = How(tuple(margins), kinds, fails=fails, pictures="html" in wanted, others=not short)
     unread: list[RunUnreadable] = []
@@ -65,6 +69,8 @@ def compare(
         found = [_of_gate(runs[0], fails=fails)]
     else:
         found, unread = _each(runs[0], runs[1:], how)
+    if "hardware" in kinds:
+        add_hardware(found, prices, machines_of(instance, runs))
     for number, told in enumerate(found, 1):
         files = store(told, wanted, out or Path(), "" if len(found) + len(unread) == 1 else f"-{number}")
         if opens:
@@ -292,6 +298,7 @@ def shown(found: Sequence[dict[str, Any]], console: Console, *, as_json: bool) -
         return
     from reports.writers import comparison
 
+    comparison.show_hardware(found, console)
     if len(found) > MOST_IN_FULL:
         comparison.show_many(found, console)
         return

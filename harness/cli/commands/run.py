@@ -64,6 +64,8 @@ def run(
     budget: shared.GateBudget = None,
     fail_on: shared.FailOn = [],  # noqa: B006
     inconclusive: shared.RunInconclusive = None,
+    across: shared.Across = [],  # noqa: B006
+    alternate: shared.Alternate = False,
     cache_audit: shared.CacheAudit = False,
     web: Annotated[bool, typer.Option("--web", help="With Locust: serve its web page, on this machine only.")] = False,
 ) -> None:
