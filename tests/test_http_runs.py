@@ -215,6 +215,8 @@ def test_a_server_is_measured_by_its_address_alone(plain: str, tmp_path: Path) -
     ("arguments", "code", "sentence"),
     [
         (("quickstart", "--rate", "2"), 2, "--rate goes with the address of a server; for a file use --set, as "),
+        (("quickstart", "--retries", "0"), 2, "--retries goes with the address of a server; for a file use --set, as "),
+        (("http://127.0.0.1:1", "--max-concurrency", "4"), 2, "--max-concurrency goes with --rate; --users have one"),
         (("127.0.0.1:8000",), 2, "the address of a server begins with http:// or https://: `harness run http://127"),
         (("http://127.0.0.1:1", "--limit", "p95"), 2, "--limit: 'p95' is not a limit; write `metric statistic op "),
         (("http://127.0.0.1:1",), 3, "no server answers at http://127.0.0.1:1/"),

@@ -31,6 +31,8 @@ def benchmark(
     url: str | None = None,
     rate: Numbers | None = None,
     users: Numbers | None = None,
+    max_concurrency: Numbers | None = None,
+    retries: int | None = None,
     duration: str | None = None,
     prompt_tokens: int | None = None,
     output_tokens: int | None = None,
@@ -48,6 +50,8 @@ def benchmark(
     Args:
         scenario: File, or the name of a shipped scenario.
         url: Address of a server, instead of a scenario; rate to limits belong to it.
+        max_concurrency: Most requests in flight beside a rate.
+        retries: How often a failed request is sent again. Default: never.
         set: Values of keys, such as {"load.0.rate": 8}.
         out: New folder for the run. Default: runs/<time>-<name>.
         yes: Allow load on a remote server without a `budget`.
@@ -62,16 +66,24 @@ def benchmark(
     folder = new_run_path(name) if out is None else Path(out)
     refuse_existing(folder)
     of_url: dict[str, Any] = {"rate": _listed(rate), "users": _listed(users), "duration": duration}
+    of_url |= {"max-concurrency": _listed(max_concurrency), "retries": retries}
     of_url |= {"prompt-tokens": prompt_tokens, "output-tokens": output_tokens}
-    options = [text for name, value in of_url.items() if value is not None for text in (f"--{name}", str(value))]
-    options += [text for limit in limits for text in ("--limit", limit)]
-    options += [text for key, value in (set or {}).items() for text in ("--set", f"{key}={json.dumps(value)}")]
-    options += [text for key, value in (labels or {}).items() for text in ("--label", f"{key}={value}")]
-    options += ["--out", str(folder), *(["--yes"] if yes else []), *(["--quiet"] if quiet else [])]
+    options = [*_options(of_url, limits, set or {}, labels or {}), "--out", str(folder)]
+    options += [*(["--yes"] if yes else []), *(["--quiet"] if quiet else [])]
     code, said = _run(module_command("harness", "run", named, *options))
     if not (folder / MANIFEST).is_file():
         raise _ERRORS.get(code, StorageFailed)(said.removeprefix("harness: ") or f"harness ended with exit code {code}")
     return RunResult(folder)
+
+
+def _options(
+    of_url: Mapping[str, Any], limits: Sequence[str], values: Mapping[str, Any], labels: Mapping[str, str]
+) -> list[str]:
+    """Return the options of the command; None is not stated."""
+    options = [text for name, value in of_url.items() if value is not None for text in (f"--{name}", str(value))]
+    options += [text for limit in limits for text in ("--limit", limit)]
+    options += [text for key, value in values.items() for text in ("--set", f"{key}={json.dumps(value)}")]
+    return options + [text for key, value in labels.items() for text in ("--label", f"{key}={value}")]
 
 
 def _listed(numbers: Numbers | None) -> str | None:

@@ -24,6 +24,8 @@ class Asked:
     scenario: str | None
     rate: str | None = None
     users: str | None = None
+    max_concurrency: str | None = None
+    retries: int | None = None
     duration: str | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -66,8 +68,9 @@ class Asked:
     @property
     def of_url(self) -> dict[str, Any]:
         """Options for a server by its address (`Wanted`)."""
-        names = ("rate", "users", "duration", "prompt_tokens", "output_tokens", "limits")
-        return {name: getattr(self, name) for name in (*names, "dialect", "served_model", "api_key_env")}
+        load = ("rate", "users", "max_concurrency", "retries", "duration")
+        names = (*load, "prompt_tokens", "output_tokens", "limits", "dialect", "served_model", "api_key_env")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def changes(self) -> dict[str, Any]:

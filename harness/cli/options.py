@@ -46,6 +46,12 @@ MasterBindPort = Annotated[int, typer.Option(help="Port for workers.", min=0, ma
 
 Rate = Annotated[str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}requests per second.")]
 Users = Annotated[str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}users at a time. [default: 1,4,16]")]
+MaxConcurrency = Annotated[
+    str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}most requests in flight beside a rate. [default: no cap]")
+]
+Retries = Annotated[
+    int | None, typer.Option(min=0, help=f"{_OF_URL}how often a failed request is sent again. [default: never]")
+]
 Duration = Annotated[str | None, typer.Option(help=f"{_OF_URL}time to measure each load. [default: 60s; 15s]")]
 PromptTokens = Annotated[int | None, typer.Option(min=1, help=f"{_OF_URL}tokens of a prompt. [default: 128]")]
 OutputTokens = Annotated[int | None, typer.Option(min=1, help=f"{_OF_URL}tokens of a reply. [default: 128]")]

@@ -32,6 +32,8 @@ class Wanted:
     Attributes:
         rate: Requests per second, several separated by commas; one load for each.
         users: Numbers of users at a time, alike.
+        max_concurrency: Most requests in flight beside a rate, alike.
+        retries: How often a failed request is sent again.
         duration: Time to measure each load, such as 60s.
         limits: Limits as a scenario writes them.
         api_key_env: Environment variable with the key.
@@ -39,6 +41,8 @@ class Wanted:
 
     rate: str | None = None
     users: str | None = None
+    max_concurrency: str | None = None
+    retries: int | None = None
     duration: str | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -51,7 +55,7 @@ class Wanted:
     def stated(self) -> list[str]:
         """Options of the command that are stated."""
         names = {"limits": "limit"}
-        given = [names.get(one.name, one.name) for one in fields(self) if getattr(self, one.name)]
+        given = [names.get(one.name, one.name) for one in fields(self) if getattr(self, one.name) not in (None, (), [])]
         return [f"--{name.replace('_', '-')}" for name in given]
 
 
@@ -74,15 +78,20 @@ def _loads(wanted: Wanted) -> Iterator[str]:
     """Yield one load for the rates and one for the users; each takes warm-up and duration."""
     rates = None if wanted.rate is None else _numbers("--rate", wanted.rate)
     users = None if wanted.users is None else _numbers("--users", wanted.users, whole=True)
+    caps = None if wanted.max_concurrency is None else _numbers("--max-concurrency", wanted.max_concurrency, whole=True)
+    if caps is not None and rates is None:
+        raise UsageError("--max-concurrency goes with --rate; --users have one request each in flight")
     usual_s = DURATION_S
     if rates is None and users is None:
         users, usual_s = [*LADDER], LADDER_S
     measured_s = usual_s if wanted.duration is None else _seconds(wanted.duration)
     warmup_s = min(LONGEST_WARMUP_S, WARMUP_SHARE * measured_s)
-    for name, values in (("rate", rates), ("users", users)):
-        if values is not None:
-            shown = values[0] if len(values) == 1 else values
-            yield _flow({"kind": "sustained", name: shown, "warmup": f"{warmup_s:g}s", "duration": f"{measured_s:g}s"})
+    times: dict[str, object] = {"warmup": f"{warmup_s:g}s", "duration": f"{measured_s:g}s"}
+    times |= {"retries": wanted.retries} if wanted.retries is not None else {}
+    for stated in ({"rate": rates, "max_concurrency": caps}, {"users": users}):
+        load = {name: values[0] if len(values) == 1 else values for name, values in stated.items() if values}
+        if load:
+            yield _flow({"kind": "sustained", **load, **times})
 
 
 def _numbers(option: str, text: str, *, whole: bool = False) -> list[float]:

@@ -30,6 +30,8 @@ def run(
     scenario: Annotated[str | None, typer.Argument(help=_SCENARIO, metavar="SCENARIO|URL", show_default=False)] = None,
     rate: shared.Rate = None,
     users: shared.Users = None,
+    max_concurrency: shared.MaxConcurrency = None,
+    retries: shared.Retries = None,
     duration: shared.Duration = None,
     prompt_tokens: shared.PromptTokens = None,
     output_tokens: shared.OutputTokens = None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,16 @@ import pytest
 from command import VIRTUAL_TIME, environment, not_longer_than_the_test, rows_on_disk, scenario, wait_until
 
 import harness
+from engines.process.server import ServerCommand, ServerProcess
 from harness.errors import RunDirectoryExists, TrialFailed, UsageError
 
 pytestmark = pytest.mark.slow
+TINY = Path(__file__).parents[2] / "engines" / "tiny_server.py"
 LIMITS = ["ttft_ms p95 <= 1", "error_rate <= 0.01"]
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.RunResult]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> harness.RunResult:
     """A run of two rates in virtual time, from a thread that has an event loop, as a notebook has."""
     folder = tmp_path_factory.mktemp("api")
     rates = {"kind": "sustained", "rate": [2, 4], "warmup": "5s", "duration": "60s"}
@@ -34,8 +36,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.RunRe
     async def in_a_notebook() -> harness.RunResult:
         return harness.benchmark(path, set={"labels": {"branch": "main"}}, out=folder / "runs" / "one", quiet=True)
 
-    yield asyncio.run(in_a_notebook())
+    run = asyncio.run(in_a_notebook())
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    return run
 
 
 def test_the_verdict_is_that_of_the_command(measured: harness.RunResult) -> None:
@@ -113,6 +116,20 @@ def test_what_cannot_be_measured_is_an_error_with_the_sentence_of_the_command(tm
         harness.benchmark()
     with pytest.raises(UsageError, match=r"no_such\.yaml: no such file"):
         harness.benchmark("no_such.yaml", out=tmp_path / "run")
+
+
+def test_a_server_is_measured_as_the_command_does(tmp_path: Path) -> None:
+    """With its cap and its retries, which the run has stored."""
+    server = ServerProcess(ServerCommand(f"{sys.executable} {TINY} {{port}} --models m"))
+    asyncio.run(server.start())
+    try:
+        wanted = {"rate": 20, "max_concurrency": 2, "retries": 1, "duration": "1s", "output_tokens": 3}
+        run = harness.benchmark(url=server.url, out=tmp_path / "run", quiet=True, **wanted)
+    finally:
+        asyncio.run(server.stop())
+    (load,) = json.loads((run.path / "manifest.json").read_text())["scenario"]["load"]
+    assert (load["rate"], load["max_concurrency"], load["retries"]["times"]) == (20, 2, 1)
+    assert {*run.requests["status"]} == {"ok"}
 
 
 def test_ctrl_c_stops_the_run_in_order(tmp_path: Path) -> None:

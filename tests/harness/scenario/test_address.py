@@ -35,6 +35,22 @@ def test_rates_and_users_take_a_minute_each_or_the_stated_time() -> None:
     assert loads(Wanted(rate="2", users="3", duration="30s")) == [(2.0, None, 6.0, 30.0), (None, 3, 6.0, 30.0)]
 
 
+def test_a_cap_stands_beside_rates_and_retries_everywhere() -> None:
+    """A list of caps is one load each, as in a file; users need no cap."""
+    wanted = Wanted(rate="2", users="3", max_concurrency="4,8", retries=2, duration="1s")
+    *capped, users = load_text(scenario_text(URL, "openai-chat", "m", wanted), URL).load
+    assert [(one.rate, one.max_concurrency) for one in capped if isinstance(one, Sustained)] == [(2, 4), (2, 8)]
+    assert isinstance(users, Sustained)
+    assert (users.users, users.max_concurrency) == (3, None)
+    assert {None if one.retries is None else one.retries.times for one in (*capped, users)} == {2}
+
+
+def test_without_retries_there_may_be_none() -> None:
+    """Nought is a statement, which is kept."""
+    assert "retries: 0}" in scenario_text(URL, "openai-chat", "m", Wanted(retries=0))
+    assert Wanted(retries=0).stated == ["--retries"]
+
+
 def test_the_text_is_what_a_person_would_write() -> None:
     """Short, in flow style, and quoted only where it must be."""
     wanted = Wanted(rate="2", duration="60s", prompt_tokens=600, limits=["ttft_ms p95 <= 500"], api_key_env="KEY")
@@ -65,6 +81,8 @@ def test_any_name_of_a_model_reaches_the_engine_as_it_is(name: str) -> None:
     [
         (Wanted(rate="fast"), "--rate fast: write one number, or several separated by commas, such as 2 or 1,2,4.5"),
         (Wanted(users="1.5"), "--users 1.5: write one number, or several separated by commas, such as 4 or 1,4,16"),
+        (Wanted(max_concurrency="8"), "--max-concurrency goes with --rate; --users have one request each in flight"),
+        (Wanted(rate="2", max_concurrency="x"), "--max-concurrency x: write one number, or several separated by"),
         (Wanted(duration="60"), "--duration: "),
         (Wanted(limits=["p95 ttft < 500ms"]), "--limit: "),
     ],
