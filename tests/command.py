@@ -129,11 +129,11 @@ def interrupt(process: subprocess.Popen[str], go_on: Path, times: int = 1) -> No
         process.send_signal(signal.SIGINT)
 
 
-def wait_until(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Until something is so, which comes while a command runs."""
+def wait_until(there: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Until something is so, which comes while a command runs, or after it if none is named."""
     deadline = time.monotonic() + LONGEST_WAIT_S
     while not there():
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process and process.communicate()
         assert time.monotonic() < deadline, "it never came"
         time.sleep(LOOK_EVERY_S)
 

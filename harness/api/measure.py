@@ -45,7 +45,8 @@ def benchmark(
 ) -> RunResult:
     """Run a scenario, or measure a running server by its address, as `harness run` does; return the stored run.
 
-    Progress goes to standard error. Ctrl-C stops the run in order; a second one stops it at once.
+    Progress goes to standard error. Ctrl-C stops the run in order; a second one stops it at once. If this process is
+    killed, the run stops in order.
 
     Args:
         scenario: File, or the name of a shipped scenario.
@@ -70,7 +71,7 @@ def benchmark(
     of_url |= {"prompt-tokens": prompt_tokens, "output-tokens": output_tokens}
     options = [*_options(of_url, limits, set or {}, labels or {}), "--out", str(folder)]
     options += [*(["--yes"] if yes else []), *(["--quiet"] if quiet else [])]
-    code, said = _run(module_command("harness", "run", named, *options))
+    code, said = _run(module_command("harness.api.command", "run", named, *options))
     if not (folder / MANIFEST).is_file():
         raise _ERRORS.get(code, StorageFailed)(said.removeprefix("harness: ") or f"harness ended with exit code {code}")
     return RunResult(folder)
@@ -96,7 +97,7 @@ def _listed(numbers: Numbers | None) -> str | None:
 def _run(command: Sequence[str]) -> tuple[int, str]:
     """Run a command in a process group of its own; pass its lines on. Return its exit code and its last line."""
     last = ""
-    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     environment = own_packages_first(os.environ)
     with subprocess.Popen(command, env=environment, text=True, errors="replace", process_group=0, **pipes) as process:
         assert process.stderr is not None

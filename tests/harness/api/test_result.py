@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import VIRTUAL_TIME, environment, not_longer_than_the_test, rows_on_disk, scenario, wait_until
+from command import VIRTUAL_TIME, environment, manifest, not_longer_than_the_test, rows_on_disk, scenario, wait_until
 
 import harness
 from engines.process.server import ServerCommand, ServerProcess
@@ -160,6 +160,31 @@ def test_ctrl_c_stops_the_run_in_order(tmp_path: Path) -> None:
                 break
         out, err = process.communicate(timeout=120)
     assert (out, process.returncode) == ("130\n", 0), err
+
+
+def test_a_run_stops_in_order_when_its_program_is_killed(tmp_path: Path) -> None:
+    """Nobody is left who could stop it: the run ends, and says that it was interrupted."""
+    engines = [{"engine": "simulated", "options": {"ttft_ms": 1, "tpot_ms": 1}}]
+    load = [{"kind": "sustained", "users": 1, "requests": 1_000_000, "warmup": "0s"}]
+    path = scenario(tmp_path, engines=engines, load=load)
+    program = f"import harness; harness.benchmark({str(path)!r}, out='run', quiet=True)"
+    run, command = tmp_path / "run", [sys.executable, "-c", program]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    with not_longer_than_the_test(process):
+        wait_until(lambda: rows_on_disk(run) >= 5, process)
+        process.kill()
+        process.communicate()
+    wait_until(lambda: manifest(run)["status"] != "running")
+    assert manifest(run)["status"] == "interrupted"
+    wait_until(lambda: not {one for one in Path("/proc").glob("[0-9]*/cwd") if at(one) == tmp_path})
+
+
+def at(link: Path) -> Path | None:
+    """Where a link leads; None if the process is gone."""
+    try:
+        return link.readlink()
+    except OSError:
+        return None
 
 
 def test_the_api_is_loaded_when_it_is_used() -> None:
