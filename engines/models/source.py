@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from engines.base import ModelError, ModelReference
 from engines.models import cache
 from engines.models.builtin import synthetic
+from engines.models.hub import Wanted, snapshot
 from engines.models.types import ModelSource
 
 BUILT_IN = {"tiny": Path(__file__).parent / "tiny"}
@@ -96,29 +96,11 @@ def _gguf_parts(path: Path) -> list[Path]:
 
 
 def _fetch(reference: ModelReference) -> ModelSource:
-    name, wanted = reference.name, reference.revision
-    at = f"{name} at revision {wanted}" if wanted else name
-    from huggingface_hub import constants, errors, snapshot_download
-
-    fetch: Callable[..., str] = snapshot_download
-    try:
-        folder = Path(fetch(name, revision=wanted, allow_patterns=_HUB_FILES, ignore_patterns=["original/*", "onnx/*"]))
-    except errors.GatedRepoError as error:
-        raise ModelError(
-            f"model {name} requires its terms to be accepted; do so on the hub and set HF_TOKEN"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelError(f"model {name} has no revision {wanted!r}; name an existing branch, tag or commit") from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(f"the hub has no model {name}; check the id, and set HF_TOKEN if it is private") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why, fix = "the hub cannot be reached", "connect, or name a folder or .gguf"
-        if constants.HF_HUB_OFFLINE:
-            why, fix = "HF_HUB_OFFLINE is set", "unset it, or fetch the model once"
-        raise ModelError(f"model {at} is not in the local hub cache and {why}; {fix}") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model {at} could not be fetched from the hub: {reason}") from error
+    name = reference.name
+    wanted = Wanted(
+        name, "model", "model", reference.revision, _HUB_FILES, "a folder or .gguf", without=["original/*", "onnx/*"]
+    )
+    folder = snapshot(wanted)
     if not (folder / "config.json").is_file():
-        raise ModelError(f"the hub's {at} has no config.json; download a .gguf file of it and name that file")
+        raise ModelError(f"the hub's {wanted.at} has no config.json; download a .gguf file of it and name that file")
     return ModelSource(name, "hub", folder, revision=folder.name)

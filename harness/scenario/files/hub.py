@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from engines.base import ModelError
+from engines.models.hub import Wanted, snapshot
 from harness.errors import Problem, ScenarioError
 from harness.scenario.base import Name, StrictModel
 
@@ -92,28 +94,9 @@ def _chosen(source: HubPrompts, names: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=16)
 def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     try:
-        from huggingface_hub import constants, errors, snapshot_download
-    except ImportError as error:
-        raise _problem(f"{name} needs the package huggingface_hub; run `pip install huggingface_hub`") from error
-    fetch: Callable[..., str] = snapshot_download
-    at = f"{name} at revision {revision}" if revision else name
-    try:
-        return Path(fetch(name, repo_type="dataset", revision=revision, allow_patterns=list(patterns)))
-    except errors.GatedRepoError as error:
-        why = f"{name} requires its terms to be accepted; do so on the hub and set HF_TOKEN"
-        raise _problem(why) from error
-    except errors.RevisionNotFoundError as error:
-        raise _problem(f"{name} has no revision {revision!r}; name a branch, tag or commit") from error
-    except errors.RepositoryNotFoundError as error:
-        raise _problem(f"the hub has no data set {name}; check the name, and set HF_TOKEN if it is private") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why, fix = "the hub cannot be reached", "connect, or name a file"
-        if constants.HF_HUB_OFFLINE:
-            why, fix = "HF_HUB_OFFLINE is set", "unset it, or fetch the data set once"
-        raise _problem(f"data set {at} is not in the local hub cache and {why}; {fix}") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise _problem(f"data set {at} could not be fetched from the hub: {reason}") from error
+        return snapshot(Wanted(name, "data set", "dataset", revision, patterns, "a file"))
+    except ModelError as error:
+        raise _problem(str(error)) from error
 
 
 def _wrong(source: HubPrompts, reason: str) -> ScenarioError:
