@@ -67,7 +67,7 @@ def scores_of(manifest: Manifest, folder: Path) -> dict[tuple[str, ...], Scored]
 
 
 def _scored(cell: CellEntry, entry: QualityEntry, folder: Path) -> Scored:
-    columns = positions_of(folder / entry.path, _READ) if entry.path else {}
+    columns = positions_of(folder / entry.path, entry, _READ) if entry.path else {}
     return Scored(entry, columns)
 
 

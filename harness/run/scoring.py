@@ -275,7 +275,7 @@ def store_positions(path: Path, reference: Reference, found: Positions) -> None:
         "top1_same": found.top1_same,
     } | {name: getattr(found, name) for name in Positions.__slots__}
     whole = BytesIO()
-    pq.write_table(pa.table(columns), whole, compression="zstd")
+    pq.write_table(pa.table(columns), whole, compression="zstd", write_page_checksum=True)
     write_atomically(path, whole.getvalue())
 
 

@@ -351,10 +351,12 @@ def _contradiction(manifest: Manifest) -> str | None:
             if name in seen:
                 return f"{key} is {shortened(name)}, as of another entry"
             seen.add(name)
+        if cell.quality is not None and cell.quality.path:
+            names.append((f"cells.{place}.quality.path", cell.quality.path))
         for key, name in names[1:]:
             parts = Path(name).parts
             if Path(name).is_absolute() or ".." in parts or "\0" in name or any(len(part) > 255 for part in parts):
-                return f"{key} is {shortened(name)!r}, which is no folder in a run"
+                return f"{key} is {shortened(name)!r}, which is no place in a run"
         for number, trial in enumerate(cell.trials):
             if trial.t0_ns is not None and not 0 <= trial.t0_ns < 2**63:
                 return f"cells.{place}.trials.{number}.t0_ns is no time"

@@ -38,7 +38,7 @@ def detail(data: ReportData) -> Table:
         values = [_value(rows.get((column.name, "value")), column) for column in shown]
         if entry.indistinguishable and entry.k is None:  # a small lower bound shows nothing
             values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
-        remark = f"not scored: {entry.reason}" if entry.reason else _remark(entry, data)
+        remark = _reason(entry) or _remark(entry, data)
         name = Cell(place(keys), note=noted(notes, remark) if remark else None)
         lines.append((name, *values, Cell(greedy_text(entry.greedy))))
     head = ("configuration", *(column.head for column in shown), "greedy replies")
@@ -69,6 +69,13 @@ def greedy_text(greedy: GreedyEntry | None) -> str:
     same = round((greedy.same_share or 0.0) * greedy.prompts)
     alike = f"; {same} of {greedy.prompts} do not differ" if same else ""
     return f"first differ at token {greedy.median_at:g}{gap} (medians){alike}"
+
+
+def _reason(entry: QualityEntry) -> str:
+    """Return why a cell has no figures; "" if it has some."""
+    if not entry.reason:
+        return ""
+    return f"scored, but {entry.reason}" if entry.positions else f"not scored: {entry.reason}"
 
 
 def _remark(entry: QualityEntry, data: ReportData) -> str:

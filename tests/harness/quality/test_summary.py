@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def store(folder: Path, cell: str, kl: float) -> None:
     n = 200
     spread = np.random.default_rng(0).normal(1.0, 0.1, n)
     columns = {
-        "chunk": np.repeat(np.arange(4), 50),
+        "chunk": np.repeat(np.arange(4, dtype=np.int32), 50),
         "nll_reference": np.ones(n),
         "nll": np.ones(n),
         "kl": kl * spread / spread.mean(),
@@ -132,6 +133,49 @@ def test_perplexity_of_runs_before_all_tokens_were_asked_for(tmp_path: Path) -> 
     row = found.summary[(found.summary["metric"] == "ppl") & (found.summary["repetition"] == "pooled")].iloc[0]
     assert row["bound"] == "lower"
     assert np.e < row["low"] <= np.exp((190 + 10 * np.log(513)) / 200)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda file: file.unlink(), "quality.parquet is missing"),
+        (lambda file: file.write_bytes(b""), "Parquet file size is 0 bytes"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "Parquet magic bytes not found"),
+        (lambda file: file.write_text("chunk,kl"), "Parquet"),
+        (lambda file: pq.write_table(pa.table({"a": [1]}), file), "it has no column chunk"),
+        (lambda file: keep(file, lambda t: t.drop_columns(["nll"])), "it has no column nll"),
+        (lambda file: keep(file, lambda t: t.slice(0, 150)), "150 positions in 3 chunks, and there were 200 positions"),
+        (lambda file: keep(file, lambda t: pa.concat_tables([t, t])), "it has 400 positions in 4 chunks"),
+        (lambda file: keep(file, lambda t: changed(t, "kl", ["x"] * 200)), "kl has the type string and not double"),
+        (lambda file: keep(file, lambda t: changed(t, "top1_same", [None, *[True] * 199])), "rows without a value"),
+    ],
+)
+def test_a_damaged_table_costs_its_own_figures_alone(
+    tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    """Its cell says which file it is and why, the other has its figures, and the limits that hang on it are open."""
+    for level, kl in (("q8", 0.001), ("q4", 0.002)):
+        store(tmp_path, level, kl)
+    damage(tmp_path / "cells" / "q8" / "quality.parquet")
+    found = derived(tmp_path, [cell("q8", scored("q8")), cell("q4", scored("q4"))])
+    assert [one.outcome.value for one in found.verdicts] == ["cannot_tell", "cannot_tell", "pass", "pass"]
+    assert {*found.summary["level"]} == {"q4"}
+    said = found.manifest.cells[0].quality
+    assert said is not None
+    assert (said.status, words in str(said.reason)) == ("failed", True), said.reason
+    (note,) = found.manifest.notes
+    assert "cells/q8/quality.parquet " in note
+    assert note.endswith("; the figures of quality of its configuration are missing")
+
+
+def keep(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Store a table of which something was changed."""
+    pq.write_table(change(pq.read_table(file)), file)
+
+
+def changed(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    """A table with another column."""
+    return table.set_column(table.schema.get_field_index(name), name, pa.array(values))
 
 
 def test_limits_of_loads_count_once() -> None:

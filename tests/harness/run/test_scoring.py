@@ -18,6 +18,7 @@ from harness.quality import greedy
 from harness.quality.summary import figures_of
 from harness.run.scoring import Bounded, QualityOrder, score_cell, score_reference
 from harness.schedule.cells import Cell
+from harness.store.manifest import QualityEntry
 from tests.scoring_fake import FakeScoring
 
 
@@ -95,10 +96,10 @@ def test_chunks_begin_as_the_model_is_served(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_true_tokens_that_are_not_told_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Then perplexity is known from below, and that is below the whole's; no ratio, no agreement with the noise."""
-    scores(monkeypatch, tmp_path, "q4_0")
-    whole = figures_of(tmp_path / "quality.parquet")
+    _, scored = scores(monkeypatch, tmp_path, "q4_0")
+    whole = figures_of(tmp_path / "quality.parquet", QualityEntry.model_validate(scored))
     _, scored = scores(monkeypatch, tmp_path, "q4_0", top=8, hides=True)
-    found = figures_of(tmp_path / "quality.parquet", scored["k"])
+    found = figures_of(tmp_path / "quality.parquet", QualityEntry.model_validate(scored))
     assert (scored["k"], scored["positions"]) == (8, 320)
     assert 10 < scored["true_unknown"] < 310
     assert "ppl_ratio" not in found
