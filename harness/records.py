@@ -6,7 +6,8 @@ trial's T0 on the monotonic clock. Null: it did not happen, or it is unknown.
 Format history (`FORMAT_VERSION` is written into every manifest; a change of a column raises it):
 0  was never frozen; a column that such a run lacks is read as null
 1  frozen: docs/run-format.md describes it, tests/data/runs/v1 holds runs of it
-2  planned_cancel_ns, held_ns, accepting_ns, resends, retries, finish_ns, reported_prompt_ms, reported_generation_ms
+2  planned_cancel_ns, held_ns, accepting_ns, resends, retries, attempt_sent_ns, attempt_done_ns, attempt_end, finish_ns,
+   reported_prompt_ms, reported_generation_ms
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ _NS = "ns from T0"
 _NEVER = "it did not happen"
 _SILENT = "not reported by the server"
 _NO_TOKEN = "not streamed, or no token came"
+_ONE_ATTEMPT = "there was one attempt"
 _NO_CHUNKS = "not streamed, no token came, or chunks were not kept"
 
 
@@ -170,6 +172,14 @@ class Record:
         "the last.",
         bits=32,
         default=0,
+    )
+    attempt_sent_ns: Sequence[int | None] | None = column(
+        "When each attempt was handed to the system; null for one that was not.", _NS, _ONE_ATTEMPT
+    )
+    attempt_done_ns: Sequence[int | None] | None = column("End of each attempt.", _NS, _ONE_ATTEMPT)
+    attempt_end: Sequence[str] | None = column(
+        "How each ended: `HTTP 503`, `connect` (its connection failed), and the last one as `status`.",
+        null=_ONE_ATTEMPT,
     )
     headers_ns: int | None = column("Arrival of the first byte of the response's head.", _NS, _NEVER)
     first_byte_ns: int | None = column("Arrival of the first byte of the body.", _NS, _NEVER)

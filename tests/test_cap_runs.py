@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,12 @@ def test_each_attempt_is_counted_once(made: Made, way: str) -> None:
     assert trial["workers"] == WAYS[way].get("workers", 1)
     assert made.derived(way)["facts"]["retries"]["attempts"] == retries
     assert f"{retries} after HTTP 503" in made.notes(way)["retried"]
+    ends = [row["attempt_end"] for row in rows if row["retries"]]
+    assert [len(one) - 1 for one in ends] == [row["retries"] for row in rows if row["retries"]]
+    assert {*chain.from_iterable(one[:-1] for one in ends)} == {"HTTP 503"}
+    (failed,) = made.derived(way)["facts"]["retries"]["failed"]
+    assert (failed["cause"], failed["attempts"]) == ("HTTP 503", retries)
+    assert 0 < failed["p50_ms"] <= failed["max_ms"]
 
 
 @pytest.mark.parametrize("way", CAPPED)

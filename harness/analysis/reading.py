@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from harness.analysis.attempts import ATTEMPT_COLUMNS, NO_ATTEMPTS, Attempts, attempts_of
 from harness.analysis.chunks import CHUNK_COLUMNS, ChunkLists, PerRequest
 from harness.analysis.columns import ALL, Columns, due_order
 from harness.analysis.distributions import Distribution, Observations
@@ -66,6 +67,7 @@ class Reading:
     columns: Columns  # the columns that metrics are made of, in due order
     groups: dict[str, Columns]  # the same for all requests together and for each group (see `groups_of`)
     reads: FirstReads  # of all requests, in due order
+    attempts: Attempts = NO_ATTEMPTS  # that failed and were followed by others
 
     @cached_property
     def window(self) -> Window:
@@ -159,10 +161,10 @@ def read(stored: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int =
         if total > most_kept:
             return _counted(stored, frame, order, levels)
     lists = _in_order(kept, order)
-    reads = first_reads(stored.batches(READ_COLUMNS), order)
+    reads, attempts = first_reads(stored.batches(READ_COLUMNS), order), _attempts(stored, frame)
     columns = Columns.of(frame, order, lists.each(), lists)
     groups = {name: columns.where(rows) for name, rows in groups_of(columns).items()}
-    return Reading(stored.trial, frame, columns, {ALL: columns, **groups}, reads)
+    return Reading(stored.trial, frame, columns, {ALL: columns, **groups}, reads, attempts)
 
 
 def _scalars(stored: StoredTrial) -> pd.DataFrame:
@@ -203,7 +205,14 @@ def _counted(stored: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Sequ
         passing.take(lists, place[begin : begin + len(lists.sizes)])
         begin += len(lists.sizes)
     groups = passing.finish()
-    return Reading(stored.trial, frame, groups[ALL], groups, first_reads(_ahead(stored.batches(READ_COLUMNS)), order))
+    reads = first_reads(_ahead(stored.batches(READ_COLUMNS)), order)
+    return Reading(stored.trial, frame, groups[ALL], groups, reads, _attempts(stored, frame))
+
+
+def _attempts(stored: StoredTrial, frame: pd.DataFrame) -> Attempts:
+    """Return the failed attempts, which few loads have."""
+    some = frame["retries"].fillna(0).any()
+    return attempts_of(_ahead(stored.batches(ATTEMPT_COLUMNS))) if some else NO_ATTEMPTS
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -16,8 +16,8 @@ def retries_of(trial: TrialEntry, reading: Reading) -> dict[str, Any]:
     """Return the retries of a trial, JSON-able; empty if there were none.
 
     Of all requests: `attempts` (failed ones with another after them), `requests` (sent again), `causes` (attempts by
-    cause, the most frequent first). Of the requests due in the window, each second of it: `due_rps`, and `seen_rps`
-    with their retries.
+    cause, the most frequent first), `failed` (see `Attempts.by_cause`; empty if their times were not stored). Of the
+    requests due in the window, each second of it: `due_rps`, and `seen_rps` with their retries.
     """
     columns, window = reading.columns, reading.window
     again = columns.retries
@@ -31,6 +31,7 @@ def retries_of(trial: TrialEntry, reading: Reading) -> dict[str, Any]:
         "attempts": int(again.sum()),
         "requests": int((again > 0).sum()),
         "causes": dict(sorted(causes.items(), key=lambda one: -one[1])),
+        "failed": reading.attempts.by_cause(),
         "due_rps": due / seconds,
         "seen_rps": (due + float(population.retries.sum())) / seconds,
     }

@@ -146,7 +146,9 @@ FACTS = {
     "clocks.*": Column("Who stamped arrivals.", "share"),
     "server.*": Column("Metrics of the servers' pages over the window."),
     "servers[].*": Column("How requests spread over several servers."),
-    "retries.*": Column("Attempts that were followed by another, by cause; the rate that the server saw."),
+    "retries.*": Column(
+        "Attempts that were followed by another, by cause, with how long they took; the rate that the server saw."
+    ),
     "energy.*": Column("Energy of the GPUs over the window, and what is unknown of it."),
     "throttling.*": Column("Causes of throttling of each GPU, and their share of the window.", null="no GPU was read"),
     "telemetry.*": Column("Cost of the readings, unreadable gauges, sums over the window."),

@@ -14,6 +14,7 @@ from harness.drivers.http.connection import Exchange
 from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import Cut
 from harness.drivers.retry_policy import RetryPolicy
+from harness.drivers.timeline import Attempt
 from harness.records import Status, exhausted
 
 CONNECT = "connect"
@@ -60,7 +61,7 @@ class Retries:
             failed = self._waiting.pop(request, None)
             if failed is not None:
                 self._counts[failed.cause] = self._counts.get(failed.cause, 0) + 1
-                yield _begun_again(failed.exchange)
+                yield _begun_again(failed.exchange, failed.cause)
 
     def forget(self, request: int) -> None:
         """Drop a request that was cut off."""
@@ -89,12 +90,12 @@ class Retries:
         return round(asked_s * 1e9) if 0 <= asked_s < math.inf else self._policy.wait_ns << retries
 
 
-def _begun_again(exchange: Exchange) -> Exchange:
+def _begun_again(exchange: Exchange, cause: str) -> Exchange:
     """Return the exchange without what its last attempt left. Its first sending stays the beginning."""
     trace = exchange.trace
     exchange.reply = ResponseReader()
-    trace.retries += 1
-    trace.done_ns = None
+    trace.attempts.append(Attempt(trace.attempt_sent_ns, trace.done_ns, cause))
+    trace.attempt_sent_ns = trace.done_ns = None
     trace.stamps.clear()
     trace.read_ns.clear()
     return exchange

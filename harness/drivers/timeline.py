@@ -165,6 +165,15 @@ class _Offset:
     stepped_ns: int = 0  # earlier arrivals carry stamps of the clock before this step; 0 without a step
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Attempt at a request that was followed by another; times are monotonic and absolute, `end` is its failure."""
+
+    sent_ns: int | None
+    done_ns: int | None
+    end: str
+
+
 @dataclass(slots=True)
 class Trace:
     """Notes about one request while it runs; times are monotonic and absolute."""
@@ -178,7 +187,8 @@ class Trace:
     sent_ns: int | None = None
     accepting_ns: int | None = None  # time that the other side took to accept the connection and the request
     resends: int = 0
-    retries: int = 0
+    attempts: list[Attempt] = field(default_factory=list)  # that failed, each with another after it
+    attempt_sent_ns: int | None = None  # when the latest attempt was sent
     done_ns: int | None = None
     connection_reused: bool | None = None
     earliest_ns: int = 0  # lower limit of every arrival
@@ -189,6 +199,11 @@ class Trace:
     headers_read: int | None = None  # index of the read that completed the headers
     first_body_read: int | None = None  # index of the first read with a part of the body
     backend: str | None = None  # URL of the server, if there are several
+
+    @property
+    def retries(self) -> int:
+        """How often it was sent again after a failure."""
+        return len(self.attempts)
 
     def stamp(self, read: int | None) -> int | None:
         """Return the arrival of a read, if there is one."""
@@ -226,6 +241,8 @@ def build_record(
     record = _without_pieces(trace, outcome, t0_ns, loop)
     if len(trace.arrivals):
         record.clock = Clock.LOOP if np.min(trace.lags) < 0 else Clock.KERNEL
+    if trace.attempts:
+        _add_attempts(record, trace, t0_ns)
     _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
     if count is not None and record.token_source in (None, TokenSource.CHUNKS):
         _count_text(record, generated_text(outcome), count)
@@ -268,6 +285,14 @@ def _without_pieces(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop) -> R
         connection_reused=trace.connection_reused,
         backend=trace.backend,
     )
+
+
+def _add_attempts(record: Record, trace: Trace, t0_ns: int) -> None:
+    """Fill the lists of attempts, which end with the one whose outcome the record has."""
+    attempts = [*trace.attempts, Attempt(trace.attempt_sent_ns, trace.done_ns, record.status)]
+    record.attempt_sent_ns = [_since(t0_ns, one.sent_ns) for one in attempts]
+    record.attempt_done_ns = [_since(t0_ns, one.done_ns) for one in attempts]
+    record.attempt_end = [one.end for one in attempts]
 
 
 def _count_text(record: Record, text: str, count: Callable[[str], int]) -> None:

@@ -231,7 +231,32 @@ def errors(data: ReportData) -> Table:
         for one in errors_of(data)
     ]
     head = ("kind", "where", "measured", "in warm-up or cooldown", "when", "example")
-    return Table("Errors", head, lines, texts=6)
+    return Table("Errors", head, [*lines, *_attempts(data)], texts=6)
+
+
+def _attempts(data: ReportData) -> Iterator[tuple[Cell, ...]]:
+    """Yield a line for each cause of failed attempts, which others followed: their number, and how long each took."""
+    name = namer(data)
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell, trial in data.trials():
+        for one in data.facts_of(cell.id, trial.id).get("retries", {}).get("failed", ()):
+            found.setdefault((one["cause"], name(keys_of(cell, trial.load))), []).append(one)
+    for (cause, where), some in found.items():
+        measured, attempts = (sum(one[key] for one in some) for key in ("measured", "attempts"))
+        lasted = [one for one in some if one["p50_ms"] is not None]
+        took = "was not sent"
+        if lasted:
+            medians = [one["p50_ms"] for one in lasted]
+            ends = dict.fromkeys((amount(min(medians)), amount(max(medians))))
+            took = f"took {' to '.join(ends)} ms (median), {amount(max(one['max_ms'] for one in lasted))} ms at most"
+        yield (
+            Cell(f"{cause}, sent again"),
+            Cell(where),
+            counted(measured),
+            counted(attempts - measured),
+            Cell(when([one | {"ended": False} for one in some])),
+            Cell(f"each {took}"),
+        )
 
 
 def when(errors: Sequence[Mapping[str, Any]]) -> str:

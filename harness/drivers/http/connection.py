@@ -164,6 +164,8 @@ class Connection:
             self._out = self._out[count:]
             if not self._out and self.ready and self.exchange is not None:
                 trace = self.exchange.trace
+                if trace.attempt_sent_ns is None:
+                    trace.attempt_sent_ns = now_ns
                 if trace.sent_ns is None:  # a repeated request keeps the time of its first sending
                     trace.sent_ns = now_ns
                     at_once = trace.connection_reused and not trace.retries

@@ -59,6 +59,12 @@ def test_a_refused_request_is_sent_until_it_is_answered() -> None:
     assert len(server.calls) == 3
     assert len({call.body for call in server.calls}) == 1
     assert took_ms(record) >= 20 + 40
+    assert record.attempt_end == ["HTTP 503", "HTTP 503", "ok"]
+    sent, done = record.attempt_sent_ns or [], record.attempt_done_ns or []
+    assert (sent[0], done[-1]) == (record.sent_ns, record.done_ns)
+    for ended, again, wait_ms in zip(done, sent[1:], (20, 40), strict=False):
+        assert (again or 0) - (ended or 0) >= wait_ms * MS
+    assert all((one or 0) < (end or 0) for one, end in zip(sent, done, strict=True))
     assert (record.first_token_ns or 0) - (record.sent_ns or 0) >= 60 * MS
     assert record.output_tokens == 2
     assert report.retried == {"HTTP 503": 2}
@@ -69,6 +75,7 @@ def test_without_retries_each_is_sent_once() -> None:
     """As before: the refusal is the outcome."""
     (record,), report, server = run(refusing(1), open_plan([0]))
     assert (record.status, record.retries, len(server.calls)) == (Status.REJECTED, 0, 1)
+    assert (record.attempt_sent_ns, record.attempt_done_ns, record.attempt_end) == (None, None, None)
     assert report.retried == {}
 
 

@@ -35,6 +35,7 @@ NOT_FROZEN_YET = 2
 """The format that is being worked on: columns may still come, and no run of it is stored."""
 CAME_WITH = {
     2: {"planned_cancel_ns", "held_ns", "accepting_ns", "resends", "retries", "finish_ns"}
+    | {"attempt_sent_ns", "attempt_done_ns", "attempt_end"}
     | {"reported_prompt_ms", "reported_generation_ms"}
 }
 """Columns of records, by the format that brought them."""

@@ -98,3 +98,17 @@ def test_repetitions_are_counted_together(full: ReportData) -> None:
     facts = [full.facts[0] | {"errors": errors}]
     (row,) = errors_table(replace(full, facts=facts)).rows
     assert [cell.text for cell in row[2:4]] == ["8", "2"]
+
+
+def test_attempts_that_were_sent_again_stand_among_the_errors(full: ReportData) -> None:
+    """By cause and load, with how long each took; one that was never sent has no time."""
+    busy = {"cause": "HTTP 503", "attempts": 3, "measured": 2, "first_s": 1.0, "last_s": 2.0}
+    never = {"cause": "connect", "attempts": 1, "measured": 1, "first_s": 3.0, "last_s": 3.0}
+    failed = [busy | {"p50_ms": 4.0, "max_ms": 6.0}, never | {"p50_ms": None, "max_ms": None}]
+    facts = [full.facts[0] | {"retries": {"failed": failed}}]
+    (busy_line, never_line) = (
+        [cell.text.replace("\u202f", " ") for cell in row] for row in errors_table(replace(full, facts=facts)).rows
+    )
+    took = "each took 4.00 ms (median), 6.00 ms at most"
+    assert busy_line == ["HTTP 503, sent again", "f16 · sustained", "2", "1", "between 1 s and 2 s", took]
+    assert never_line == ["connect, sent again", "f16 · sustained", "1", "0", "at 3 s", "each was not sent"]
