@@ -99,7 +99,7 @@ def derive(
     verdicts = gate.judge_all(groups, summary, measures, strict=strict)
     _note_open_limits(manifest, verdicts, validity)
     code = _exit_code(manifest, verdicts, groups)
-    decisions = decide(manifest, summary, validity, verdicts, facts)
+    decisions = decide(manifest, summary, validity, verdicts, facts, measures)
     told = [verdict for verdict in verdicts if not verdict.of_base]
     found = Results(manifest, summary, validity, facts, told, series, code, decisions=decisions, measures=measures)
     return replace(found, pooled=pooled(measures), damaged=bool(lost))

@@ -30,7 +30,8 @@ class Choice:
 
     kl: mean, low, high; mean NaN: at least low.   reference: the level it is far from.   invalid: loads that were not
     the planned ones.   poor: metrics that are invalid under every load.   status, reason: of its cells, where they were
-    not run.   loading: what it takes while it starts.   minutes: how long a trial took.
+    not run.   loading: what it takes while it starts.   prompts: what varies from
+    request to request, equal where levels have it alike; None: each its own.   minutes: how long a trial took.
     """
 
     level: str
@@ -48,6 +49,7 @@ class Choice:
     info: dict[str, Any] = field(default_factory=dict)
     requests: int = 120
     loading: float | None = None
+    prompts: int | None = None
 
 
 def results_of(
@@ -110,7 +112,7 @@ def _cell(
         cell.start.began_ns, cell.start.ready_ns = T0_NS - 30 * S, T0_NS - 20 * S
     heavy = [] if choice.loading is None else [Sample(T0_NS - 25 * S, "engine", "rss_bytes", choice.loading)]
     held = heavy + [Sample(T0_NS + i * S // 2, "engine", "rss_bytes", choice.memory) for i in range(-2, 20)]
-    seed = 100 * number + repetition
+    seed = 100 * number + repetition if choice.prompts is None else choice.prompts
     records = [noisy(seed + index, choice.requests, slower=choice.slower) for index, _ in enumerate(loads)]
     return cell, [FabricatedTrial(cell, entry, records[index], held) for index, entry in enumerate(made)]
 
@@ -142,7 +144,7 @@ def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Seq
     groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
     verdicts = judge_all(groups, summary)
     code = _exit_code(manifest, verdicts, groups)
-    decisions = decide(manifest, summary, validity, verdicts, facts)
+    decisions = decide(manifest, summary, validity, verdicts, facts, measures)
     return Results(manifest, summary, validity, facts, verdicts, {}, code, decisions=decisions)
 
 

@@ -1,14 +1,15 @@
 """Pareto dominance between configurations, taking confidence intervals into account.
 
-A row dominates another that has the same figures if it is nowhere worse, and better beyond chance in one at least (the
-intervals do not meet). A value within a narrow interval of the other's is not worse. Such differences can add up along
-a chain, so that rows dominate each other in a circle; then none of the circle does. Rows with different figures are not
-compared: an unknown number neither wins nor loses.
+A row dominates another that has the same figures if it is nowhere worse, and better beyond chance in one at least: the
+intervals do not meet, or a comparison request by request shows it to be faster. A value within a narrow interval of the
+other's is not worse, unless that comparison shows it to be. Such differences can add up along a chain, so that rows
+dominate each other in a circle; then none of the circle does. Rows with different figures are not compared: an unknown
+number neither wins nor loses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -57,16 +58,28 @@ def dominates(one: Mapping[str, Figure], other: Mapping[str, Figure]) -> bool:
 
 def _is_better(one: Mapping[str, Figure], other: Mapping[str, Figure]) -> bool:
     """Return whether one row dominates the other in the figures that both have."""
-    both = [(figure, other[name]) for name, figure in one.items() if name in other]
-    return all(not_worse(*pair) for pair in both) and any(better(*pair) for pair in both)
+    return _is_nowhere_worse(one, other) and any(better(one[name], other[name]) for name in one if name in other)
 
 
-def dominating(rows: Mapping[Name, Mapping[str, Figure]]) -> dict[Name, list[Name]]:
-    """Return for each row those that dominate it and are not, over others, dominated by it."""
-    direct = {
-        name: [other for other, theirs in rows.items() if other != name and dominates(theirs, own)]
-        for name, own in rows.items()
-    }
+def _is_nowhere_worse(one: Mapping[str, Figure], other: Mapping[str, Figure]) -> bool:
+    return all(not_worse(figure, other[name]) for name, figure in one.items() if name in other)
+
+
+def dominating(
+    rows: Mapping[Name, Mapping[str, Figure]], faster: Callable[[Name, Name], bool] = lambda one, other: False
+) -> dict[Name, list[Name]]:
+    """Return for each row those that dominate it and are not, over others, dominated by it.
+
+    faster: returns whether a comparison request by request shows the first of two to be the faster one.
+    """
+
+    def beats(one: Name, other: Name) -> bool:
+        mine, theirs = rows[one], rows[other]
+        if set(mine) != set(theirs) or not _is_nowhere_worse(mine, theirs) or faster(other, one):
+            return False
+        return _is_better(mine, theirs) or faster(one, other)
+
+    direct = {name: [other for other in rows if other != name and beats(other, name)] for name in rows}
     above = {name: _above(name, direct) for name in rows}
     return {name: [other for other in others if name not in above[other]] for name, others in direct.items()}
 

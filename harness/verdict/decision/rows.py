@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.columns import ALL
 from harness.analysis.samples.machine import LOAD_PEAKS
 from harness.analysis.stats import t_interval
-from harness.analysis.summary import KEYS, POOLED
+from harness.analysis.summary import KEYS, POOLED, Measures
 from harness.metrics import METRICS, SCALAR
 from harness.quality.figures import LOAD as QUALITY_LOAD
 from harness.quality.summary import why_missing
@@ -119,6 +119,7 @@ class Row:
         missing: Why a metric has no value, by load.
         plans: Plan of each load in each repetition.
         speeds: Median speed of one user under each load in each repetition, where it is valid.
+        measures: What was measured under each load in each repetition, for comparisons request by request.
         reference_level: Level as which the reference of its quality was loaded.
         kv_used: Peak bytes in use of its KV cache.
         pages: Kinds of server whose metrics pages were read.
@@ -135,6 +136,7 @@ class Row:
     values: dict[str, Value] = field(default_factory=dict)
     loads: dict[str, dict[str, Value]] = field(default_factory=dict)
     speeds: dict[str, dict[str, float]] = field(default_factory=dict)
+    measures: dict[str, dict[str, Measures]] = field(default_factory=dict)
     word: str = ""
     reference_level: str | None = None
     label: str = ""
@@ -211,6 +213,7 @@ def rows_of(
     validity: Mapping[tuple[str, str], Validity],
     verdicts: Iterable[Verdict],
     facts: Mapping[tuple[str, str], Mapping[str, Any]],
+    measures: Iterable[Measures] = (),
 ) -> list[Row]:
     """Return every row of a run in the order of its cells, skipped and failed ones too."""
     found: dict[RowKey, Row] = {}
@@ -223,6 +226,10 @@ def rows_of(
     for verdict in verdicts:
         model, engine, level, variant, _ = verdict.keys
         found[model, engine, level, variant].verdicts.append(verdict)
+    for one in measures:
+        model, engine, level, variant, load = one.keys
+        if one.class_name == ALL:
+            found[model, engine, level, variant].measures.setdefault(load, {})[str(one.repetition)] = one
     for row in found.values():
         row.reference_level = reference_level(quality_facts([row]), manifest.cells)
         _fill(row, index)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.stats import MIN_PAIRS, Measured, Ratio, ratio
-from harness.analysis.summary import KEYS
+from harness.analysis.summary import KEYS, Measures
 from harness.schedule.cells import bits, is_full
 from harness.store.manifest import Manifest, NamedReference
 from harness.verdict.decision.dominance import Figure, dominating, undecided
@@ -23,13 +23,16 @@ from harness.verdict.decision.rows import (
     ALL_USERS,
     PER_USER,
     Row,
+    RowKey,
     Value,
     name_rows,
     quality_facts,
     rows_of,
     unknown,
 )
+from harness.verdict.limits.against import resampled_relative
 from harness.verdict.limits.gate import Verdict
+from harness.verdict.limits.held import SURE
 from harness.verdict.reason import Validity
 from harness.verdict.thresholds import SAME_MEMORY
 
@@ -56,8 +59,9 @@ def decide(
     validity: Mapping[tuple[str, str], Validity],
     verdicts: Sequence[Verdict],
     facts: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    measures: Sequence[Measures] = (),
 ) -> list[dict[str, Any]]:
-    """Return one table for each model, in the order of the matrix.
+    """Return one table for each model, in the order of the matrix. Without `measures` speeds are compared as wholes.
 
     A table: model; reference {label, why} or None; speed {load, name, text}; loads, their names; rows; recommendation,
     see `recommendation.Choice`; quality, facts of how it was measured; notes. A row: engine, level, variant, label,
@@ -65,7 +69,7 @@ def decide(
     `rows.Value`; validity by load; memory (name of the value that it is compared by); front (None: unknown);
     beaten_by (labels); limits ("pass", ... or ""); chosen.
     """
-    rows = rows_of(manifest, summary, validity, verdicts, facts or {})
+    rows = rows_of(manifest, summary, validity, verdicts, facts or {}, measures)
     models = dict.fromkeys(row.key[0] for row in rows)
     asked = (manifest.scenario_keys.quality or {}).get("reference")
     return [_table(model, [row for row in rows if row.key[0] == model], asked) for model in models]
@@ -77,12 +81,13 @@ def _table(model: str, rows: Sequence[Row], asked: object) -> dict[str, Any]:
     reference, why = _reference(rows, asked)
     _complete(rows, speed, reference, of_quality=why != _NOT_OF_QUALITY)
     figures = {row.key: _figures(row) for row in rows if row.values["speed"].comparable}
-    above, unclear = dominating(figures), undecided(figures)
+    lead = _Leads(rows, speed)
+    above, unclear = dominating(figures, lead.faster), undecided(figures)
     labels = {row.key: row.label for row in rows}
     for row in rows:
         if row.key in figures and (above[row.key] or row.key not in unclear):
             row.front = not above[row.key]
-    choice = choose(rows, lambda one, other: _lead(one, other, speed))
+    choice = choose(rows, lead.of)
     return {
         "model": model,
         "reference": None if reference is None else {"label": reference.label, "why": why},
@@ -230,18 +235,40 @@ def _speed_ratio(row: Row, reference: Row | None, speed: Speed) -> Value:
 
 def _ratio(row: Row, other: Row, speed: Speed) -> tuple[Ratio, int]:
     """Return the ratio of two speeds, and from how many repetitions it is; paired if both have the same requests."""
-    pairs = []
+    pairs, resampled = [], None
     if speed.load is not None and speed.name == PER_USER:
         mine, theirs = row.speeds.get(speed.load, {}), other.speeds.get(speed.load, {})
-        pairs = [(mine[repetition], theirs[repetition]) for repetition in mine if repetition in theirs]
+        common = [repetition for repetition in mine if repetition in theirs]
+        pairs = [(mine[repetition], theirs[repetition]) for repetition in common]
+        own, base = row.measures.get(speed.load, {}), other.measures.get(speed.load, {})
+        if len(pairs) < MIN_PAIRS:
+            both = [(own[repetition], base[repetition]) for repetition in common if repetition in own.keys() & base]
+            resampled = resampled_relative(PER_USER, "p50", both)
     speeds = [Measured(one.value, one.low, one.high) for one in (row.values["speed"], other.values["speed"])]
-    return ratio(speeds[0], speeds[1], pairs), len(pairs)
+    return ratio(speeds[0], speeds[1], pairs, resampled), len(pairs)
 
 
-def _lead(row: Row, other: Row, speed: Speed) -> Lead:
-    found, pairs = _ratio(row, other, speed)
-    repetitions = pairs or min(len(row.cells), len(other.cells))
-    return Lead(found.value, found.low, repetitions, paired=pairs >= MIN_PAIRS)
+class _Leads:
+    """Ratios of the rows' speeds, each computed once."""
+
+    def __init__(self, rows: Sequence[Row], speed: Speed) -> None:
+        self._rows = {row.key: row for row in rows}
+        self._speed = speed
+        self._found: dict[tuple[RowKey, RowKey], Lead] = {}
+
+    def of(self, row: Row, other: Row) -> Lead:
+        """Return the ratio of a speed to a lower one."""
+        keys = row.key, other.key
+        if keys not in self._found:
+            found, pairs = _ratio(row, other, self._speed)
+            repetitions = pairs or min(len(row.cells), len(other.cells))
+            self._found[keys] = Lead(found.value, found.low, repetitions, paired=pairs >= MIN_PAIRS)
+        return self._found[keys]
+
+    def faster(self, one: RowKey, other: RowKey) -> bool:
+        """Return whether the first is surely the faster one."""
+        first, second = self._rows[one], self._rows[other]
+        return first.values["speed"].value > second.values["speed"].value and self.of(first, second).certainty == SURE
 
 
 def _figures(row: Row) -> dict[str, Figure]:

@@ -341,3 +341,34 @@ def test_memory_that_grows_with_the_requests_is_told(options: dict[str, Any], to
     server = Choice("q8_0", engine="llama-server", info={"options": options})
     notes = table_of(server, Choice("f16"))["notes"]
     assert any("keeps for reuse" in note and note.endswith("llama-server · q8_0") for note in notes) == told
+
+
+CLOSE = (Choice("q8_0", 1.03), Choice("f16", 1.0))
+
+
+def close(**changed: Any) -> dict[str, Any]:
+    """The table of two levels, one of which is 3 % slower, after 40 requests."""
+    how = {"limits": ["error_rate <= 0.1"], "loads": ("single_user",)}
+    return table_of(*(replace(one, requests=40, **changed) for one in CLOSE), **how)
+
+
+def test_what_both_share_does_not_hide_a_difference() -> None:
+    """Both were sent the same requests, some of which are slow in both: the ratio is taken request by request."""
+    alone, together = close(), close(prompts=7)
+    assert alone["recommendation"]["race"]["certainty"] != "sure"
+    choice = together["recommendation"]
+    assert (choice["outcome"], choice["chosen"], choice["race"]["certainty"]) == ("choice", ["f16"], "sure")
+    assert row_of(together, "q8_0")["beaten_by"] == ["f16"]
+    assert row_of(alone, "q8_0")["beaten_by"] == []
+    ratio = row_of(together, "q8_0")["values"]["speed_ratio"]
+    assert ratio["value"] == pytest.approx(1 / 1.03, rel=1e-3)
+    assert 0.96 < ratio["low"] <= ratio["value"] <= ratio["high"] < 1
+    assert ratio["source"] == "request by request; how much another start would change is not in it"
+
+
+def test_the_same_speed_is_none_the_faster_however_well_it_is_known() -> None:
+    """Within 1 %, both are named."""
+    pair = [replace(one, slower=slower, prompts=7) for one, slower in zip(CLOSE, (1.005, 1.0), strict=True)]
+    table = table_of(*pair, limits=["error_rate <= 0.1"])
+    assert table["recommendation"]["outcome"] == "tie"
+    assert row_of(table, "q8_0")["beaten_by"] == []
