@@ -27,6 +27,18 @@ class LevelUnsupported(EngineError):
     """The engine lacks the requested quantization level: the cell is skipped with the reason."""
 
 
+class UnknownOption(EngineError):
+    """The engine has no option of this name.
+
+    Attributes:
+        known: Names of its options.
+    """
+
+    def __init__(self, message: str, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.name, self.known = name, known
+
+
 class ModelError(EngineError):
     """The model cannot be found, read, converted or fetched."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from engines.base import EngineError
+from engines.base import EngineError, UnknownOption
 
 Options = TypeVar("Options")
 Positive = Annotated[int, Field(gt=0)]
@@ -33,7 +33,8 @@ def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> 
 
     pydantic checks the type of each field strictly. The description of a `Field` states the valid values.
 
-    Raises EngineError if an option is unknown or invalid, or the dataclass raises ValueError. It names option and fix.
+    Raises UnknownOption, or EngineError if an option is invalid or the dataclass raises ValueError. It names option and
+    fix.
     """
     types = _types(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
@@ -41,7 +42,7 @@ def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> 
         if name not in types:
             near = get_close_matches(name, types, n=1, cutoff=0.5)
             instead = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(types)}"
-            raise EngineError(f"engine {engine!r} has no option {name!r}; {instead}")
+            raise UnknownOption(f"engine {engine!r} has no option {name!r}; {instead}", name, tuple(types))
         hint, adapter = types[name]
         try:
             values[name] = adapter.validate_python(value, strict=True)

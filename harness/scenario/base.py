@@ -29,6 +29,8 @@ from harness.units import enumerated
 
 NOT_BUILT = "not_built"
 UNKNOWN_KEY = "unknown_key"
+MISTAKEN_KEY = "mistaken_key"
+"""Type of the error for one of `StrictModel.mistaken_keys`."""
 MISSING_KEY = "missing_key"
 WRONG_KEYS = "wrong_keys"
 
@@ -116,7 +118,7 @@ class StrictModel(BaseModel):
         dumped: dict[str, Any] = handler(self)
         if info.mode != "json":
             return dumped
-        known, absent = {*type(self).model_fields, *self._fields()}, self.irrelevant_keys()
+        known, absent = {*type(self).model_fields, *self.known_keys()}, self.irrelevant_keys()
         return {
             key: value for key, value in dumped.items() if key not in absent and (value is not None or key not in known)
         }
@@ -127,7 +129,7 @@ class StrictModel(BaseModel):
         """Check keys and values together, so that one mistake does not hide another."""
         if not isinstance(data, Mapping):
             return handler(data)
-        known = cls._fields()
+        known = cls.known_keys()
         given = {key: value for key, value in data.items() if value is not None or key not in known}
         problems: list[InitErrorDetails] = [
             {"type": PydanticCustomError(WRONG_KEYS, "{why}", {"why": why}), "loc": (), "input": None}
@@ -145,7 +147,7 @@ class StrictModel(BaseModel):
         raise ValidationError.from_exception_data(cls.__name__, problems)
 
     @classmethod
-    def _fields(cls) -> dict[str, FieldInfo]:
+    def known_keys(cls) -> dict[str, FieldInfo]:
         """Return the fields by their keys in the file."""
         return {field.alias or name: field for name, field in cls.model_fields.items()}
 
@@ -156,7 +158,8 @@ class StrictModel(BaseModel):
         if kind == "value_error":
             message = str(context["error"])
         elif kind == "extra_forbidden" and len(loc) == 1:
-            kind, message = UNKNOWN_KEY, cls._unknown(str(loc[0]), error["input"])
+            kind = MISTAKEN_KEY if str(loc[0]) in cls.mistaken_keys else UNKNOWN_KEY
+            message = cls._unknown(str(loc[0]), error["input"])
         elif kind == "missing" and len(loc) == 1:
             kind, message = MISSING_KEY, cls._missing(str(loc[0]))
         # Braces in a message would be read as places to fill in.
@@ -168,13 +171,13 @@ class StrictModel(BaseModel):
     def _unknown(cls, key: str, value: Any) -> str:
         if fix := cls.mistaken_keys.get(key):
             return fix.format(value=value if isinstance(value, str | int | float) else "...")
-        match = get_close_matches(key, cls._fields(), n=1, cutoff=0.6)
-        hint = f"did you mean `{match[0]}`?" if match else f"known are {', '.join(cls._fields())}"
+        match = get_close_matches(key, cls.known_keys(), n=1, cutoff=0.6)
+        hint = f"did you mean `{match[0]}`?" if match else f"known are {', '.join(cls.known_keys())}"
         return f"unknown key; {hint}"
 
     @classmethod
     def _missing(cls, key: str) -> str:
-        examples = cls._fields()[key].examples
+        examples = cls.known_keys()[key].examples
         return "is missing; write it" + (f", such as `{key}: {examples[0]}`" if examples else "")
 
 

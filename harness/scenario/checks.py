@@ -12,11 +12,12 @@ from pydantic_core import ErrorDetails
 
 from harness.errors import Problem
 from harness.records import Loop
-from harness.scenario.base import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY, near
+from harness.scenario.base import MISSING_KEY, MISTAKEN_KEY, NOT_BUILT, UNKNOWN_KEY, near
 from harness.scenario.engines import EngineBlock
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
 from harness.scenario.loads.kinds import KEYS_OF_SUSTAINED, Load
 from harness.scenario.model import Scenario
+from harness.scenario.places import right_place
 from harness.scenario.workload import Workload
 from harness.scenario.yaml_tree import Node, Place, join
 
@@ -28,8 +29,22 @@ def problems_of(error: ValidationError, tree: Node) -> list[Problem]:
         if details["type"] == "too_short" and details["input"]:
             continue  # The list is not empty: its items are wrong, and have problems of their own.
         place, key = _locate(tree, details)
-        found.append(place.problem(_message(details, key), key))
+        found.append(place.problem(_elsewhere(details, key, tree) or _message(details, key), key))
     return list(dict.fromkeys(found))
+
+
+def _elsewhere(details: ErrorDetails, key: str, tree: Node) -> str:
+    """Return the sentence for a key that another section has; "" if none has, or the section knows what is meant."""
+    if details["type"] != UNKNOWN_KEY:
+        return ""
+    blocks = _items(_children(tree).get("engines"))
+    names = [_children(block).get("engine") for block in blocks]
+    steps = key.split(".")
+    if steps[0] == "engines":
+        names = names[int(steps[1]) :][:1] if len(steps) > 1 and steps[1].isdecimal() else []
+    engines = tuple(name.value for name in names if name is not None and isinstance(name.value, str))
+    where = right_place(key, details.get("input"), engines)
+    return f"unknown key here; {where}" if where else ""
 
 
 def placed(problems: Iterable[Problem], tree: Node) -> list[Problem]:
@@ -143,7 +158,7 @@ def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
             node, key = inner, inner.written or join(key, step)
         elif position == len(steps) - 1 and details["type"] in (MISSING_KEY, "missing"):
             return node.anchor, join(key, step)
-    at_key = details["type"] in (UNKNOWN_KEY, NOT_BUILT) or isinstance(node.value, dict)
+    at_key = details["type"] in (UNKNOWN_KEY, MISTAKEN_KEY, NOT_BUILT) or isinstance(node.value, dict)
     return (node.anchor if at_key else node.place), key
 
 
@@ -167,6 +182,9 @@ def _message(details: ErrorDetails, key: str) -> str:
     if kind == NOT_BUILT:
         message = details["msg"]
         return message if message.startswith("`") else f"`{key.rpartition('.')[2]}` {message}"
+    if kind == "string_type" and isinstance(details.get("input"), Mapping | list | tuple):
+        named = isinstance(details.get("input"), Mapping) and key.endswith(".engine")
+        return f"must be a text, found {shown}" + ("; write the keys beside `engine`, or under `options`" * named)
     if kind in ("tuple_type", "list_type"):
         return _no_list(key.rpartition(".")[2], details.get("input"))
     if kind in ("model_type", "model_attributes_type") and key.startswith("engines.") and shown[:1] == "'":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engines import engine_class
-from engines.base import EngineError, EngineSpec, ModelReference
+from engines.base import EngineError, EngineSpec, ModelReference, UnknownOption
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.process.placeholders import MODEL, names_in
@@ -71,7 +71,15 @@ def _of_block(block: EngineBlock, number: int, model: ModelReference | None) -> 
         try:
             kind(EngineSpec(block.engine, model, options={**block.options, **block.http_options(), **merged}))
         except EngineError as error:
-            yield Problem(str(error), f"engines.{number}.variants.{name}" if merged else f"engines.{number}.options")
+            key = f"engines.{number}.variants.{name}" if merged else f"engines.{number}.options"
+            yield _of_options(error, key)
+
+
+def _of_options(error: EngineError, key: str) -> Problem:
+    """Return the problem of an engine with its options, which may hold a key of the block itself."""
+    if isinstance(error, UnknownOption) and error.name in EngineBlock.known_keys():
+        return Problem(f"`{error.name}` is no option; write it beside `engine`, in the block", f"{key}.{error.name}")
+    return Problem(str(error), key)
 
 
 def _command_problems(scenario: Scenario) -> Iterator[Problem]:

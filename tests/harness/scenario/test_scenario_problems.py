@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ScenarioError
+from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 from harness.scenario.templates import shipped_path
 
@@ -126,7 +127,18 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file(tmp_path: Pa
         ("workload: {input_tokens: 200}", "3:12: workload.input_tokens: unknown key; write `prompt_tokens: 200`"),
         ("workload: {max_tokens: {dist: fixed}}", "3:12: workload.max_tokens: unknown key; write `output_tokens: ...`"),
         ('limits: ["p95 ttft < 500ms"]', "3:10: limits.0: the metric comes before the statistic; write `ttft_ms p95 < 500ms`"),
-        ("labels: {a: [1]}", "3:13: labels.a: must be a text, found a list; put it in quotes"),
+        ("labels: {a: [1]}", "3:13: labels.a: must be a text, found a list"),
+        ("rate: 3", "3:1: rate: unknown key here; write it in a load, as `load: [{kind: sustained, rate: 3}]`"),
+        ("burst_rate: 3", "3:1: burst_rate: unknown key here; write it in a load, as `load: [{kind: burst, burst_rate: 3}]`"),
+        ("output_tokens: {dist: fixed, value: 1}", "3:1: output_tokens: unknown key here; write it under `workload`, as `workload: {output_tokens: ...}`"),
+        ("temperature: 0.5", "3:1: temperature: unknown key here; write it under `sampling`, as `workload: {sampling: {temperature: 0.5}}`"),
+        ("workload: {seed: 3}", "3:12: workload.seed: unknown key here; write it at the top level, as `seed: 3`"),
+        ("workload: {users: 3}", "3:12: workload.users: unknown key here; write it in a load, as `load: [{kind: sustained, users: 3}]`"),
+        ("ttft: 100ms", "3:1: ttft: unknown key here; write it under `slo`, as `slo: {ttft: 100ms}`"),
+        ("url: http://h:1", "3:1: url: unknown key here; write it in a block of `engines`, as `engines: [{engine: ..., url: http://h:1}]`"),
+        ("options: {ttft_ms: 3}", "3:1: options: unknown key here; write it in a block of `engines`, as `engines: [{engine: ..., options: ...}]`"),
+        ("ttft_ms: 3", "3:1: ttft_ms: unknown key here; write it under `options` of the engine, as `options: {ttft_ms: 3}`"),
+        ("metrics_url: x", "3:1: metrics_url: unknown key; known are " + ", ".join(Scenario.known_keys())),
         ("description: ${X", "3:14: description: `${` is not closed or names no variable; write `${NAME}`, or `$${` for a literal `${`"),
         ("description: ${MY_KEY:-x}", "3:14: description: the value of MY_KEY would be stored with the results; write its name under `api_key_env` or `headers_env`, or use it under the engine's `env`"),
     ],
@@ -154,6 +166,12 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str
             "1:31: engines.0.url: contains `api_key`, which would be stored; name its variable in `headers_env`, as a "
             "header",
         ),
+        ("{engine: simulated, ttft_ms: 3}", "1:31: engines.0.ttft_ms: unknown key here; write it under `options` of the engine, as `options: {ttft_ms: 3}`"),
+        ("{engine: simulated, tfft_ms: 3}", "1:31: engines.0.tfft_ms: unknown key here; did you mean `ttft_ms` under `options` of the engine?"),
+        ("{engine: vllm, enforce_eager: true}", "1:26: engines.0.enforce_eager: unknown key here; write it under `options` of the engine, as `options: {enforce_eager: true}`"),
+        ("{engine: simulated, prompt_tokens: 3}", "1:31: engines.0.prompt_tokens: unknown key here; write it under `workload`, as `workload: {prompt_tokens: 3}`"),
+        ("{engine: simulated, options: {quantization: q8_0}}", "1:41: engines.0.options.quantization: `quantization` is no option; write it beside `engine`, in the block"),
+        ("{engine: {name: simulated, ttft_ms: 3}}", "1:12: engines.0.engine: must be a text, found a mapping; write the keys beside `engine`, or under `options`"),
         ("{engine: simulated, devices: [0], env: 3}", "1:50: engines.0.env: must be a mapping of keys, found 3"),
         ("{engine: http, url: localhost}", "1:31: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
         (
