@@ -126,7 +126,9 @@ def test_no_secret_reaches_a_file_or_the_screen(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_run_on_the_same_machine_is_refused(tmp_path: Path) -> None:
-    """While one run measures, another one is told which, and exits 2; with --wait it takes its turn."""
+    """While one run measures, another one is told which, and exits 2; with --wait it takes its turn. One that needs no
+    engine of this machine runs, and tells that both disturb each other.
+    """
     env = {"HARNESS_CACHE": str(tmp_path / "cache")}
     program = (
         "import sys, time\nfrom harness.run.lock import machine_to_ourselves\n"
@@ -148,5 +150,11 @@ def test_a_second_run_on_the_same_machine_is_refused(tmp_path: Path) -> None:
             refused = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=env)
         assert refused.code == 2
         assert "first, process" in refused.err
+        path = scenario(tmp_path)
+        beside = harness("run", str(path), "--out", "beside", *QUICK, cwd=tmp_path, env=env)
+        assert beside.code == 0, beside.err
+        told = "another run is measuring on this machine (first, process "
+        assert told in beside.err
+        assert told in (tmp_path / "beside" / "manifest.json").read_text()
     finally:
         holder.communicate("\n")

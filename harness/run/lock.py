@@ -46,6 +46,22 @@ def machine_to_ourselves(name: str, *, wait_s: float = 0.0, folder: Path | None 
                 holder.unlink(missing_ok=True)
 
 
+def other_run(folder: Path | None = None) -> str | None:
+    """Return which run holds the lock of this machine's engines, in words; None if none does."""
+    where = folder or directory()
+    holder = where / "running.json"
+    if not holder.is_file():
+        return None
+    try:
+        # It was left behind if its process was killed. Only then may this disturb a run that begins at this moment.
+        with FileLock(where / "running.lock").acquire(timeout=0):
+            return None
+    except Timeout:
+        return _holder(holder)
+    except OSError:
+        return None  # the cache cannot be written, so no run holds a lock in it
+
+
 @contextlib.contextmanager
 def run_to_ourselves(path: Path) -> Iterator[None]:
     """Hold the lock of a run's folder while it is made. Raises UsageError if another process holds it."""

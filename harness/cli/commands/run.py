@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.scenario.model import Scenario
 
 _SCENARIO = "Scenario file, the name of a shipped one, such as quickstart, or the address of a server."
+BESIDE = "another run is measuring on this machine ({other}): this one takes processors from it, and lacks them itself"
 _RESUME = "Continue a stored run (folder, name or latest): complete trials are kept, all others are measured again."
 
 
@@ -164,7 +165,7 @@ def measure(
 
     from harness.cli.course import Course
     from harness.cli.progress import ConsoleWatcher, SilentWatcher
-    from harness.run.lock import machine_to_ourselves
+    from harness.run.lock import machine_to_ourselves, other_run
     from harness.run.run import execute, go_on
     from harness.schedule.matrix import needs_the_machine
     from harness.schedule.reachable import check_servers
@@ -172,9 +173,11 @@ def measure(
     from harness.verdict.forecast import foretold
 
     planned, folder, command = job.planned, job.folder, command_line()
-    for line in (*check_servers(planned), *(() if quiet else foretold(planned))):
+    ours = needs_the_machine(planned)
+    beside = () if ours or (other := other_run()) is None else (BESIDE.format(other=other),)
+    for line in (*check_servers(planned), *beside, *(() if quiet else foretold(planned))):
         say(line)
-    lock = machine_to_ourselves(job.scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
+    lock = machine_to_ourselves(job.scenario.title, wait_s=wait_s) if ours else nullcontext()
     course = Course.of(planned, complete_trials(folder) if job.stored else ())
     console = ConsoleWatcher(error_console(), folder, course, columns=job.scenario.columns)
     shown = nullcontext(SilentWatcher()) if quiet else console
@@ -182,7 +185,7 @@ def measure(
         if job.stored:
             go_on(folder, watcher, command=command, locust=locust)
         else:
-            execute(job.scenario, planned, folder, watcher, command=command, locust=locust, notes=job.notes)
+            execute(job.scenario, planned, folder, watcher, command=command, locust=locust, notes=(*job.notes, *beside))
     try:
         return write(folder, formats)
     except StopSignal as error:
