@@ -2,8 +2,9 @@
 
 Servers repeat one event with different texts. `EventScan` learns what surrounds the text (the template) from one event
 and proves it. From then on it splits the body at what lies between two texts, and looks each text up. An event that
-does not fit is parsed. If the body is not a sequence of plain `data: ...` lines, `EventSplitter` takes over. These
-short cuts change no result: the tests compare them with the parser, for any division into reads.
+does not fit is parsed. If the body is not a sequence of plain `data: ...` lines, each perhaps behind an `event: ...`
+line that names no failure, `EventSplitter` takes over. These short cuts change no result: the tests compare them with
+the parser, for any division into reads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -22,12 +24,12 @@ from engines.dialects.answers import broken, count_chunks, mend, tolerant
 from engines.dialects.base import Pieces, WireResponse
 from engines.dialects.failures import failure_in, server_text, text_chunk, unknown_text
 from engines.dialects.framing import BYTE_ORDER_MARK, Framing, framing_of, is_whole
-from engines.dialects.sse import COMMENT, FAILURE, EventSplitter, one_line_each
+from engines.dialects.sse import COMMENT, FAILURE, EventSplitter, failing, one_line_each
 
 Parse = Callable[[bytes], list[Chunk]]
 _KNOWN_PIECES = 20_000
 _PROBE = "probe 0f9b"
-_DATA = b"dat"  # five bytes with LF LF, the longest pattern of the fastest search
+_MARK = 3  # bytes of a line that make five with LF LF, the longest pattern of the fastest search
 _TEMPLATES = 6  # per reply: reasoning, content, tool ...; more means that nothing is repeated
 _RUNS = 12  # per reply, so that an irregular one costs only some passes
 
@@ -54,14 +56,18 @@ class KnownPieces:
 
 
 class _Template:
-    """Bytes around the text in the events of one answer. `line_*` also include the rest of the line."""
+    """Bytes around the text in the events of one answer. `line_*` also include the rest of the lines.
 
-    __slots__ = ("between", "head", "kind", "line_head", "line_tail", "tail")
+    `mark`: the end of an event and the beginning of the next.
+    """
 
-    def __init__(self, head: bytes, tail: bytes, kind: ChunkKind, blank: bytes) -> None:
+    __slots__ = ("between", "head", "kind", "line_head", "line_tail", "mark", "tail")
+
+    def __init__(self, before: bytes, head: bytes, tail: bytes, kind: ChunkKind, blank: bytes) -> None:
         self.head, self.tail, self.kind = head, tail, kind
-        self.line_head, self.line_tail = b"data: " + head, tail + blank
+        self.line_head, self.line_tail = before + head, tail + blank
         self.between = self.line_tail + self.line_head
+        self.mark = blank + before[:_MARK]
 
 
 class EventScan:
@@ -77,7 +83,8 @@ class EventScan:
         self._read_ends = list(accumulate(map(len, reads)))
         line_end = self._body.find(b"\n")
         self._blank = b"\r\n\r\n" if self._body[max(line_end - 1, 0) : line_end] == b"\r" else b"\n\n"
-        self._after_end = len(self._blank) // 2 - 1  # a CR ends the blank line, even if an LF follows
+        self._line_end = self._blank[: len(self._blank) // 2]
+        self._after_end = len(self._line_end) - 1  # a CR ends the blank line, even if an LF follows
         self._template: _Template | None = None
         self._templates_left = _TEMPLATES
         self._runs_left = _RUNS
@@ -109,9 +116,9 @@ class EventScan:
         """Take the events from `at` to the last with the template's tail. Return the offset behind them."""
         first = at + len(template.line_head)
         last = self._body.rfind(template.line_tail, first)
+        self._runs_left -= 1
         if last < 0:
             return at
-        self._runs_left -= 1
         run = self._body[first:last]
         texts = self._texts(template, run)
         around = len(template.line_head) + len(template.line_tail)
@@ -129,9 +136,9 @@ class EventScan:
 
         To split at a few bytes of that and to compare is several times faster than to split at all of it.
         """
-        before, after = template.between.split(self._blank + _DATA, 1)
+        before, after = template.between.split(template.mark, 1)
         start, stop = len(after), -len(before)
-        texts = [line[start:stop] for line in (after + run + before).split(self._blank + _DATA)]
+        texts = [line[start:stop] for line in (after + run + before).split(template.mark)]
         return texts if template.between.join(texts) == run else run.split(template.between)
 
     def _run_with_others(self, template: _Template, texts: Sequence[bytes], ends: Sequence[int]) -> int:
@@ -156,12 +163,14 @@ class EventScan:
         body, blank = self._body, self._blank
         while at < stop and at < len(body):
             end = body.find(blank, at)
-            event = body[at:end]
-            if end < 0 or b"\n" in event or b"\r" in event:
+            first, line_end, event = b"", b"", body[at:end]
+            if event.startswith(b"event:"):
+                first, line_end, event = event.partition(self._line_end)
+            if end < 0 or b"\n" in event or b"\r" in event or (first and _tells(first)):
                 return at
             if event.startswith(b"data: "):
-                self._take(event[6:], end + len(blank) - self._after_end)
-            elif event.startswith(b":"):
+                self._take(event[6:], end + len(blank) - self._after_end, first + line_end)
+            elif event.startswith(b":") and not first:
                 self._take(COMMENT, end + 1)
             else:
                 return at
@@ -180,8 +189,8 @@ class EventScan:
             if not any(chunk.kind is ChunkKind.UNREADABLE for chunk in rest):  # half an event only shows truncation
                 self._add(rest, len(self._body) + 1)  # complete only with the last read, which may be empty
 
-    def _take(self, event: bytes, end: int) -> None:
-        """Add the chunks of an event that ends at an offset of the body."""
+    def _take(self, event: bytes, end: int, line_before: bytes = b"") -> None:
+        """Add the chunks of an event that ends at an offset of the body. line_before: its line above that of data."""
         template = self._template
         if template is not None and event.startswith(template.head) and event.endswith(template.tail):
             text = event[len(template.head) : -len(template.tail)]
@@ -190,7 +199,7 @@ class EventScan:
                 self._add([chunk], end)
                 return
         chunks = self._parse(event)
-        self._learn(event, chunks)
+        self._learn(event, chunks, line_before + b"data: ")
         self._add(chunks, end)
 
     def _add(self, chunks: Sequence[Chunk], end: int) -> None:
@@ -201,8 +210,8 @@ class EventScan:
         self._kinds += [chunk.kind for chunk in chunks]
         self._ends += [end] * len(chunks)
 
-    def _learn(self, event: bytes, chunks: list[Chunk]) -> None:
-        """Learn a template from an event that holds one text and nothing else.
+    def _learn(self, event: bytes, chunks: list[Chunk], before: bytes) -> None:
+        """Learn a template from an event that holds one text and nothing else. before: what precedes it in the body.
 
         The full parser proves it: it must return another text in that place, and nothing else. So any text without
         escapes may stand there.
@@ -224,7 +233,13 @@ class EventScan:
             return
         self._templates_left -= 1
         if self._parse(head + _PROBE.encode() + tail) == [Chunk(kind, _PROBE)]:
-            self._template = _Template(head, tail, kind, self._blank)
+            self._template = _Template(before, head, tail, kind, self._blank)
+
+
+@lru_cache(maxsize=256)
+def _tells(line: bytes) -> bool:
+    """Return whether an `event` line names a failure, or is more than one line to `EventSplitter`."""
+    return b"\n" in line or b"\r" in line or bool(failing(line))
 
 
 def scan_lines(reads: Sequence[bytes], parse: Callable[[bytes], list[Chunk]]) -> Pieces:

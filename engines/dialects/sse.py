@@ -117,7 +117,7 @@ class EventSplitter:
             if self._loose:
                 self._end_loose(done)
             if name == b"event":
-                self._failing = _failing(line)
+                self._failing = failing(line)
             elif name == b"data":
                 self._data.append(value)
         elif colon and name.lower() in _ERROR_FIELDS:
@@ -145,7 +145,7 @@ class EventSplitter:
 
 
 @lru_cache(maxsize=256)
-def _failing(line: bytes) -> bytes:
+def failing(line: bytes) -> bytes:
     """Return the name of an event that reports a failure, from its line; b"" for any other."""
     name = line.partition(b":")[2].strip()
     return name if _FAILS.search(name) else b""

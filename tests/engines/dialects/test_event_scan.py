@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.base import Chunk, ChunkKind
-from engines.dialects.events import EventDecoder
+from engines.dialects.events import EventDecoder, EventScan, KnownPieces
 from engines.dialects.openai import OpenAIChat
 from engines.dialects.sse import EventSplitter, one_line_each
 
@@ -29,6 +30,13 @@ OTHERS = [
     b"data: [DONE]\n\n",
     b"data:" + delta('"content":" a"')[6:],
     b"event: message\n" + TOKENS[0],
+    b"event: token\n" + TOKENS[1],
+    b"event:token\n" + TOKENS[1],
+    b"event: error\n" + TOKENS[1],
+    b"event: ping\n\n",
+    b"event: token\nid: 7\n" + TOKENS[1],
+    b"event: token\n: a comment\n\n",
+    TOKENS[0][:-1] + b"event: after\n\n",
     b'data: {"choices":\ndata: [{"delta":{"content":"x"}}]}\n\n',
     b"data: nonsense\n\n",
     b"\n\n",
@@ -87,3 +95,38 @@ def test_long_replies_in_every_order(line_end: bytes) -> None:
         for _ in range(2):
             agrees(reads, decoder)
             agrees([b"".join(reads)], decoder)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("before", [b"", b"event: token\n"])
+def test_events_that_differ_in_their_text_alone_are_not_parsed(before: bytes, line_end: bytes) -> None:
+    """Nor are those with a line that names the event, as Anthropic's."""
+    parsed = 0
+
+    def chunks(event: Mapping[str, Any]) -> list[Chunk]:
+        nonlocal parsed
+        parsed += 1
+        return OpenAIChat().chunks(event)
+
+    body = b"".join(before + delta(f'"content":" w{i}"') for i in range(500)).replace(b"\n", line_end)
+    assert len(EventDecoder(chunks).stream([body])) == 500
+    assert parsed < 5
+
+
+def test_a_stream_in_which_nothing_repeats_is_searched_in_proportion_to_its_length() -> None:
+    """Each event has a number behind its text: a template of one is not sought in all that follows."""
+    texts = [f'"content":" w{i}","n":{i}' for i in range(3000)]
+    events = [delta(text) for text in texts]
+    searched = 0
+
+    class Body(bytes):
+        def rfind(self, *place: Any) -> int:
+            nonlocal searched
+            searched += 1
+            return super().rfind(*place)
+
+    decoder = EventDecoder(OpenAIChat().chunks)
+    scan = EventScan(events, KnownPieces(), decoder.parse)
+    scan._body = Body(scan._body)
+    assert len(scan.pieces()) == 3000
+    assert searched <= 12
