@@ -38,6 +38,7 @@ ENOUGH_BEYOND = 30
 SURE = {1: 1.5, 2: 0.5}  # standard errors of R2 that are added to it, by how many levels it is the largest of
 LEAST_ROUNDS, MANY_ROUNDS = 8, 100
 NORMAL = 1.959964
+TAIL = 0.95  # level from which binomial ranks leave room for few rounds (ADR 0020)
 CHANCE = 1.644854  # standard errors that the first lag of independent rounds exceeds in one of twenty
 
 
@@ -109,6 +110,14 @@ class Dependence:
             return memory_of(below).size
         return size_of_rounds(below, self._round_sizes)
 
+    def sure(self, own: float, p: float = 0.0) -> float:
+        """Return the effective sample size less what the variance between few rounds is uncertain by, at quantile p.
+
+        That is Student's factor for a variance, and its root for a tail: there, ranks are wider than they must be.
+        """
+        sizes = self._round_sizes
+        return own if sizes is None else own * (NORMAL / t_factor(len(sizes))) ** (1 if p >= TAIL else 2)
+
     def joined(self, own: float, explained: float, looks: int = 1) -> float:
         """Return the effective sample size by all that makes the observations alike.
 
@@ -135,16 +144,15 @@ def by_chance(groups: int) -> float:
 def size_of_rounds(below: Floats, sizes: Ints) -> float:
     """Return the effective sample size of an indicator in rounds of consecutive requests.
 
-    The variance between few rounds is uncertain (Student's factor). Fewer than MANY_ROUNDS are taken as independent
-    unless neighbours are alike: of those an autocorrelation time is mostly chance.
+    Fewer than MANY_ROUNDS are taken as independent unless neighbours are alike: of those an autocorrelation time is
+    mostly chance.
     """
-    n, rounds, share = len(below), len(sizes), float(below.mean())
+    n, share = len(below), float(below.mean())
     sums = np.add.reduceat(below - share, cluster_starts(sizes))
-    spread = float(sums.var(ddof=1)) * rounds
+    spread = float(sums.var(ddof=1)) * len(sizes)
     if spread > 1e-12:
         spread *= _time_of_rounds(sums)
-    m = n if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
-    return m * (NORMAL / t_factor(rounds)) ** 2
+    return float(n) if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
 
 
 def _time_of_rounds(sums: Floats) -> float:
@@ -188,7 +196,7 @@ class Sizes:
             return Size(n, min(self._of_clusters(level, self._clusters) for level in up_to))
         levels = list(wider(p))
         enough = next((i for i, level in enumerate(levels) if n * (1 - level) >= ENOUGH_BEYOND), len(levels) - 1)
-        own = min(self._look(level)[0] for level in levels[: enough + 1])
+        own = self._dependence.sure(min(self._look(level)[0] for level in levels[: enough + 1]), p)
         shares = [self._look(level)[1] for level in levels[:2]]
         return Size(n, self._dependence.joined(own, max(shares), len(shares)), max(shares))
 
@@ -217,4 +225,4 @@ def share_size(flags: Floats, dependence: Dependence = INDEPENDENT, explained: f
     if not len(flags):
         return 0.0
     shares = [dependence.explained(flags), *([] if explained is None else [explained])]
-    return dependence.joined(dependence.own(flags), max(shares), len(shares))
+    return dependence.joined(dependence.sure(dependence.own(flags)), max(shares), len(shares))

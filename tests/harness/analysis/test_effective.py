@@ -129,3 +129,13 @@ def test_a_few_slow_requests_are_judged_by_more_of_them() -> None:
     rng = np.random.default_rng(6)
     values = np.repeat(rng.lognormal(size=50), 20) * rng.lognormal(0, 0.3, 1000)
     assert at(values, 0.99) <= at(values, 0.95)
+
+
+def test_few_rounds_take_less_from_a_tail_than_from_a_median() -> None:
+    """Student's factor of eight rounds from a median's size, its root from a p95's; many rounds take nothing."""
+    few, many = Dependence(rounds=np.repeat(np.arange(8), 10)), Dependence(rounds=np.repeat(np.arange(900), 10))
+    factor = 1.959964 / 2.364624
+    assert few.sure(80.0, 0.5) == pytest.approx(80 * factor**2)
+    assert few.sure(80.0, 0.95) == pytest.approx(80 * factor)
+    assert many.sure(9000.0, 0.5) == pytest.approx(9000, rel=0.01)
+    assert Dependence().sure(80.0, 0.5) == 80.0
