@@ -58,7 +58,7 @@ def session_entry(number: int, command: str) -> Session:
     """Return the entry of a session that begins now."""
     return Session(
         number=number,
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
         command=command,
         provenance=Provenance.model_validate(provenance.collect() | {"calibration": store.summary_for_runs()}),
         cells=[],

@@ -22,14 +22,19 @@ from harness.scenario.workload import Workload
 from harness.scenario.yaml_tree import Node, Place, join
 
 
-def problems_of(error: ValidationError, tree: Node) -> list[Problem]:
-    """Return every mistake; a mistake that several expanded loads share is listed once."""
+def problems_of(error: ValidationError, tree: Node, *, of_scenario: bool = False) -> list[Problem]:
+    """Return every mistake; a mistake that several expanded loads share is listed once.
+
+    Args:
+        of_scenario: Whether the file is a scenario, whose sections may be mistaken for each other.
+    """
     found = []
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and details["input"]:
             continue  # The list is not empty: its items are wrong, and have problems of their own.
         place, key = _locate(tree, details)
-        found.append(place.problem(_elsewhere(details, key, tree) or _message(details, key), key))
+        elsewhere = _elsewhere(details, key, tree) if of_scenario else ""
+        found.append(place.problem(elsewhere or _message(details, key), key))
     return list(dict.fromkeys(found))
 
 

@@ -61,7 +61,7 @@ def _scenario_of(source: Source, path: Path) -> Scenario:
         try:
             scenario = Scenario.model_validate(source.tree.plain())
         except ValidationError as error:
-            problems += problems_of(error, source.tree)
+            problems += problems_of(error, source.tree, of_scenario=True)
         problems += cross_problems(source.tree)
         if scenario is not None:
             problems += placed(_content_problems(scenario), source.tree)

@@ -8,6 +8,7 @@ branches can be merged.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -191,10 +192,10 @@ def _into_place(new: Path, home: Path, wanted: str) -> Path:
         place = home / (wanted if number == 1 else f"{wanted}-{number}")
         try:
             return new.rename(place)
-        except OSError:
-            if not place.exists():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            number += 1  # another baseline of the same second
+            number += 1  # another baseline of the same second, which may be gone already
 
 
 def _entries(home: Path) -> list[Path]:
