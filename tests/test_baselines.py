@@ -116,7 +116,8 @@ def test_removing_asks_for_the_exact_one(stored: Path, tmp_path: Path) -> None:
 def test_a_run_of_format_1_is_compared_as_a_baseline(stored: Path, tmp_path: Path) -> None:
     """With itself here: it reads as the run does."""
     assert harness("baseline", "set", "old", str(OLD), "--dir", str(tmp_path), cwd=stored).code == 0
-    pairs = ((str(OLD), str(OLD)), (str(tmp_path / "old"), str(OLD)))
+    run = str(shutil.copytree(OLD, tmp_path / "run"))
+    pairs = ((run, run), (str(tmp_path / "old"), run))
     one, other = (json.loads(harness("compare", *pair, "--json", cwd=stored).out) for pair in pairs)
     assert one["rows"]
     assert one["rows"] == other["rows"]

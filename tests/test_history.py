@@ -151,8 +151,9 @@ def test_without_a_history_there_is_a_sentence(tmp_path: Path) -> None:
         2,
         "harness: elsewhere/history.yaml:2:1: control: unknown key; did you mean `controls`?\n",
     )
-    run = str(DATA / "runs" / "v1" / "quick")
-    ended = command("history", "add", run, "--store", "elsewhere", cwd=tmp_path)  # a night must not be lost for that
+    shutil.copytree(DATA / "runs" / "v1" / "quick", tmp_path / "quick")
+    # A night must not be lost for that.
+    ended = command("history", "add", "./quick", "--store", "elsewhere", cwd=tmp_path)
     assert (ended.code, "the usual numbers are stored" in ended.err, "added " in ended.err) == (2, True, True)
     shutil.rmtree(tmp_path / "elsewhere" / "nights")
     (tmp_path / "elsewhere" / "history.yaml").write_text("")

@@ -23,20 +23,28 @@ from harness.store.manifest import Machine, Manifest
 from harness.store.run import MANIFEST
 
 DATA = Path(__file__).parents[2] / "data"
-RUN = DATA / "runs" / "v1" / "quick"
+STORED = DATA / "runs" / "v1" / "quick"
 FOREIGN = DATA / "foreign"
 GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def night() -> Night:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stored run: reading it leaves a file beside it."""
+    copy = tmp_path_factory.mktemp("stored") / "quick"
+    shutil.copytree(STORED, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def night(run: Path) -> Night:
     """The night of a stored run."""
-    return night_of(str(RUN))
+    return night_of(str(run))
 
 
-def test_a_run_becomes_a_night_of_its_pooled_numbers(night: Night) -> None:
+def test_a_run_becomes_a_night_of_its_pooled_numbers(night: Night, run: Path) -> None:
     """With the interval, the observations and the doubt that a comparison has of them; nothing else is stored."""
-    side = read_side("x", RUN)
+    side = read_side("x", run)
     assert (night.scenario, night.run, night.tool, night.method) == ("frozen", "quick", "", 2)
     assert night.at == datetime(2026, 11, 21, 12, 27, 35, tzinfo=UTC)
     by_what = {row.what: row for row in night.rows}
@@ -61,16 +69,16 @@ def test_a_number_without_a_value_says_why(night: Night) -> None:
     assert all(row.doubt for row in unknown)
 
 
-def test_further_numbers_can_be_kept() -> None:
+def test_further_numbers_can_be_kept(run: Path) -> None:
     """Those of the settings, beside the usual ones."""
-    found = night_of(str(RUN), {("ttft_ms", "p97"), ("output_tokens", "mean"), ("offered_rps", "value")})
+    found = night_of(str(run), {("ttft_ms", "p97"), ("output_tokens", "mean"), ("offered_rps", "value")})
     kept = {(row.what.metric, row.what.statistic) for row in found.rows}
     assert {("ttft_ms", "p97"), ("offered_rps", "value"), ("ttft_ms", "p50")} <= kept
 
 
 def test_the_same_run_elsewhere_is_the_same_night(night: Night, tmp_path: Path) -> None:
     """A copy under another name has the identity of the first; labels can be added."""
-    shutil.copytree(RUN, tmp_path / "copy")
+    shutil.copytree(STORED, tmp_path / "copy")
     other = night_of(str(tmp_path / "copy"), (), {"release": "1.2"})
     assert other.identity == night.identity
     assert other.labels == {"release": "1.2"}
@@ -79,7 +87,7 @@ def test_the_same_run_elsewhere_is_the_same_night(night: Night, tmp_path: Path) 
 
 def changed(folder: Path, **keys: Any) -> str:
     """A copy of the run whose manifest has other keys."""
-    shutil.copytree(RUN, folder)
+    shutil.copytree(STORED, folder)
     stored = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(stored | keys))
     return str(folder)
@@ -131,7 +139,7 @@ def test_a_result_has_a_night_or_asks_for_it(name: str) -> None:
 
 def test_the_port_of_a_server_that_we_start_is_no_option_of_it(tmp_path: Path) -> None:
     """It is another one each night. The address of a server that runs already is."""
-    stored = json.loads((RUN / MANIFEST).read_text())
+    stored = json.loads((STORED / MANIFEST).read_text())
     for name, command in (("started", "vllm serve --port {port}"), ("served", None)):
         for cell in stored["cells"]:
             cell["engine_info"]["options"] = {"url": "http://127.0.0.1:4711", "command": command}
