@@ -4,6 +4,7 @@ PYTHON ?= python3
 ENGINES ?= .venv-engines
 VLLM ?= .venv-vllm
 OTAVA ?= .venv-otava
+DOCTOR ?= .venv-doctor
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench battery otava docs wheel clean
+	test-gpu test-lowest coverage mutants bench battery scorecard otava docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -130,6 +131,16 @@ bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory ta
 battery: $(STAMP)  ## whole runs against a server of known truth: how often their verdict is right
 	$(BIN)/python -m benchmarks.battery
 
+# One file for each start of a gate; no package of ours is needed there.
+$(DOCTOR)/.installed:
+	$(PYTHON) -m venv $(DOCTOR)
+	$(DOCTOR)/bin/python -m pip install --quiet --disable-pip-version-check inference-doctor==0.4.1
+	@touch $@
+
+SCORECARD ?= build/scorecard
+scorecard: $(STAMP) $(DOCTOR)/.installed  ## 70 gates of known truth on real servers; the same command goes on (docs/compare.md)
+	HARNESS_DOCTOR_PYTHON=$(abspath $(DOCTOR))/bin/python $(BIN)/python -m benchmarks.scorecard --out $(SCORECARD)
+
 # It pins numpy and brings clients of databases, so it has an environment of its own.
 $(OTAVA)/.installed:
 	$(PYTHON) -m venv $(OTAVA)
@@ -149,4 +160,4 @@ docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m tests.known_answers
 
 clean:  ## remove what was built here
-	rm -rf $(VENV) $(ENGINES) $(VLLM) $(OTAVA) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(VLLM) $(OTAVA) $(DOCTOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
