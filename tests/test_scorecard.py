@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +20,13 @@ from benchmarks.scorecard import __main__ as scorecard
 from benchmarks.scorecard import table
 from benchmarks.scorecard.accuracy import accuracy, measured
 from benchmarks.scorecard.arms import ARMS, HOGS_SAME, SERVED_SAME, SERVED_SLOWER, Arm, Planned, planned
+from benchmarks.scorecard.embedded import Stretched
 from benchmarks.scorecard.outcome import CANNOT_TELL, E2E, ERRORS, REGRESSED, TPOT, TTFT, Number, Outcome, load, save
 from benchmarks.scorecard.outcome import read_outcome as read
 from benchmarks.scorecard.play import GateFailed, hogs
 from benchmarks.scorecard.proxy import stretched
 from benchmarks.scorecard.theirs import normalized, rule_of_one_says, rule_says
+from engines.base import EngineSpec, ModelReference
 from harness.scenario import reader
 
 VALUES: list[list[float | None]] = [[10.0, 11.2], [10.0, 11.0], [12.0, 13.0], [8.0, 9.0]]
@@ -81,6 +86,27 @@ def test_proxy_holds_no_event_before_its_time() -> None:
     assert len(found.late_ms) == 11
     assert found.tpot > 1.4 / 1.5  # the first may come late, and so shorten what follows
     assert "Proxy at 1.5" in str(found)
+
+
+def test_embedded_server_answers_through_the_proxy() -> None:
+    """The load generator gets the proxy's address; neither process is left after the end."""
+    options = {"n_parallel": 1, "n_ctx": 256, "stretch": 1.1}
+
+    async def started() -> list[psutil.Process]:
+        engine = Stretched(EngineSpec("stretched", ModelReference("tiny"), "q8_0", options))
+        try:
+            info = await engine.start()
+            url = engine.endpoint().url
+            assert not any(page.startswith(url) for page in info.metrics_urls)
+            with urllib.request.urlopen(f"{url}/health", timeout=60) as reply:
+                assert reply.status == 200
+            return [psutil.Process(pid) for pid in info.pids]
+        finally:
+            await engine.stop()
+
+    processes = asyncio.run(started())
+    assert len(processes) == 2
+    assert not any(one.is_running() for one in processes)
 
 
 def test_error_of_the_proxy_is_that_of_distances() -> None:
@@ -208,8 +234,6 @@ def test_start_is_written_in_their_form() -> None:
 
 def test_busy_loops_end_with_their_block() -> None:
     """No process of theirs is left, and none is needed for an arm without them."""
-    import psutil
-
     ours = psutil.Process()
     before = {child.pid for child in ours.children()}
     with hogs(2):

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 
+from benchmarks.scorecard.play import environment
 from engines.base import Endpoint, EngineInfo, EngineSpec, StartFailed
 from engines.llamacpp.server import LlamaServer
 
@@ -29,7 +30,8 @@ class Stretched(LlamaServer):
         info = await super().start()
         port = super().endpoint().url.rpartition(":")[2]
         command = [sys.executable, "-m", "benchmarks.scorecard.proxy", port, f"{self._stretch:g}"]
-        self._proxy = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        self._proxy = subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, text=True)
         assert self._proxy.stdout is not None
         self._way = (await asyncio.to_thread(self._proxy.stdout.readline)).strip()
         if not self._way:
