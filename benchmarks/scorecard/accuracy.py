@@ -14,6 +14,7 @@ from benchmarks.scorecard.play import ROOT, environment
 from benchmarks.scorecard.proxy import EVENT, LOOPBACK, REQUEST
 
 GAP_S = 0.005
+FIRST_S = 0.05
 EVENTS = 400
 
 
@@ -62,11 +63,12 @@ def measured(stretch: float, sent: Sequence[int], came: Sequence[int]) -> Accura
 
 
 def _serve(listener: socket.socket, events: int, gap_s: float, sent: list[int]) -> None:
-    """Answer one request: an event at each multiple of the gap."""
+    """Answer one request: an event at each multiple of the gap, the first when all threads wait."""
     connection, _ = listener.accept()
     with connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.recv(1 << 16)
+        time.sleep(FIRST_S)
         began = time.monotonic_ns()
         for number in range(events):
             time.sleep(max(0.0, gap_s * number - (time.monotonic_ns() - began) / 1e9))

@@ -15,8 +15,8 @@ OPTIONS: Mapping[str, Any] = MappingProxyType({"n_parallel": 1, "n_ctx": 512, "n
 STRETCH = 1.1
 """Gaps between tokens of a slower head, in gaps of the server."""
 PAIRS, BUDGET = "4..6", "80s"
-LOAD = "{kind: single_user, requests: 20, warmup: 1s}"
-WORKLOAD = "{prompt_tokens: 32, output_tokens: {dist: fixed, value: 16, exact: true}}"
+LOAD = "{kind: single_user, requests: 20, warmup: 200ms}"
+WORKLOAD = "{prompt_tokens: 8, output_tokens: {dist: fixed, value: 16, exact: true}}"
 
 
 @dataclass(frozen=True)

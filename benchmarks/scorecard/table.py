@@ -130,7 +130,7 @@ def targets(outcomes: Sequence[Outcome]) -> list[Target]:
         met = regressed(arms[arm]) <= max(1, FALSE_ALARMS * len(arms[arm])) if arm in arms else None
         found.append(Target(f"{arm.name}: at most 1 regressed", met))
     for arm in (SERVED_SLOWER, EMBEDDED_SLOWER):
-        met = regressed(arms[arm]) >= math.floor(FOUND * len(arms[arm])) if arm in arms else None
+        met = regressed(arms[arm]) >= math.ceil(round(FOUND * len(arms[arm]), 9)) if arm in arms else None
         found.append(Target(f"{arm.name}: at least 9 of 10 regressed", met))
     met = None
     if HOGS_SAME in arms and SERVED_SAME in arms:
