@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -50,7 +49,7 @@ def _run(command: list[str], log: Path) -> int:
             return process.wait()
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait(END_LIMIT_S)
 
 
