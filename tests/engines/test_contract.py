@@ -217,7 +217,7 @@ def test_eight_requests_at_once_all_succeed(on_engine: Callable[[Body], None]) -
 
     async def body(engine: Engine, info: EngineInfo) -> None:
         records = measured(await records_of(engine, exact_schedule(8, kind="sustained", users=8, requests=16)))
-        assert sorted(record.request for record in records) == list(range(16))
+        assert len({record.request for record in records}) == len(records) == 16  # a slow user sends fewer of them
         assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
         assert {record.output_tokens for record in records} == {8}
 
