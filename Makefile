@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-# Two test processes: the tests start servers and processes of their own, which need the other cores.
-WORKERS ?= 2
+# Four test processes, also on two cores: the tests wait more than they compute, for servers and processes of their own.
+WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
 	test-gpu test-lowest coverage mutants bench battery scorecard otava docs wheel clean
