@@ -180,7 +180,7 @@ def _file(name: str) -> str:
 
 
 def _shortened(style: str) -> str:
-    """Return the styles without what the pages of a history do not print, and without line ends."""
+    """Return the styles without line ends, which every page of a history would repeat."""
     return re.sub(r"\n\s*", " ", style)
 
 

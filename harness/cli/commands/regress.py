@@ -48,10 +48,7 @@ def regress(
     """Judge every series of a nightly history, and tell each change once."""
     from harness.history.board import make_board, parse_told
     from harness.history.store import Store, default_folder
-    from harness.history.tables import board_tables
     from harness.history.webhook import address_in
-    from harness.store.streams import storage_errors
-    from reports import write_site
 
     fails = check_inconclusive(inconclusive)
     hook = None if confirm is None else confirmation(confirm)
@@ -64,13 +61,30 @@ def regress(
         say(f"harness: {sentence}")
     code = exit_code(board, inconclusive_fails=fails)
     show(board, code, as_json=as_json)
-    tables = cast("Tables", board_tables(board, report=reports))
     if html is not None:
-        with storage_errors(html):
-            write_site(tables, html)
-    if not dry_run and tell(tables, alerts, address, page):
+        write_pages(board, html, reports)
+    if not dry_run and published(board, alerts, address, page):
         store.tell([alert.as_told(board.made).text for alert in board.alerts if not alert.told])
     raise typer.Exit(code)
+
+
+def write_pages(board: Board, folder: Path, report: str | None) -> None:
+    """Write the site. report: address of the page of a run. Raises StorageFailed if it cannot be written."""
+    from harness.history.tables import board_tables
+    from harness.store.streams import storage_errors
+    from reports import write_site
+
+    with storage_errors(folder):
+        write_site(cast("Tables", board_tables(board, report=report)), folder)
+
+
+def published(board: Board, folder: Path | None, address: str | None, page: str) -> bool:
+    """Tell of alerts where that is asked for; return whether they may be remembered as told."""
+    from harness.history.tables import board_tables
+
+    if folder is None and address is None:
+        return True
+    return tell(cast("Tables", board_tables(board)), folder, address, page)
 
 
 def confirmation(command: str) -> Callable[[Alert], bool | None]:
