@@ -16,7 +16,6 @@ import runpy
 import select
 import selectors
 import socket
-import struct
 import subprocess
 import sys
 import warnings
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.command import Ended, environment, not_longer_than_the_test, start, to_its_end
-from tests.forked_children import fork_children, in_virtual_time
+from tests.forked_children import LARGEST_REQUEST_BYTES, NUMBER, STREAMS, fork_children, in_virtual_time
 
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
@@ -71,9 +70,6 @@ PRELOADED = (
 )
 # It replaces what is private to `subprocess`.
 CAN_FORK = sys.platform.startswith("linux") and sys.version_info < (3, 14)
-LARGEST_REQUEST_BYTES = 1 << 17
-NUMBER = struct.Struct("i")
-STREAMS = 3  # standard output, standard error, and the pipe on which the end is told
 READ_EARLY = (
     "PYTHON",
     "LD_",
@@ -242,7 +238,7 @@ def serve(requests: socket.socket, others: socket.socket) -> None:
 
 
 def received(way: socket.socket) -> tuple[bytes, list[int]]:
-    """A request and its streams; b"" if nobody is left who could ask."""
+    """A request; with it standard output and error, and the pipe on which the end is told. b"" if nobody can ask."""
     data, streams, _, _ = socket.recv_fds(way, LARGEST_REQUEST_BYTES, STREAMS)
     return data, streams
 

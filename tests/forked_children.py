@@ -25,7 +25,7 @@ VIRTUAL_TIME = "virtual_time"  # a folder of the path for imports
 SUBREAPER = 36  # of prctl(2)
 LARGEST_REQUEST_BYTES = 1 << 17
 NUMBER = struct.Struct("i")
-STREAMS = 3
+STREAMS = 3  # of a request
 _ordinary = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
 
