@@ -19,7 +19,6 @@ VERDICTS = {
     "no worse": "NO WORSE",
     "cannot tell": "CANNOT TELL",
 }
-UNDER_TEST = ("version", "options")
 _HEADS = {(one.metric, one.statistic): " ".join(filter(None, (one.over, one.head))) for one in RESULTS}
 _HEADS |= {("kl_mean", "value"): "mean KL", ("top1_agreement", "value"): "same top token"}
 _MOST_FACTS = 8
