@@ -116,9 +116,10 @@ def test_too_little_address_space_is_said_before_libraries_load(
 @LIMITED
 @pytest.mark.parametrize("kilobytes", [25_000, 30_000, 40_000])
 def test_too_little_memory_for_the_program_itself(tmp_path: Path, kilobytes: int) -> None:
-    """A sentence also while the program is loaded."""
+    """A sentence also while the program is loaded, and compiled: there CPython raises errors of any kind."""
     scenario(tmp_path)
-    code, said = told(tmp_path, "run", "scenario.yaml", "--out", "run", limit=f"ulimit -v {kilobytes}")
+    limit, env = f"ulimit -v {kilobytes}", {"PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    code, said = told(tmp_path, "run", "scenario.yaml", "--out", "run", limit=limit, env=env)
     assert code == 3
     assert said.count("\n") == 1
     assert "ulimit -v" in said

@@ -23,11 +23,13 @@ class Accuracy:
     """Error of the proxy at one stretch.
 
     Attributes:
+        first_ms: How long after the server sent it the first event came.
         late_ms: By event after the first: how much later it came than stretch times its true distance from the first.
         tpot: TPOT of the client, in TPOT of the server times the stretch; 1 is exact.
     """
 
     stretch: float
+    first_ms: float
     late_ms: Sequence[float]
     tpot: float
 
@@ -59,7 +61,7 @@ def measured(stretch: float, sent: Sequence[int], came: Sequence[int]) -> Accura
     """Return the error from the stamps of both ends, in nanoseconds of one clock."""
     true, seen = ([one - stamps[0] for one in stamps[1:]] for stamps in (sent, came))
     late_ms = [(b - stretch * a) / 1e6 for a, b in zip(true, seen, strict=True)]
-    return Accuracy(stretch, late_ms, seen[-1] / (stretch * true[-1]))
+    return Accuracy(stretch, (came[0] - sent[0]) / 1e6, late_ms, seen[-1] / (stretch * true[-1]))
 
 
 def _serve(listener: socket.socket, events: int, gap_s: float, sent: list[int]) -> None:

@@ -10,6 +10,7 @@ from harness.cli.leave import leave
 from harness.signals import stop_signals
 
 NO_MEMORY = b"harness: no memory is left; raise the limit of memory (`ulimit -v`, or the container's), or free some\n"
+LOADED_BYTES = 256 << 20  # with less address space, any error while modules load or are compiled means this
 TRIAL_FAILED = 3  # as in harness.errors, which may not fit into the memory either
 
 
@@ -22,10 +23,24 @@ def main() -> NoReturn:
             from harness.cli.app import main as run
         except (ImportError, OSError) as error:
             cannot_load(error)
-    except MemoryError:
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not starved():
+            raise
         os.write(2, NO_MEMORY)
         os._exit(TRIAL_FAILED)
     run()
+
+
+def starved() -> bool:
+    """Whether the address space is limited so much that CPython's compiler may fail with errors of any kind."""
+    try:
+        import resource
+    except MemoryError:
+        return True
+    except ImportError:
+        return False  # no such limits here
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return limit != resource.RLIM_INFINITY and limit < LOADED_BYTES
 
 
 def cannot_load(error: BaseException) -> NoReturn:
