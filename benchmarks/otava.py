@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.history.changes import change_points
+from harness.history.detector.changes import change_points
 
 SERIES, WINDOW = 200, 50
 PYTHON = "HARNESS_OTAVA_PYTHON"

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.history.store import Store
+from harness.history.store.folder import Store
 from tests.nights import night, row, what
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 
 from harness.history.board import make_board
-from harness.history.nights import Every
+from harness.history.detector.nights import Every
 from harness.history.tables import board_tables
 from tests.histories import Noise, night, series
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from harness.history.stored_night import Night, Row, Setup, What, digest
+from harness.history.store.night import Night, Row, Setup, What, digest
 
 BEGIN = datetime(2026, 6, 1, 2, tzinfo=UTC)
 SETUP = Setup("1:aa 2:bb", "", "kernel", "inprocess", "w1", "llama-server 1", '{"n_ctx": 1024}')

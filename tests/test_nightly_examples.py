@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.history.settings import read_settings
-from harness.history.store import Store
+from harness.history.store.folder import Store
+from harness.history.store.settings import read_settings
 from tests.test_ci_examples import EXAMPLES, PARTS, ROOT, Workplace
 
 pytestmark = pytest.mark.slow

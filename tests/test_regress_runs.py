@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.history.store import Store
+from harness.history.store.folder import Store
 from tests import nights
 from tests.forked import harness
 

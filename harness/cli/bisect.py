@@ -15,8 +15,8 @@ from harness.signals import StopSignal
 
 if TYPE_CHECKING:
     from harness.comparison.rounds import Start
-    from harness.history.bisection import Outcome, Plan
-    from harness.history.versions import Version
+    from harness.history.bisection.run import Outcome, Plan
+    from harness.history.bisection.versions import Version
     from harness.scenario.model import Scenario
 
 
@@ -60,7 +60,7 @@ class Asked:
 def run_bisection(asked: Asked) -> ExitCode:
     """Conduct a bisection, print it, and return the exit code. One that was ended goes on in its folder."""
     from harness.cli.options import parse_wait
-    from harness.history.bisection import conduct
+    from harness.history.bisection.run import conduct
     from harness.run.lock import machine_to_ourselves
     from harness.store.run import new_run_path
 
@@ -83,9 +83,9 @@ def run_bisection(asked: Asked) -> ExitCode:
 def _plan(asked: Asked) -> Plan:
     """Return the plan. Raises UsageError, naming the option, for a value that is none."""
     from harness.cli.commands.compare import parse_margins
-    from harness.history.bisection import Plan
-    from harness.history.build import PLACEHOLDER
-    from harness.history.versions import of_file, of_git
+    from harness.history.bisection.build import PLACEHOLDER
+    from harness.history.bisection.run import Plan
+    from harness.history.bisection.versions import of_file, of_git
     from harness.run.job import parse_only
     from harness.scenario.compare import parse_pairs
 
@@ -127,7 +127,7 @@ def _budget_s(text: str | None) -> float | None:
 
 def _scenario(asked: Asked, version: Version) -> Scenario:
     """Return the scenario of a version."""
-    from harness.history.build import filled
+    from harness.history.bisection.build import filled
     from harness.scenario.reader import load
 
     if asked.scenario is None:
@@ -137,7 +137,7 @@ def _scenario(asked: Asked, version: Version) -> Scenario:
 
 def _open(plan: Plan, folder: Path) -> None:
     """Store the plan in a new folder, or find the same plan there. Raises RunDirectoryExists if another is."""
-    from harness.history.bisection import STATE, Plan
+    from harness.history.bisection.run import STATE, Plan
     from harness.store.run import refuse_existing
 
     if not (folder / STATE).exists():
@@ -168,7 +168,7 @@ class _Measure:
 
     def __call__(self, version: Version, start: Start, place: Path) -> None:
         from harness.cli.gate import measure_start, start_job
-        from harness.history.build import Build
+        from harness.history.bisection.build import Build
 
         if self._build is None:
             self._build = Build(self.asked.build, self.folder)
@@ -195,7 +195,7 @@ def _tell(plan: Plan, outcome: Outcome, *, quiet: bool) -> None:
 
 def _show(plan: Plan, outcome: Outcome, folder: Path, *, as_json: bool) -> ExitCode:
     """Store and print the result, and return the exit code."""
-    from harness.history.bisection import as_data
+    from harness.history.bisection.run import as_data
     from harness.store.streams import storage_errors, write_atomically
     from reports.writers.bisection import as_markdown, show
 

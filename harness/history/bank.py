@@ -11,11 +11,11 @@ import numpy as np
 
 from harness.analysis.stats import Floats
 from harness.history.board import Alert, Told, make_board
-from harness.history.nights import Nights
-from harness.history.noise import residuals
+from harness.history.detector.nights import Nights
+from harness.history.detector.noise import residuals
+from harness.history.detector.states import State, judge
+from harness.history.detector.steps import POLICY, Policy, Shape
 from harness.history.series import Key, Point, Series
-from harness.history.states import State, judge
-from harness.history.steps import POLICY, Policy, Shape
 from harness.scenario.margins import Scale
 
 Draw = Callable[[np.random.Generator, int], Floats]

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from harness.comparison.change import Change
-from harness.history import bursts
-from harness.history.changes import LEAST
+from harness.history.detector import bursts
+from harness.history.detector.changes import LEAST
+from harness.history.detector.nights import NIGHTLY, Schedule
+from harness.history.detector.states import Finding, Judged, State, judge, restated
+from harness.history.detector.steps import BOTH_ENDS, NEAR, NEEDS_CONFIRMATION, POLICY, Policy, Shape, shift
 from harness.history.names import short_names
-from harness.history.nights import NIGHTLY, Schedule
 from harness.history.series import Key, Point, Series
-from harness.history.states import Finding, Judged, State, judge, restated
-from harness.history.steps import BOTH_ENDS, NEAR, NEEDS_CONFIRMATION, POLICY, Policy, Shape, shift
 from harness.scenario.margins import Margin, Scale
 
 CONTROL_P, CONTROL_CREEP_P = 0.01, 0.001

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.history.notes import key_facts
 from harness.history.plain import FORMAT
 from harness.history.series import Event, Series
+from harness.history.store.notes import key_facts
 from harness.metrics import METRICS
 from harness.store.streams import storage_errors, write_atomically
 

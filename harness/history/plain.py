@@ -8,10 +8,10 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from harness.history.events import NOTE
 from harness.history.names import name_of, shared, short_names
-from harness.history.notes import key_facts
 from harness.history.series import Event, Point, Series
+from harness.history.store.events import NOTE
+from harness.history.store.notes import key_facts
 from harness.metrics import METRICS
 from harness.scenario.margins import Scale, scale_of
 

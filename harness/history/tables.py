@@ -10,10 +10,10 @@ from typing import Any
 
 from harness.comparison.change import Change
 from harness.history.board import Alert, Board, identity
+from harness.history.detector.states import Judged, State
+from harness.history.detector.steps import BOTH_ENDS, Shape, Step
 from harness.history.names import short_names
 from harness.history.series import Point
-from harness.history.states import Judged, State
-from harness.history.steps import BOTH_ENDS, Shape, Step
 from harness.metrics import METRICS
 from harness.scenario.margins import Scale
 

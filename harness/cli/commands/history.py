@@ -17,7 +17,7 @@ from reports.format import count, for_terminal
 
 if TYPE_CHECKING:
     from harness.history.series import Series
-    from harness.history.store import Store
+    from harness.history.store.folder import Store
 
 _HELP = "Keep nights of measurements, and show their series."
 
@@ -47,7 +47,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add the numbers of runs. Adding a run twice changes nothing."""
-    from harness.history.intake import night_of
+    from harness.history.store.intake import night_of
 
     named, moment = _labels(labels), None if at is None else _moment(at)
     store, failed = _for_adding(_place(folder))
@@ -146,7 +146,7 @@ def note(
 ) -> None:
     """Note what happened on a night. A change that has a note is known, and is not told again."""
     from harness.history.names import fitting, the_one
-    from harness.history.notes import key_facts
+    from harness.history.store.notes import key_facts
 
     name, sign, day = where.rpartition("@")
     if not sign or not text.strip():
@@ -198,8 +198,8 @@ def _user() -> str:
 
 def _for_adding(folder: Path) -> tuple[Store, list[HarnessError]]:
     """Return a store, and the error of wrong settings: the usual numbers are stored nevertheless."""
-    from harness.history.settings import Settings
-    from harness.history.store import Store
+    from harness.history.store.folder import Store
+    from harness.history.store.settings import Settings
 
     try:
         return Store.made(folder), []
@@ -210,7 +210,7 @@ def _for_adding(folder: Path) -> tuple[Store, list[HarnessError]]:
 
 def _opened(folder: Path | None) -> tuple[Store, list[Series]]:
     """Return a store and its series. Files that cannot be read are told on standard error, and skipped."""
-    from harness.history.store import Store
+    from harness.history.store.folder import Store
 
     store = Store.open(_place(folder))
     series = store.series()
@@ -222,13 +222,13 @@ def _opened(folder: Path | None) -> tuple[Store, list[Series]]:
 
 
 def _place(folder: Path | None) -> Path:
-    from harness.history.store import default_folder
+    from harness.history.store.folder import default_folder
 
     return folder or default_folder()
 
 
 def _moment(text: str) -> Any:
-    from harness.history.notes import moment
+    from harness.history.store.notes import moment
 
     try:
         return moment(text)

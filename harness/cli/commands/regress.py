@@ -47,7 +47,7 @@ def regress(
 ) -> None:
     """Judge every series of a nightly history, and tell each change once."""
     from harness.history.board import make_board, parse_told
-    from harness.history.store import Store, default_folder
+    from harness.history.store.folder import Store, default_folder
     from harness.history.webhook import address_in
 
     fails = check_inconclusive(inconclusive)
@@ -101,7 +101,7 @@ def confirmation(command: str) -> Callable[[Alert], bool | None]:
         raise UsageError("--confirm: write {before} and {after} where the command takes the two versions")
 
     def confirmed(alert: Alert) -> bool | None:
-        from harness.history.states import State
+        from harness.history.detector.states import State
 
         if not alert.suspects:
             return None
@@ -125,7 +125,7 @@ def ran(words: Sequence[str]) -> int:
 
 def exit_code(board: Board, *, inconclusive_fails: bool) -> ExitCode:
     """Return REGRESSED for a new alert that fails, CANNOT_TELL for new missing nights, else HOLDS."""
-    from harness.history.states import State
+    from harness.history.detector.states import State
 
     codes = {ExitCode.REGRESSED for alert in board.new if alert.fails}
     if inconclusive_fails and any(alert.state is State.NO_DATA for alert in board.new):

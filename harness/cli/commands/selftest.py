@@ -17,8 +17,8 @@ from reports.format import for_terminal
 
 if TYPE_CHECKING:
     from harness.history.bank import FalseAlarms
+    from harness.history.detector.steps import Policy
     from harness.history.series import Series
-    from harness.history.steps import Policy
 
 selftest = typer.Typer(help="Test the statistics on simulated data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -74,7 +74,7 @@ def regress(
 def own_series(folder: Path) -> list[Series]:
     """Return the series of a store. Raises UsageError if none has nights enough."""
     from harness.history.bank import own_residuals
-    from harness.history.store import Store
+    from harness.history.store.folder import Store
 
     series = [one for one in Store.open(folder).series() if own_residuals(one) is not None]
     if not series:
@@ -84,7 +84,7 @@ def own_series(folder: Path) -> list[Series]:
 
 def policies(*, everything: bool) -> dict[str, Policy]:
     """Return the rows of the first table: the shipped policy, and parts of it."""
-    from harness.history.steps import POLICY
+    from harness.history.detector.steps import POLICY
 
     plain = replace(POLICY, nights=1, whole=True, spike_filter=False, correlation=False, checks=False)
     parts = {

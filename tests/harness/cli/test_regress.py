@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from harness.cli.app import app
 from harness.errors import UsageError
-from harness.history import store as stored
-from harness.history.nights import Every
+from harness.history.detector.nights import Every
 from harness.history.series import Series
+from harness.history.store import folder as stored
 from tests import histories
 from tests.histories import Noise, series
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from harness.history.board import make_board
-from harness.history.nights import Every
+from harness.history.detector.nights import Every
 from harness.history.series import Event, Point, Series
 from harness.history.tables import board_tables
 from tests.histories import KEY, night

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.history import store as stored
 from harness.history.bank import BEFORE, MODELS, alarms_of, false_alarms, normal, own_residuals, resampled, steps_found
 from harness.history.series import Series
+from harness.history.store import folder as stored
 from tests.harness.cli.test_regress import Store
 from tests.histories import Noise, series
 

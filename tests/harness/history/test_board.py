@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from harness.history.board import Alert, Board, Told, identity, make_board, parse_told
-from harness.history.nights import Every
+from harness.history.detector.nights import Every
+from harness.history.detector.states import State
 from harness.history.series import Point, Series
-from harness.history.states import State
 from harness.history.tables import board_tables
 from harness.scenario.margins import parse_margin
 from tests.histories import Noise, event, night, series, upto

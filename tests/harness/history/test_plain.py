@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from harness.history.assembly import assembled
-from harness.history.notes import Note
 from harness.history.plain import nights, overview
 from harness.history.series import Series
-from harness.history.settings import Settings
-from harness.history.stored_night import Night
+from harness.history.store.assembly import assembled
+from harness.history.store.night import Night
+from harness.history.store.notes import Note
+from harness.history.store.settings import Settings
 from tests.nights import BEGIN, SETUP, night, row, what, year
 
 USUAL = Settings.model_validate({})

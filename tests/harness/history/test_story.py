@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from harness.history.board import Alert, Told, make_board
-from harness.history.nights import Every
+from harness.history.detector.nights import Every
 from harness.history.series import Series
 from tests.histories import Noise, event, night, series, upto
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.history.events import events_of
-from harness.history.notes import Note, key_facts
 from harness.history.series import Key, Point, Series
-from harness.history.settings import Settings
-from harness.history.stored_night import Night, Row, What, newest
+from harness.history.store.events import events_of
+from harness.history.store.night import Night, Row, What, newest
+from harness.history.store.notes import Note, key_facts
+from harness.history.store.settings import Settings
 from harness.metrics import METRICS, Direction
 
 _Group = tuple[str, str, str, What]

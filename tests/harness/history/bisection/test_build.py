@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import TrialFailed
-from harness.history.build import Build
-from harness.history.versions import Version
+from harness.history.bisection.build import Build
+from harness.history.bisection.versions import Version
 
 ONE, OTHER = Version("a" * 40), Version("v2")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.history.versions import Version, of_file, of_git
+from harness.history.bisection.versions import Version, of_file, of_git
 from tests.repository import commit, git, repository
 
 

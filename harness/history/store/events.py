@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.history.series import Event
-from harness.history.stored_night import Night, Row, Setup, digest
+from harness.history.store.night import Night, Row, Setup, digest
 
 PLAN, METHOD, MACHINE, VERSION, RELEASE, NOTE = "plan", "method", "machine", "version", "release", "note"
 NO_RESET = ("kernel",)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from harness.analysis.stats import Floats
-from harness.history.bursts import bursts
-from harness.history.noise import NoiseClass, correlation, noise_of, running_median, spikes, step_sigma, without_spikes
+from harness.history.detector.bursts import bursts
+from harness.history.detector.noise import (
+    NoiseClass,
+    correlation,
+    noise_of,
+    running_median,
+    spikes,
+    step_sigma,
+    without_spikes,
+)
 
 
 def autoregressive(rho: float, n: int, seed: int) -> Floats:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from harness.history.nights import NIGHTLY, Nights, Schedule, nights_of, usable
-from harness.history.noise import NoiseClass
+from harness.history.detector.nights import NIGHTLY, Nights, Schedule, nights_of, usable
+from harness.history.detector.noise import NoiseClass
+from harness.history.detector.steps import NEAR, POLICY, Course, Policy, Shape, Step, course_of
 from harness.history.series import Event, Series
-from harness.history.steps import NEAR, POLICY, Course, Policy, Shape, Step, course_of
 
 OPEN_NIGHTS = 30
 """Nights for which a change that nobody acknowledged determines the state; afterwards it is the usual level."""

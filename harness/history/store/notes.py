@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunUnreadable
-from harness.history.events import NOTE
-from harness.history.files import FORMAT, put
 from harness.history.series import Event, Key, Point
-from harness.history.stored_night import clean, digest
+from harness.history.store.events import NOTE
+from harness.history.store.files import FORMAT, put
+from harness.history.store.night import clean, digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from harness.errors import TrialFailed
-from harness.history.versions import Version
+from harness.history.bisection.versions import Version
 from harness.processes import ended_how
 from harness.store.streams import storage_errors
 

@@ -23,8 +23,8 @@ from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD, Start, starts
 from harness.comparison.sides import read_side
 from harness.errors import ExitCode, RunUnreadable, TrialFailed
-from harness.history.bisect import Found, Level, judge, levels
-from harness.history.versions import Version
+from harness.history.bisection.search import Found, Level, judge, levels
+from harness.history.bisection.versions import Version
 from harness.scenario.compare import Pairs
 from harness.scenario.margins import Margin, Scale, parse_margin, statistics_of
 from harness.seeding import generator

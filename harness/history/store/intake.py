@@ -17,7 +17,7 @@ from harness.comparison.measured import Measurement
 from harness.comparison.opening import open_side
 from harness.comparison.sides import Side
 from harness.errors import UsageError
-from harness.history.stored_night import Night, Row, Setup, What, clean, digest
+from harness.history.store.night import Night, Row, Setup, What, clean, digest
 from harness.metrics import SCALAR
 from harness.scenario.limits import is_split
 from harness.store.manifest import METHOD, Machine, Manifest

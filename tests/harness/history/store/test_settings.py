@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ScenarioError
-from harness.history.settings import SETTINGS, Schedule, Settings, read_settings
+from harness.history.store.settings import SETTINGS, Schedule, Settings, read_settings
 
 WHOLE = """
 schedule: {every: 24h, grace: 6h, days: [mon, tue, wed, thu, fri]}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.history.bisect import LEAST_ANSWERS, Found, judge, levels, posterior
+from harness.history.bisection.search import LEAST_ANSWERS, Found, judge, levels, posterior
 
 VALUES = st.lists(st.floats(-10, 10), min_size=1, max_size=6)
 

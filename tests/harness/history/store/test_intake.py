@@ -16,13 +16,13 @@ from harness.comparison.foreign.imports import import_result
 from harness.comparison.foreign.reading import read_foreign
 from harness.comparison.sides import read_side
 from harness.errors import RunUnreadable, UsageError
-from harness.history.intake import machine_id, night_of, state_of
-from harness.history.stored_night import Night
+from harness.history.store.intake import machine_id, night_of, state_of
+from harness.history.store.night import Night
 from harness.scenario.limits import is_split
 from harness.store.manifest import Machine, Manifest
 from harness.store.run import MANIFEST
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 STORED = DATA / "runs" / "v1" / "quick"
 FOREIGN = DATA / "foreign"
 GIB = 2**30

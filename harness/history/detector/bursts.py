@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from harness.analysis.stats import Floats
-from harness.history.noise import LEAST_NIGHTS, median, residuals, robust_sigma, step_sigma, without_spikes
+from harness.history.detector.noise import LEAST_NIGHTS, median, residuals, robust_sigma, step_sigma, without_spikes
 
 NIGHTS, BASE = 7, 50
 CAP, SUM, SIDE = 16.0, 32.0, 9.0

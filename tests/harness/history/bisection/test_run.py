@@ -11,8 +11,8 @@ import pytest
 
 from harness.comparison.rounds import Start
 from harness.errors import RunUnreadable, TrialFailed
-from harness.history.bisection import ENDS, LEFT_OUT, Outcome, Plan, as_data, conduct, step_folder
-from harness.history.versions import Version
+from harness.history.bisection.run import ENDS, LEFT_OUT, Outcome, Plan, as_data, conduct, step_folder
+from harness.history.bisection.versions import Version
 from harness.scenario.compare import Pairs
 from harness.store.manifest import Manifest
 from harness.store.run import RunWriter, record_writer

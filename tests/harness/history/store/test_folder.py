@@ -22,19 +22,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import RunUnreadable, StorageFailed, UsageError
-from harness.history import files
 from harness.history.series import Series
-from harness.history.store import NIGHTS, NOTES, Store
-from harness.history.stored_night import Night
+from harness.history.store import files
+from harness.history.store.folder import NIGHTS, NOTES, Store
+from harness.history.store.night import Night
 from tests.nights import BEGIN, SETUP, night, row, what, year
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 # Adds nights without end and prints each that is surely stored.
 WRITER = """
 import sys
 from pathlib import Path
-from harness.history.store import Store
+from harness.history.store.folder import Store
 from tests.nights import night, row, what
 store, first = Store.made(Path(sys.argv[1])), int(sys.argv[2])
 print("ready", flush=True)

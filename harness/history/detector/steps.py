@@ -12,10 +12,10 @@ import numpy as np
 
 from harness.analysis.stats import Floats
 from harness.comparison.change import Change
-from harness.history.bursts import bursts
-from harness.history.changes import LEAST, P, change_points, p_of, placed
-from harness.history.nights import Nights
-from harness.history.noise import LEAST_NIGHTS, Noise, median, noise_of, step_sigma, without_spikes
+from harness.history.detector.bursts import bursts
+from harness.history.detector.changes import LEAST, P, change_points, p_of, placed
+from harness.history.detector.nights import Nights
+from harness.history.detector.noise import LEAST_NIGHTS, Noise, median, noise_of, step_sigma, without_spikes
 from harness.scenario.margins import Scale
 
 BOTH_ENDS = 0.025

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness.history.assembly import assembled
 from harness.history.series import Series
-from harness.history.settings import Settings
-from harness.history.stored_night import Night, Setup
+from harness.history.store.assembly import assembled
+from harness.history.store.night import Night, Setup
+from harness.history.store.settings import Settings
 from tests.nights import SETUP, night, row, what
 
 USUAL = Settings.model_validate({})

@@ -14,8 +14,8 @@ from scipy import stats
 
 from benchmarks import otava
 from harness.analysis.stats import Floats
-from harness.history.changes import candidate, change_points, pair_sums, placed, student_p
-from harness.history.noise import without_spikes
+from harness.history.detector.changes import candidate, change_points, pair_sums, placed, student_p
+from harness.history.detector.noise import without_spikes
 
 NUMBERS = some.lists(some.floats(-100, 100), min_size=2, max_size=14).map(np.array)
 

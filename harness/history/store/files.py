@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import FileUnreadable, RunUnreadable, StorageFailed, shortened
-from harness.history.stored_night import Night, Row, Setup, What
+from harness.history.store.night import Night, Row, Setup, What
 from harness.store.streams import reading_errors
 
 FORMAT = 1

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import RunUnreadable, UsageError, shortened
-from harness.history.assembly import assembled
-from harness.history.files import FORMAT, Reader, as_parquet, put, remove_stale, visible
-from harness.history.notes import Note, read_note, write_note
 from harness.history.series import Series
-from harness.history.settings import SETTINGS, Settings, read_settings
-from harness.history.stored_night import Night, digest
+from harness.history.store.assembly import assembled
+from harness.history.store.files import FORMAT, Reader, as_parquet, put, remove_stale, visible
+from harness.history.store.night import Night, digest
+from harness.history.store.notes import Note, read_note, write_note
+from harness.history.store.settings import SETTINGS, Settings, read_settings
 from harness.store.run import MANIFEST
 
 ENVIRONMENT = "HARNESS_HISTORY"

@@ -1,0 +1,1 @@
+"""Bisection: which of several versions made a number change."""
