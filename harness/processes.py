@@ -11,15 +11,17 @@ import contextlib
 import json
 import os
 import select
+import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from engines.process.server import signal_name
 from engines.secrets import hide_environment, masked_in
 from harness.errors import TrialFailed
+from harness.signals import stop_signals
 
 LONGEST_LINE_BYTES = 1 << 24
 _OUR_EVENTS = frozenset({"alive", "progress", "clock", "planning", "trial_begun"})  # no text of a server or an engine
@@ -47,6 +49,20 @@ def module_command(module: str, *arguments: str, python: str | None = None) -> l
 def ended_how(status: int) -> str:
     """Return how a process ended, as the end of a sentence. status: from `subprocess`, negative for a signal."""
     return f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
+
+
+@contextlib.contextmanager
+def stop_signals_held() -> Iterator[None]:
+    """Let stop signals wait to the end of the block: a process whose start they break would be left, its id unknown."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def first_line() -> bytes:

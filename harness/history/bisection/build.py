@@ -7,11 +7,12 @@ import shlex
 import signal
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from harness.errors import TrialFailed
 from harness.history.bisection.versions import Version
-from harness.processes import ended_how
+from harness.processes import ended_how, stop_signals_held
 from harness.store.streams import storage_errors
 
 PLACEHOLDER = "{commit}"
@@ -50,19 +51,23 @@ class Build:
 
 def _run_to_its_end(command: str, output: int) -> int:
     """Run a command by the shell, wait for all processes of its group, and return its status."""
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-    )
-    try:
+    with ExitStack() as ended:
+        with stop_signals_held():
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            ended.callback(process.wait)
+            ended.callback(_end_group, process.pid)
         status = process.wait()
         end = time.monotonic() + PATIENCE_S
         while _group_lives(process.pid):
             if time.monotonic() > end:
                 raise TrialFailed(f"the build left processes that still ran after {PATIENCE_S:.0f} s: `{command}`")
             time.sleep(_LOOK_EVERY_S)
-    finally:
-        _end_group(process.pid)
-        process.wait()
     return status
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +46,19 @@ def test_a_version_is_one_word_of_the_shell(tmp_path: Path) -> None:
     """Whatever its name is."""
     Build(f"printf '%s' {{commit}} > {tmp_path}/name", tmp_path)(Version("a b;c"))
     assert (tmp_path / "name").read_text() == "a b;c"
+
+
+def test_a_signal_while_a_build_is_started_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits until the process is known, and then ends it."""
+    real: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*arguments: Any, **named: Any) -> subprocess.Popen[bytes]:
+        started.append(real(*arguments, **named))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Build("exec sleep 600", tmp_path)(ONE)
+    assert started[0].returncode == -signal.SIGKILL
