@@ -52,15 +52,24 @@ def ended_how(status: int) -> str:
 
 
 @contextlib.contextmanager
-def stop_signals_held() -> Iterator[None]:
-    """Let stop signals wait to the end of the block: a process whose start they break would be left, its id unknown."""
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in stop_signals()}
+def stop_signals_heard_by(handler: Callable[[int], object]) -> Iterator[None]:
+    """Let a handler have stop signals during the block, with their number; those before it have them again after it."""
+    before = {number: signal.signal(number, lambda number, _: handler(number)) for number in stop_signals()}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, own in before.items():
+            signal.signal(number, own)
+
+
+@contextlib.contextmanager
+def stop_signals_held() -> Iterator[None]:
+    """Let stop signals wait to the end of the block: a process whose start they break would be left, its id unknown."""
+    came: list[int] = []
+    try:
+        with stop_signals_heard_by(came.append):
+            yield
+    finally:
         for number in came:
             signal.raise_signal(number)
 

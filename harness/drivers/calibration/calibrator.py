@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +20,11 @@ from harness.drivers.drive import drive
 from harness.drivers.stub import StubServer, sent_times_ns
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Int64
 from harness.errors import Interrupted, TrialFailed
-from harness.processes import event_loop_runner
+from harness.processes import event_loop_runner, stop_signals_heard_by
 from harness.records import Phase, Record, Status
 from harness.scenario.loads.kinds import Load, LoadItem
 from harness.scenario.workload import Workload
 from harness.schedule.requests import Schedule, build
-from harness.signals import stop_signals
 from harness.telemetry.cgroup import read_ceilings
 
 Report = Callable[[str], None]
@@ -255,12 +253,8 @@ def _interruptible() -> Iterator[Control]:
     Their handlers raise nothing: an exception would be lost in the loop or during garbage collection.
     """
     control = Control()
-    before = {number: signal.signal(number, lambda *_: control.abort()) for number in stop_signals()}
-    try:
+    with stop_signals_heard_by(lambda _: control.abort()):
         yield control
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if control.aborted:
         raise Interrupted("interrupted")
 
