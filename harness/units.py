@@ -77,6 +77,11 @@ def parse_share(value: object) -> float:
     return _parse(value, {"%": "0.01"}, ("%",), "a share")
 
 
+def format_share(share: float) -> str:
+    """Return the percentage that `parse_share` reads back as the same share."""
+    return f"{100 * share:.12g}%"
+
+
 def format_duration(seconds: float) -> str:
     """Return the text that `parse_duration_s` reads back as the same number."""
     exact = Decimal(repr(seconds))

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.cost import Tokens
 from harness.capacity.demand import Demand, of_rate
 from harness.capacity.measured import Candidate, Point
 from harness.capacity.plan import Terms
 from harness.capacity.prices import read_catalogue
 from harness.capacity.requirements import Requirement
+from harness.scenario.plan import Assumptions
 from harness.store.manifest import CellEntry, Manifest
 from harness.store.run import RunWriter, record_writer
 from tests.fabricated import cell_entry, streamed, trial_entry

@@ -10,8 +10,8 @@ import pytest
 import typer
 from ruamel.yaml import YAML
 
-from harness.capacity.assumptions import KEYS
 from harness.cli.app import app
+from harness.scenario.plan import KEYS
 from tests.forked import harness as command
 from tests.planned import stored_run
 
@@ -101,6 +101,23 @@ def test_every_assumption_is_an_option_and_stands_in_the_page_of_docs() -> None:
     assert set(re.findall(r"`(\w+)`(?=[,` |])", "\n".join(row.split("|")[1] for row in table.splitlines()))) == set(
         KEYS
     )
+
+
+def test_a_scenario_states_the_demand_and_the_assumptions(stored: Path) -> None:
+    """Options of the command line go before them; without either, the command says what is missing."""
+    stated = {"demand": 12, "survive": "nothing", "headroom": "50%", "chance": "90%"}
+    stored_run(stored / "runs" / "stated", {"q4_k_m": FAST}, scenario={**MACHINE, "plan": stated})
+    ended = command("plan", "stated", "--headroom", "80%", "--json", cwd=stored)
+    assert ended.code == 0, ended.err
+    data = json.loads(ended.out)
+    given = {row["key"]: row["value"] for row in data["assumptions"] if row["given"]}
+    assert given == {"survive": "nothing", "headroom": "80%", "chance": "90%"}
+    assert data["plans"][0]["replicas"] == 3
+    ended = command("plan", "chat", cwd=stored)
+    assert (ended.code, "--demand is missing; write requests per second" in ended.err) == (2, True)
+    stored_run(stored / "runs" / "other", {"f16": FAST}, scenario={**MACHINE, "plan": {"demand": 13}})
+    ended = command("plan", "stated", "other", cwd=stored)
+    assert (ended.code, "stated and other state different `plan`; plan each alone" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import AfterValidator, Field, ValidationError
 
-from harness.capacity.assumptions import KEYS, Assumptions
 from harness.capacity.demand import Demand, hours_of_days, of_hours, of_rate, of_trace
 from harness.capacity.files import parse_file, wrong, wrong_at
 from harness.capacity.hours import DAYS, WorkingHours, zone_of
@@ -22,6 +22,7 @@ from harness.errors import ScenarioError, UsageError
 from harness.scenario.base import NotNegative, Positive, near
 from harness.scenario.checks import in_order, problems_of
 from harness.scenario.files.entries import entries
+from harness.scenario.plan import KEYS, Assumptions
 from harness.scenario.yaml_tree import Node, Place
 from harness.units import enumerated
 
@@ -81,19 +82,23 @@ class Asked:
     given: frozenset[str]
 
 
-def read_demand(text: str, options: Mapping[str, Any], catalogue: Catalogue) -> Asked:
+def read_demand(
+    text: str, options: Mapping[str, Any], catalogue: Catalogue, stated: Mapping[str, Any] = MappingProxyType({})
+) -> Asked:
     """Return the demand, the assumptions of its plan, and the keys of those that the user set.
 
     Args:
         text: Rate or file.
         options: Assumptions of the command line by key; they go before those of a file.
         catalogue: Prices, which name working hours.
+        stated: Assumptions of the scenario by key; those of a file go before them.
 
     Raises UsageError for a text that names neither, ScenarioError for a wrong file.
     """
     path, rate = Path(text), _as_rate(text)
     if rate is None and path.suffix.lower() in (".yaml", ".yml"):
-        return _read_yaml(path, options, catalogue)
+        return _read_yaml(path, options, catalogue, stated)
+    options = {**stated, **options}
     assumed = _checked(options)
     hours = None if assumed.hours is None else catalogue.hours(assumed.hours)
     if rate is not None:
@@ -125,10 +130,10 @@ def _checked(options: Mapping[str, Any]) -> Assumptions:
         raise UsageError(f"{named}{first.message}") from None
 
 
-def _read_yaml(path: Path, options: Mapping[str, Any], catalogue: Catalogue) -> Asked:
+def _read_yaml(path: Path, options: Mapping[str, Any], catalogue: Catalogue, defaults: Mapping[str, Any]) -> Asked:
     _checked({key: value for key, value in options.items() if key not in ("scaling", "hours")})
     tree, problems = parse_file(path, "rate: 12")
-    stated = tree.plain()
+    stated = {**defaults, **tree.plain()}
     try:
         found = DemandFile.model_validate({**stated, **options})
     except ValidationError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.measured import Candidate
 from harness.capacity.rate import Capacity, Holds
+from harness.scenario.plan import Assumptions
 from harness.units import enumerated
 
 LENGTHS_BEYOND = 0.05

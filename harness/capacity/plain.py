@@ -14,10 +14,10 @@ from harness.capacity.hours import MONTH_H
 from harness.capacity.measured import Candidate
 from harness.capacity.missing import finer, surer
 from harness.capacity.plan import Plan, Terms, in_flight_limit, scale_out_at
-from harness.capacity.prices import Pricing
 from harness.capacity.ranking import Ranking
 from harness.capacity.requirements import Requirement
 from harness.capacity.sensitivity import chances, nines, variations
+from harness.scenario.plan import Pricing
 
 FORMAT = 1
 LEAST_SAVED_USD = 0.5

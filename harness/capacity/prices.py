@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,21 +14,13 @@ from harness.capacity.files import read_strict
 from harness.capacity.hours import MONTH_H, WorkingHours, parse_hours
 from harness.errors import UsageError
 from harness.scenario.base import Count, FreeText, Integer, Name, NotNegative, Positive, StrictModel, near
-from harness.units import PositiveSeconds, format_bytes, parse_bytes, parse_share
+from harness.scenario.plan import Pricing, ShareOfHour
+from harness.units import PositiveSeconds, format_bytes, parse_bytes
 
 SHIPPED = Path(__file__).with_name("catalogue.yaml")
 YEAR_H = 12 * MONTH_H
 _DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
 _EXAMPLE = "instances: {my-gpu: {date: 2026-11-30, source: our contract, on_demand: {usd_per_hour: 1.20}}}"
-
-
-class Pricing(StrEnum):
-    """How an hour is paid for."""
-
-    ON_DEMAND = "on_demand"
-    SPOT = "spot"
-    RESERVED = "reserved"
-    OWNED = "owned"
 
 
 def _checked_date(text: str) -> str:
@@ -38,18 +29,8 @@ def _checked_date(text: str) -> str:
     return text
 
 
-def _as_number(value: Any) -> Any:
-    """Return the number of a text such as "0.8" of a command line, which lacks its sign as in a file."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Share = Annotated[float, BeforeValidator(lambda value: parse_share(_as_number(value))), Field(ge=0)]
 Hours = Annotated[FreeText, AfterValidator(lambda text: parse_hours(text).text)]
-ShareOfHour = Annotated[Share, Field(lt=1)]
 
 
 class HourlyPrice(StrictModel):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.stats import Floats, Ints
-from harness.capacity.assumptions import Assumptions, Survives
 from harness.capacity.demand import BUCKET_S, PER_WEEK
+from harness.scenario.plan import Assumptions, Survives
 
 ROUNDING = 1e-9
 """A quotient this little above a whole number is that number: 0.3 / 0.1 needs three replicas."""

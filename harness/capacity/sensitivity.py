@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.capacity.assumptions import Survives
 from harness.capacity.cost import monthly
 from harness.capacity.missing import measure_command
 from harness.capacity.plan import Plan, Terms, plan, with_assumptions
-from harness.capacity.prices import Pricing
 from harness.capacity.replicas import spares
 from harness.errors import UsageError
+from harness.scenario.plan import Pricing, Survives
 
 NINES = (0.9, 0.99, 0.999)
 LAXER = 1.5

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.stats import Flags, Floats, Ints
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.rate import Capacity
 from harness.capacity.replicas import ROUNDING
+from harness.scenario.plan import Assumptions
 from harness.seeding import generator
 
 DRAWS = 20_000

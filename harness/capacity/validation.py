@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.measured import Candidate, check_alike
 from harness.capacity.rate import Capacity, Holds
 from harness.capacity.uncertainty import Draws
 from harness.errors import UsageError
+from harness.scenario.plan import Assumptions
 from harness.store.streams import write_atomically
 
 RECORD = "plan-check.json"

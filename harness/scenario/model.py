@@ -36,9 +36,10 @@ from harness.scenario.engines import EngineBlock, ModelEntry, known_spelling
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.loads.kinds import LoadItem
 from harness.scenario.metrics_urls import MetricsPages
+from harness.scenario.plan import Plan
 from harness.scenario.quality import Quality
 from harness.scenario.workload import TrafficClass, Workload
-from harness.units import SHARE_PATTERN, PositiveSeconds, enumerated, parse_share
+from harness.units import SHARE_PATTERN, PositiveSeconds, enumerated, format_share, parse_share
 
 DEFAULT_SEED = 20_240_517
 LOAD_MISSING = "needs `load`, such as `load: [{kind: single_user, requests: 20}]`, here or in every engine"
@@ -71,7 +72,7 @@ def _checked_tolerance(value: object) -> float:
 Tolerance = Annotated[
     float,
     BeforeValidator(_checked_tolerance),
-    PlainSerializer(lambda share: f"{100 * share:.12g}%", return_type=str, when_used="json"),
+    PlainSerializer(format_share, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": SHARE_PATTERN}),
 ]
 
@@ -188,7 +189,7 @@ class Scenario(StrictModel):
         default=None, description="Baseline of a gate: `harness run` compares the other variant with it."
     )
     history: NotBuilt = Field(default=None, description="Defaults of `harness history` and `harness regress`.")
-    plan: NotBuilt = Field(default=None, description="Defaults of `harness plan`.")
+    plan: Plan | None = Field(default=None, description="Demand and assumptions of `harness plan`.")
     budget: Budget = Field(default=Budget(), description="Upper bounds for the whole run.")
     seed: Annotated[Integer, Field(ge=0)] = Field(default=DEFAULT_SEED, description="Seed of every random draw.")
 

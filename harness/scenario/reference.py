@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from harness.metrics import METRICS, metric_names
 from harness.scenario.loads.kinds import KINDS
 from harness.scenario.model import Scenario
-from harness.units import DURATION_PATTERN, SHARE_PATTERN, format_duration
+from harness.units import DURATION_PATTERN, SHARE_PATTERN, format_duration, format_share
 
 Schema: TypeAlias = Mapping[str, Any]
 _NOUNS = {"EngineBlock": "engine", "ModelEntry": "model", "TrafficClass": "class", "Variant": "options"}
@@ -71,12 +71,14 @@ def write(root: Path) -> None:
 
 
 def _tidy(node: Any) -> None:
-    """Remove pydantic's generated titles, and write default times as a scenario does."""
+    """Remove pydantic's generated titles, and write default times and shares as a scenario does."""
     if isinstance(node, dict):
         if isinstance(node.get("title"), str):
             del node["title"]
         if node.get("pattern") == DURATION_PATTERN and isinstance(node.get("default"), float):
             node["default"] = format_duration(node["default"])
+        if node.get("pattern") == SHARE_PATTERN and isinstance(node.get("default"), float):
+            node["default"] = format_share(node["default"])
     for _, child in _inner(node):
         _tidy(child)
 
@@ -131,6 +133,8 @@ def _default(value: Schema) -> str:
     default = value.get("default")
     if isinstance(default, float) and _type(value).startswith("time"):
         return f"`{format_duration(default)}`"
+    if isinstance(default, float) and _type(value) == "percentage":
+        return f"`{format_share(default)}`"
     if isinstance(default, dict) and default.get("dist") == "fixed":
         return f"`{default['value']}`"
     return "" if default in (None, [], "") or isinstance(default, dict) else f"`{_plain(default)}`"

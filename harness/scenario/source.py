@@ -260,6 +260,8 @@ def _located(tree: Node, problems: list[Problem]) -> Node:
         ("classes", "*", "workload", "prompts"),
         ("load", "*", "file"),
         ("quality", "text"),
+        ("plan", "demand"),
+        ("plan", "prices"),
         ("engines", "*", "load", "*", "file"),
         *(("engines", "*", "tls", name) for name in TLS_FILES),
         *(("engines", "*", "variants", "*", "tls", name) for name in TLS_FILES),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from harness.capacity.ranking import Ranking
 
 _RUNS = "Runs with loads at several rates and an `slo` or limits: folder, name, latest or KEY=VALUE of a label."
-_DEMAND = "Requests per second, or a .csv, .parquet or .yaml file of the demand."
-_PRICES = "YAML file with prices of machines, added to the shipped ones."
+_DEMAND = "Requests per second, or a .csv, .parquet or .yaml file of the demand. [default: `plan` of the scenario]"
+_PRICES = "YAML file with prices of machines, added to the shipped ones. [default: `plan` of the scenario]"
 _INSTANCE = "Machine that the runs are of, or RUN=NAME of one. [default: `instance` of each scenario]"
 _VALIDATE = "RUN=N: a stored run against N replicas behind a balancer. Predict what they hold, compare, keep the error."
 _ASSUMED = "Assumed: "
@@ -56,7 +56,7 @@ Seed = Annotated[int | None, _assumption("seed of the draws [1]")]
 
 def plan(
     runs: Annotated[list[str], typer.Argument(help=_RUNS, show_default=False)],
-    demand: Annotated[str, typer.Option(metavar="RATE|FILE", help=_DEMAND, show_default=False)],
+    demand: Annotated[str | None, typer.Option(metavar="RATE|FILE", help=_DEMAND)] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help=_PRICES)] = None,
     instance: Annotated[list[str], typer.Option(metavar="NAME", help=_INSTANCE)] = [],  # noqa: B006
     validate: Annotated[list[str], typer.Option(metavar="RUN=N", help=_VALIDATE)] = [],  # noqa: B006
@@ -87,7 +87,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Plan replicas and cost for a demand, from measured rates, prices and assumptions."""
-    from harness.capacity.assumptions import KEYS
+    from harness.scenario.plan import KEYS
 
     given = locals()
     options = {key: given[key] for key in KEYS if given.get(key) is not None}
@@ -103,7 +103,7 @@ def plan(
 
 def planned(
     runs: Sequence[str],
-    demand: str,
+    demand: str | None,
     prices: Path | None,
     instances: Sequence[str],
     options: Mapping[str, Any],
@@ -120,8 +120,12 @@ def planned(
     from harness.capacity.prices import read_catalogue
     from harness.capacity.ranking import rank
 
-    catalogue = read_catalogue(prices)
-    asked = read_demand(demand, options, catalogue)
+    stated = dict(_stated(runs))
+    own_demand, own_prices = stated.pop("demand", None), stated.pop("prices", None)
+    catalogue = read_catalogue(prices or (None if own_prices is None else Path(own_prices)))
+    if demand is None and own_demand is None:
+        raise UsageError("--demand is missing; write requests per second, such as `--demand 12`, or name a file")
+    asked = read_demand(demand or str(own_demand), options, catalogue, stated)
     machines = machines_of(instances, runs)
     for name in machines.values():
         catalogue.find(name)
@@ -129,6 +133,19 @@ def planned(
     ranking = rank(candidates, Terms(asked.demand, asked.assumed, catalogue, asked.hours))
     checked = [_checked(ranking, run, replicas) for run, replicas in (checks or {}).items()]
     return as_data(ranking, asked.given) | {"checks": [*checked, *_kept({one["run"] for one in checked})]}
+
+
+def _stated(runs: Sequence[str]) -> Mapping[str, Any]:
+    """Return the `plan` of the runs' scenarios. Raises UsageError where two state different ones."""
+    from harness.store.run import Run, find_run
+
+    each = {run: Run.open(find_run(run)).manifest.scenario.get("plan") for run in runs}
+    stated = {run: section for run, section in each.items() if isinstance(section, dict)}
+    first = next(iter(stated), None)
+    for run, section in stated.items():
+        if section != stated[first or run]:
+            raise UsageError(f"the scenarios of {first} and {run} state different `plan`; plan each alone")
+    return stated[first] if first is not None else {}
 
 
 def _checked(ranking: Ranking, run: str, replicas: int) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.capacity.prices import Pricing, read_catalogue
+from harness.capacity.prices import read_catalogue
 from harness.errors import ScenarioError, UsageError
+from harness.scenario.plan import Pricing
 
 
 def catalogue_of(folder: Path, text: str) -> Path:

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.capacity.assumptions import Survives
 from harness.capacity.demand import PER_WEEK
 from harness.capacity.replicas import Mix, Rule, growth_within, over_week, spares, spot_mix, spot_spares
+from harness.scenario.plan import Survives
 
 rates = st.floats(0.01, 1000)
 shares = st.floats(0.1, 1.0)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.rate import Holds
 from harness.capacity.validation import RECORD, as_record, keep, kept, validate
 from harness.errors import UsageError
+from harness.scenario.plan import Assumptions
 from tests.planned import FAILS, candidate, point
 
 PAIR = replace(candidate([point(8.0), point(10.0), point(12.0, FAILS)]), run="pair")
