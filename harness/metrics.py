@@ -47,7 +47,6 @@ class Metric:
 
     Attributes:
         takes_statistics: True for a distribution, False for a single value.
-        unmeasured: Reason why this version does not measure it.
         queues: True if queueing increases it. The queue guard then caps its effective sample size.
         counts_tokens: True if its source is the token counts, False if it is the clock.
         same_from_sent: True if it is the same from any start. Limits may then add `_service`.
@@ -59,7 +58,6 @@ class Metric:
     definition: str
     direction: Direction = Direction.LOWER
     takes_statistics: bool = False
-    unmeasured: str | None = None
     queues: bool = False
     counts_tokens: bool = False
     same_from_sent: bool = False
@@ -184,8 +182,6 @@ SERVER_PAGE = (
     ),
     Metric("preemptions", "count", "Requests in the window that the server dropped from memory, to resume them later."),
 )
-
-_NO_PRICES = "a run has no prices, harness plan has"
 
 _LATENCIES = (
     streamed(
@@ -391,21 +387,29 @@ _QUALITY = (
         "depends on the tokenizer and the text.",
     ),
 )
-_NOT_YET = (
-    Metric("cost_per_1k_requests_usd", "USD", "Hourly price / good requests per hour * 1000.", unmeasured=_NO_PRICES),
+_COSTS = (
+    Metric(
+        "cost_per_1k_requests_usd",
+        "USD",
+        "Price of an hour of the scenario's `instance` / (goodput_rps * 3600) * 1000. The price is that of the "
+        "catalogue when the run began; its day stands in the column `source`.",
+    ),
     Metric(
         "cost_per_1m_output_tokens_usd",
         "USD",
-        "Hourly price / output tokens per hour * 1000000.",
-        unmeasured=_NO_PRICES,
+        "Price of an hour of the scenario's `instance` / (output_tokens_per_s * 3600) * 1000000.",
     ),
 )
+RATE_OF_COST = {"cost_per_1k_requests_usd": "goodput_rps", "cost_per_1m_output_tokens_usd": "output_tokens_per_s"}
+"""Rate that each cost follows from; what is wrong with a rate is wrong with its cost."""
+COSTS = tuple(RATE_OF_COST)
+"""Names of the metrics that need the price of a machine."""
 
 QUALITY = tuple(metric.name for metric in _QUALITY)
 """Names of the metrics of a cell, which belong to none of its loads."""
 METRICS = {
     metric.name: metric
-    for metric in (*_LATENCIES, *_RATES, *_PER_TIME, *START_AND_MEMORY, *ENERGY, *SERVER_PAGE, *_QUALITY, *_NOT_YET)
+    for metric in (*_LATENCIES, *_RATES, *_PER_TIME, *START_AND_MEMORY, *ENERGY, *SERVER_PAGE, *_QUALITY, *_COSTS)
 }
 OF_CLASSES = frozenset(metric.name for metric in (*_LATENCIES, *_RATES, *_PER_TIME))
 """Names of the metrics that each class of traffic has, too."""
@@ -432,7 +436,7 @@ def metric_names(*, takes_statistics: bool) -> list[str]:
 
 def definitions() -> list[dict[str, str]]:
     """Return all metrics as plain dictionaries, for reports."""
-    shown = ("name", "unit", "definition", "direction", "show", "unmeasured")
+    shown = ("name", "unit", "definition", "direction", "show")
     return [{key: str(getattr(metric, key) or "") for key in shown} for metric in METRICS.values()]
 
 
@@ -473,13 +477,12 @@ def markdown() -> str:
         ("Energy", ENERGY),
         ("Reported by the server's metrics page", SERVER_PAGE),
         ("Quality, against a reference ([how](quality.md))", _QUALITY),
-        ("Not measured yet", _NOT_YET),
+        ("Cost, at the load of the trial", _COSTS),
     )
     for title, group in groups:
         lines += [f"## {title}", "", "| name | unit | better | definition |", "|---|---|---|---|"]
         for metric in group:
-            note = f" *Not measured: {metric.unmeasured}.*" if metric.unmeasured else ""
-            lines.append(f"| `{metric.name}` | {metric.unit} | {metric.direction.value} | {metric.definition}{note} |")
+            lines.append(f"| `{metric.name}` | {metric.unit} | {metric.direction.value} | {metric.definition} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -92,7 +92,7 @@ def derive(
         measures.extend(measured)
     lost = [f"{sentence}; memory, load and counters of its configuration are missing" for sentence in cells.damage]
     manifest.notes = [*manifest.notes, *lost]
-    summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder))
+    summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder), manifest.price)
     _compare_starts(manifest, summary, validity, facts)
     groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
     strict = manifest.scenario_keys.limits_confidence is not None

@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 from harness.store.manifest import CellEntry
 from reports import caveats
+from reports.costs import costs_in_words
 from reports.data import ReportData, keys_of, keys_of_verdict
 from reports.format import UNKNOWN, amount, clock, count, dotted, grouped
 from reports.names import ended, listed, noun
@@ -44,8 +45,8 @@ class Line:
     """Line of the answer.
 
     Attributes:
-        label: SATURATION, LIMITS, KNEE, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those of one label
-            stand together.
+        label: SATURATION, LIMITS, KNEE, COST, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those of
+            one label stand together.
         parts: Texts, which terminals align in columns.
         tone: Of the first part.
     """
@@ -201,7 +202,7 @@ def next_command(data: ReportData, report: str = "") -> str:
 
 def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
-    makers = (_saturation, _limits, _knees, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
+    makers = (_saturation, _limits, _knees, _costs, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
     return [line for make in makers for line in make(data)]
 
 
@@ -246,6 +247,10 @@ def knee_in_words(sweep: Sweep, keys: tuple[str, ...]) -> str:
     name = f"{JUDGED_BY[metric]} p95"
     grown = f": {name} is {last / first:.2g} times that at {own[0].x:g} {unit}" if first > 0 and last == last else ""
     return f"none up to {own[-1].x:g} {unit}{grown}"
+
+
+def _costs(data: ReportData) -> Iterator[Line]:
+    yield from (Line("COST", (text,)) for text in list(costs_in_words(data))[:MOST_LINES])
 
 
 def _recommended(data: ReportData) -> Iterator[Line]:

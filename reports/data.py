@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 KEYS = ("model", "engine", "level", "variant", "load")
 POOLED = "pooled"
 ALL = "all"
+_RATE_OF_COST = {"cost_per_1k_requests_usd": "goodput_rps", "cost_per_1m_output_tokens_usd": "output_tokens_per_s"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class ReportData:
         facts: Per trial {cell, trial, window, requests, statuses, errors, missing, ...}.
         verdicts: Per limit {limit, metric, model, ..., load, outcome, value, low, high, n, sentence,
             certainty, bound}.
-        definitions: Per metric {name, unit, definition, direction, show, unmeasured}.
+        definitions: Per metric {name, unit, definition, direction, show}.
         decisions: Per model {model, reference, speed, loads, rows, recommendation, quality, notes}. A row has engine,
             level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, memory,
             front, beaten_by, limits, chosen. A value is {value, low, high, bound, n, unit, source, reason, invalid}.
@@ -93,6 +94,7 @@ class ReportData:
 
         One that names no metric is about the load: if it is invalid, no number describes the planned load.
         """
+        metric = _RATE_OF_COST.get(metric, metric)
         judged = (found for own, found in self._judged.get(tuple(keys), ()) if repetition in (POOLED, own))
         reasons = [reason for found in judged for reason in found["reasons"]]
         load = {"invalid": [metric], "warn": []}

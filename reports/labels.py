@@ -99,6 +99,8 @@ RESULTS = (
     Figure("memory", "memory", "peak", "memory_peak_bytes", show="bytes", rank=42, estimated=False),
     Figure("gpu_memory", "GPU mem.", "peak", "gpu_memory_peak_bytes", show="bytes", rank=29, estimated=False),
     Figure("energy", "energy", "J/token", "energy_j_per_output_token", rank=12),
+    Figure("cost", "cost per", "1,000 req", "cost_per_1k_requests_usd", unit="USD", rank=37),
+    Figure("cost", "cost per", "1M tok", "cost_per_1m_output_tokens_usd", unit="USD", rank=39),
     Figure("startup", "", "startup", "load_s", unit="s", rank=43, estimated=False),
 )
 """Numbers of the results table, from left to right."""

@@ -10,8 +10,8 @@ from harness.capacity.cost import Tokens
 from harness.capacity.demand import Demand, of_rate
 from harness.capacity.measured import Candidate, Point
 from harness.capacity.plan import Terms
-from harness.capacity.prices import read_catalogue
 from harness.capacity.requirements import Requirement
+from harness.prices.catalogue import read_catalogue
 from harness.scenario.plan import Assumptions
 from harness.store.manifest import CellEntry, Manifest
 from harness.store.run import RunWriter, record_writer

@@ -25,6 +25,7 @@ ORDER = (
     ("scenario",),
     ("telemetry",),
     ("store",),
+    ("prices",),
     ("schedule",),
     ("drivers",),
     ("analysis",),

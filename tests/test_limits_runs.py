@@ -11,6 +11,7 @@ import pytest
 import yaml
 from command import VIRTUAL_TIME, scenario
 
+from harness.prices.catalogue import read_catalogue
 from tests.forked import harness
 
 pytestmark = pytest.mark.slow
@@ -68,3 +69,27 @@ def test_errors_are_limited_per_time(tmp_path: Path) -> None:
     assert code == 1
     assert [one["outcome"] for one in found] == ["pass", "fail", "pass"]
     assert found[1]["sentence"] == "errors per 10s is 10 (limit 3)."
+
+
+def test_a_limit_on_the_cost_is_judged_by_the_price_of_the_machine(tmp_path: Path) -> None:
+    """Good requests at 10 per second on a machine of $1.006 an hour: $0.0279 per 1,000, which the report repeats."""
+    code, found = ended(
+        tmp_path,
+        engines=[{"engine": "simulated", "options": {"ttft_ms": 60, "tpot_ms": 1}}],
+        load=[{"kind": "sustained", "rate": 10, "arrivals": "constant", "duration": "30s"}],
+        instance="g5.xlarge",
+        slo={"ttft": "500ms"},
+        limits=["cost_per_1k_requests_usd <= 0.03", "cost_per_1m_output_tokens_usd <= 0.001"],
+    )
+    assert code == 1
+    assert [one["outcome"] for one in found] == ["pass", "fail"]
+    assert found[0]["value"] == pytest.approx(1.006 / 36_000 * 1000, rel=0.01)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["price"] == {
+        "instance": "g5.xlarge",
+        "pricing": "on_demand",
+        "usd_per_hour": 1.006,
+        "date": "2026-11",
+        "source": read_catalogue().find("g5.xlarge").source,
+    }
+    again = harness("report", "run", "--format", "md", cwd=tmp_path)
+    assert "per 1,000 requests" in again.out + (tmp_path / "run" / "report.md").read_text()

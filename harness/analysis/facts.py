@@ -23,7 +23,7 @@ from harness.analysis.samples.memory import memory_facts
 from harness.analysis.samples.server import server_facts, why_missing
 from harness.analysis.samples.server_counts import books_of
 from harness.analysis.tokens import tokens_of
-from harness.metrics import METRICS, Need, metric_names
+from harness.metrics import COSTS, METRICS, Need, metric_names
 from harness.records import Phase, Status
 from harness.store.categories import counts_of, one_of
 from harness.store.manifest import CellEntry, TrialEntry
@@ -149,7 +149,7 @@ def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
 def missing(cell: CellEntry, trial: TrialEntry, columns: Columns) -> dict[str, str]:
     """Return why a metric may have no value in this trial, by name; valid only if the summary has no row of it."""
     rows = columns.measured
-    found = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
+    found = dict.fromkeys(COSTS, "no price is known: the scenario names no `instance` of the catalogue")
     found |= dict.fromkeys(machine.START_METRICS, "it was not measured when the engine started")
     found |= dict.fromkeys(machine.GAUGES, "no reading was taken on the machine under test during the trial")
     found |= dict.fromkeys(machine.LOAD_PEAKS, "no reading was taken while the engine started")
@@ -158,7 +158,7 @@ def missing(cell: CellEntry, trial: TrialEntry, columns: Columns) -> dict[str, s
         found |= dict.fromkeys((*machine.PROCESS_GAUGES, "load_peak_bytes"), unknown)
     found |= {name: no_gpu_because(cell) for name in (*machine.GAUGES, *machine.LOAD_PEAKS) if "gpu" in name}
     if not any(limit is not None for limit in trial.slo.values()):
-        found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
+        found |= dict.fromkeys(("attainment", "goodput_rps", "cost_per_1k_requests_usd"), "the scenario sets no slo")
     if not np.isfinite(rows.counts["cached_tokens"]).any() and not rows.cached.any():
         found["cached_share"] = "the engine says nothing about its caches"
     return found | _missing_latencies(rows)

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.analysis import stats
 from harness.analysis.columns import ALL, Columns
+from harness.analysis.costs import with_costs
 from harness.analysis.counts import failure_times, most_of_runs
 from harness.analysis.distributions import Distribution, Pool
 from harness.analysis.effective import share_size
@@ -26,7 +27,7 @@ from harness.analysis.window import Window
 from harness.metrics import METRICS, PER, SCALAR, STATISTICS
 from harness.scenario.limits import is_split
 from harness.store.categories import counts_of
-from harness.store.manifest import TrialEntry
+from harness.store.manifest import Price, TrialEntry
 from harness.units import parse_duration_s
 
 if TYPE_CHECKING:
@@ -74,16 +75,19 @@ def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] 
 
 
 def tidy(
-    measures: Iterable[Measures], extra: Collection[tuple[str, str]] = (), more: Iterable[dict[str, Any]] = ()
+    measures: Iterable[Measures],
+    extra: Collection[tuple[str, str]] = (),
+    more: Iterable[dict[str, Any]] = (),
+    price: Price | None = None,
 ) -> pd.DataFrame:
-    """Return the summary from the measures of each trial, followed by `more` rows."""
+    """Return the summary from the measures of each trial, followed by `more` rows; with a price, costs as well."""
     import pandas as pd
 
     groups: dict[tuple[str, ...], list[Measures]] = {}
     for found in measures:
         groups.setdefault((*found.keys, found.class_name), []).append(found)
-    rows = [row for group in groups.values() for row in _group_rows(group, extra)] + list(more)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    rows = [row for group in groups.values() for row in _group_rows(group, extra)]
+    return pd.DataFrame([*with_costs(rows, price), *more], columns=list(COLUMNS))
 
 
 def levels_for(extra: Collection[tuple[str, str]]) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.capacity.hours import MONTH_H
+from harness.prices.hours import MONTH_H
 
 HOUR_S = 3600
 MILLION = 1_000_000

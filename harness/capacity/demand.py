@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from harness.analysis.stats import Flags, Floats, Ints, quantile
-from harness.capacity.hours import DAYS, WEEK_H, WorkingHours
 from harness.errors import UsageError
+from harness.prices.hours import DAYS, WEEK_H, WorkingHours
 
 BUCKET_S = 300
 PER_HOUR, PER_DAY = 3600 // BUCKET_S, 24 * 3600 // BUCKET_S

@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import AfterValidator, Field, ValidationError
 
 from harness.capacity.demand import Demand, hours_of_days, of_hours, of_rate, of_trace
-from harness.capacity.files import parse_file, wrong, wrong_at
-from harness.capacity.hours import DAYS, WorkingHours, zone_of
-from harness.capacity.prices import Catalogue
 from harness.errors import ScenarioError, UsageError
+from harness.prices.catalogue import Catalogue
+from harness.prices.files import parse_file, wrong, wrong_at
+from harness.prices.hours import DAYS, WorkingHours, zone_of
 from harness.scenario.base import NotNegative, Positive, near
 from harness.scenario.checks import in_order, problems_of
 from harness.scenario.files.entries import entries

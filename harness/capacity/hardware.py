@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.capacity.cost import Tokens, unit_costs
-from harness.capacity.prices import Catalogue
 from harness.comparison.measured import Measurement
 from harness.comparison.sides import Side
 from harness.metrics import SCALAR
+from harness.prices.catalogue import Catalogue
 from harness.scenario.plan import Pricing
 from harness.store.manifest import Manifest
 

@@ -10,13 +10,13 @@ from typing import Any
 from harness.capacity.assumptions import listed
 from harness.capacity.cost import Unit, api_cost, break_even_rps
 from harness.capacity.demand import PER_HOUR
-from harness.capacity.hours import MONTH_H
 from harness.capacity.measured import Candidate
 from harness.capacity.missing import finer, surer
 from harness.capacity.plan import Plan, Terms, in_flight_limit, scale_out_at
 from harness.capacity.ranking import Ranking
 from harness.capacity.requirements import Requirement
 from harness.capacity.sensitivity import chances, nines, variations
+from harness.prices.hours import MONTH_H
 from harness.scenario.plan import Pricing
 
 FORMAT = 1

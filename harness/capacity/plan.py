@@ -11,13 +11,13 @@ import numpy as np
 from harness.analysis.stats import Floats, Ints
 from harness.capacity.cost import HOUR_S, Unit, monthly, unit_costs
 from harness.capacity.demand import BUCKET_S, Demand
-from harness.capacity.hours import MONTH_H, WEEK_H, WorkingHours
 from harness.capacity.measured import Candidate, Point
-from harness.capacity.prices import Catalogue, Instance, SpotPrice
 from harness.capacity.rate import Capacity
 from harness.capacity.replicas import Mix, Rule, growth_within, over_week, spares, spot_mix
 from harness.capacity.uncertainty import Draws
 from harness.errors import UsageError
+from harness.prices.catalogue import Catalogue, Instance, SpotPrice
+from harness.prices.hours import MONTH_H, WEEK_H, WorkingHours
 from harness.scenario.plan import Assumptions, Pricing, Scaling
 
 START_UP_S = 300.0

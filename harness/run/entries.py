@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import __version__
 from harness.drivers.calibration import store
+from harness.prices.price import known_price_of
 from harness.records import FORMAT_VERSION, Loop, Phase
 from harness.scenario.files.notes import file_notes
 from harness.scenario.loads.kinds import OpenOrClosed
@@ -46,6 +47,7 @@ def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: 
         command=command,
         scenario=scenario.resolved(),
         provenance=session.provenance,
+        price=known_price_of(scenario),
         sessions=[session],
         notes=file_notes(scenario),
         quality_text=text_hash(scenario.quality),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Never, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -18,7 +18,6 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     Strict,
     ValidationError,
-    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -27,7 +26,6 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from harness.units import enumerated
 
-NOT_BUILT = "not_built"
 UNKNOWN_KEY = "unknown_key"
 MISTAKEN_KEY = "mistaken_key"
 """Type of the error for one of `StrictModel.mistaken_keys`."""
@@ -54,10 +52,6 @@ class TextOrItems:
         return {"anyOf": [*either, {**items, "items": {"anyOf": either}}]}
 
 
-def _refuse(value: object) -> Never:
-    raise PydanticCustomError(NOT_BUILT, "is not built yet")
-
-
 def listed(value: Any) -> Any:
     """Return a list unchanged and any other value as a list of one."""
     return value if isinstance(value, list | tuple) else [value]
@@ -72,7 +66,6 @@ def _text_from_number(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-NotBuilt = Annotated[None, BeforeValidator(_refuse), WithJsonSchema({"not": {}})]
 Number = Annotated[float, Strict()]
 Integer = Annotated[int, Strict()]
 Positive = Annotated[Number, Field(gt=0)]

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from harness.errors import Problem
 from harness.records import Loop
-from harness.scenario.base import MISSING_KEY, MISTAKEN_KEY, NOT_BUILT, UNKNOWN_KEY, near
+from harness.scenario.base import MISSING_KEY, MISTAKEN_KEY, UNKNOWN_KEY, near
 from harness.scenario.engines import EngineBlock
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
 from harness.scenario.loads.kinds import KEYS_OF_SUSTAINED, Load
@@ -163,7 +163,7 @@ def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
             node, key = inner, inner.written or join(key, step)
         elif position == len(steps) - 1 and details["type"] in (MISSING_KEY, "missing"):
             return node.anchor, join(key, step)
-    at_key = details["type"] in (UNKNOWN_KEY, MISTAKEN_KEY, NOT_BUILT) or isinstance(node.value, dict)
+    at_key = details["type"] in (UNKNOWN_KEY, MISTAKEN_KEY) or isinstance(node.value, dict)
     return (node.anchor if at_key else node.place), key
 
 
@@ -184,9 +184,6 @@ def _message(details: ErrorDetails, key: str) -> str:
         return f"unknown {context['discriminator'].strip(_QUOTE)} `{tag}`; {near(tag, known)}"
     if kind == "union_tag_not_found":
         return _without_tag(context["discriminator"].strip(_QUOTE), details.get("input"))
-    if kind == NOT_BUILT:
-        message = details["msg"]
-        return message if message.startswith("`") else f"`{key.rpartition('.')[2]}` {message}"
     if kind == "string_type" and isinstance(details.get("input"), Mapping | list | tuple):
         named = isinstance(details.get("input"), Mapping) and key.endswith(".engine")
         return f"must be a text, found {shown}" + ("; write the keys beside `engine`, or under `options`" * named)

@@ -11,7 +11,7 @@ from harness.scenario.base import Name, near
 
 GROUPS = (
     "load", "users", "rate", "ttft", "tpot", "itl", "e2e", "tokens", "goodput", "slo", "errors", "in_flight", "memory",
-    "gpu_memory", "energy", "startup",
+    "gpu_memory", "energy", "cost", "startup",
 )  # fmt: skip
 SHORT = {name: f"{name}_ms" for name in ("ttft", "tpot", "itl", "e2e")}
 
@@ -27,11 +27,9 @@ def parse_column(text: str) -> str:
         return name.lower()
     metric = METRICS.get(SHORT.get(name.lower(), name))
     if metric is None:
-        hint = near(name, (*GROUPS, *(one.name for one in METRICS.values() if not one.unmeasured)))
+        hint = near(name, (*GROUPS, *METRICS))
         hint = hint if hint.startswith("did") else f"known are {', '.join(GROUPS)}, or a metric of docs/metrics.md"
         raise ValueError(f"there is no column `{name}`; {hint}")
-    if metric.unmeasured:
-        raise ValueError(f"`{metric.name}` is not measured: {metric.unmeasured}; leave the column out")
     if not rest:
         return metric.name
     if not metric.takes_statistics:

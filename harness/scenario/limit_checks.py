@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import Problem
-from harness.metrics import QUALITY, find
+from harness.metrics import COSTS, QUALITY, find
 from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock
 from harness.scenario.limits import Limit, Slo, parse_limit
@@ -14,7 +14,7 @@ from harness.scenario.loads.kinds import Load
 from harness.scenario.margins import margin_of
 from harness.scenario.model import Scenario
 
-_NEED_SLO = ("attainment", "goodput_rps", "energy_j_per_good_request")
+_NEED_SLO = ("attainment", "goodput_rps", "energy_j_per_good_request", "cost_per_1k_requests_usd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ def limit_problems(scenario: Scenario) -> Iterator[Problem]:
                 or _slo_problem(limit, scenario, under)
                 or _quality_problem(limit, scenario)
                 or _base_problem(limit, under)
+                or _price_problem(limit, scenario)
             )
             if why:
                 yield Problem(why, key=f"{key}.{i}")
@@ -105,6 +106,12 @@ def _quality_problem(limit: Limit, scenario: Scenario) -> str | None:
     if metric is None or metric.name not in QUALITY or scenario.quality is not None:
         return None
     return f"`{limit.metric}` needs `quality`; write `quality: {{}}`"
+
+
+def _price_problem(limit: Limit, scenario: Scenario) -> str | None:
+    if limit.metric not in COSTS or scenario.instance is not None:
+        return None
+    return f"`{limit.metric}` needs the machine's price; name it, such as `instance: g5.xlarge`"
 
 
 def _base_problem(limit: Limit, under: Sequence[_Trial]) -> str | None:

@@ -90,8 +90,6 @@ def _never_known(limit: Limit) -> str | None:
     """Return why a well-formed limit cannot hold, or cannot be known, with the fix; None if it can."""
     metric = find(limit.metric)
     assert metric is not None
-    if metric.unmeasured:
-        return f"`{limit.metric}` is not measured: {metric.unmeasured}; leave the limit out"
     if limit.class_name and metric.name not in OF_CLASSES:
         return f"`{limit.metric}` is not measured per class; leave `{limit.class_name}.` out"
     if limit.value < 0:

@@ -127,7 +127,7 @@ def parse_margin(text: str) -> Margin:
     metric = next((one for name in _names(match["metric"]) if (one := find(name))), None)
     if metric is None:
         raise ValueError(f"unknown metric `{match['metric']}`; {near(match['metric'], METRICS)}")
-    if metric.direction is Direction.NONE or metric.unmeasured or metric.per_time:
+    if metric.direction is Direction.NONE or metric.per_time:
         raise ValueError(f"`{metric.name}` is neither better nor worse; choose a metric {_EXAMPLE}")
     if metric.name in QUALITY and metric.name not in OF_QUALITY:
         raise ValueError(f"`{metric.name}` does not gate; write `kl +0.01` (nats) or `top1 -0.5pp`")

@@ -23,7 +23,7 @@ from harness.scenario.base import (
     FreeText,
     Integer,
     Name,
-    NotBuilt,
+    Positive,
     StrictModel,
     TextOrItems,
     as_name,
@@ -103,13 +103,18 @@ class Budget(StrictModel):
     requests: Count | None = Field(default=None, description="Number of requests.", examples=[10000])
     tokens: Count | None = Field(default=None, description="Number of prompt and output tokens.", examples=[1000000])
     time_s: PositiveSeconds | None = Field(default=None, alias="time", description="Total time.", examples=["1h"])
-    usd: NotBuilt = Field(default=None, description="Money.")
+    usd: Positive | None = Field(
+        default=None, description="Price of the time that `instance` is used for, in USD.", examples=[5]
+    )
 
 
 class Scenario(StrictModel):
     """Whole scenario after `extends`, `--set` and defaults."""
 
-    mistaken_keys: ClassVar[Mapping[str, str]] = {"patience": "unknown key; write `stall_timeout: {value}`"}
+    mistaken_keys: ClassVar[Mapping[str, str]] = {
+        "patience": "unknown key; write `stall_timeout: {value}`",
+        "history": "unknown key; settings of a history stand in its folder, in `history.yaml`",
+    }
 
     version: Literal[1] = Field(default=1, description="Version of this grammar.")
     extends: str | None = Field(default=None, description="Path of the scenario to override.", examples=["base.yaml"])
@@ -188,7 +193,6 @@ class Scenario(StrictModel):
     compare: Compare | None = Field(
         default=None, description="Baseline of a gate: `harness run` compares the other variant with it."
     )
-    history: NotBuilt = Field(default=None, description="Defaults of `harness history` and `harness regress`.")
     plan: Plan | None = Field(default=None, description="Demand and assumptions of `harness plan`.")
     budget: Budget = Field(default=Budget(), description="Upper bounds for the whole run.")
     seed: Annotated[Integer, Field(ge=0)] = Field(default=DEFAULT_SEED, description="Seed of every random draw.")

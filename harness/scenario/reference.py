@@ -55,7 +55,7 @@ def markdown() -> str:
     for key, names in _sections(models).items():
         parts.append(f"## `{key}`\n")
         parts += [f"### {_heading(name, models[name])}\n\n{_model_text(models[name])}" for name in names]
-    parts += [_limits_text(), _not_built_text(models)]
+    parts.append(_limits_text())
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -123,7 +123,6 @@ def _model_text(model: Schema) -> str:
     rows = [
         f"| `{key}` | {_type(value)} | {'required' if key in required else _default(value)} | {_meaning(value)} |"
         for key, value in sorted(model["properties"].items(), key=lambda item: item[0] not in required)
-        if not _is_not_built(value)
     ]
     about = " ".join(str(model.get("description", "")).split())
     return "\n".join([f"{about}\n", "| key | value | default | meaning |", "|---|---|---|---|", *rows, ""])
@@ -183,10 +182,6 @@ def _range(value: Schema) -> str:
     return "".join(f" {word} {value[key]:g}" for key, word in words.items() if key in value)
 
 
-def _is_not_built(value: Schema) -> bool:
-    return value.get("not") == {}
-
-
 def _limits_text() -> str:
     distributions = ", ".join(f"`{name}`" for name in metric_names(takes_statistics=True))
     counts = ", ".join(f"`{name}`" for name, metric in METRICS.items() if metric.per_time)
@@ -207,16 +202,6 @@ Counts per time, `errors <= 10 per 5m`: the most in any stretch of that length w
 Against a variant, `ttft_ms p95 <= 1.10 * base`: a multiple of the value of a variant of the same engine, quantization
 and load. [ci.md](ci.md#limits) has more.
 """
-
-
-def _not_built_text(models: Mapping[str, Schema]) -> str:
-    keys = sorted(
-        f"- `{'' if name == 'Scenario' else _noun(name) + '.'}{key}`: {value.get('description', '')}"
-        for name, model in models.items()
-        for key, value in model.get("properties", {}).items()
-        if _is_not_built(value)
-    )
-    return "\n".join(["## Not built yet\n", "These keys are refused, never ignored:\n", *keys, ""])
 
 
 if __name__ == "__main__":

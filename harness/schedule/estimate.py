@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from engines.cores import usable_cores
 from engines.http.addresses import is_loopback
 from harness.errors import UsageError
+from harness.prices.price import asked_price_of
 from harness.scenario.base import listed
 from harness.scenario.loads.kinds import Trace
-from harness.scenario.model import Budget, Scenario
+from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip, TrialPlan
 from harness.schedule.duration import history_share, likely_requests
@@ -77,13 +78,13 @@ def all_requests(plan: TrialPlan) -> Range:
 def check_budget(scenario: Scenario, planned: Sequence[Cell | Skip], *, consent: bool) -> None:
     """Raise UsageError if a plan may exceed the budget, or needs a consent that is not given."""
     question = None if consent else needs_consent(scenario, planned)
-    if problems := [*over_budget(scenario.budget, estimate(planned)), *([question] if question else [])]:
+    if problems := [*over_budget(scenario, estimate(planned)), *([question] if question else [])]:
         raise UsageError("; ".join(problems))
 
 
-def over_budget(budget: Budget, wanted: Estimate) -> list[str]:
+def over_budget(scenario: Scenario, wanted: Estimate) -> list[str]:
     """Return a sentence for each part of the budget that the plan may exceed."""
-    problems = []
+    budget, problems = scenario.budget, _over_usd(scenario, wanted)
     allowances, uses = (budget.requests, budget.tokens, budget.time_s), (wanted.requests, wanted.tokens, wanted.time_s)
     for name, allowed, used in zip(_FIX, allowances, uses, strict=True):
         if allowed is None:
@@ -99,6 +100,22 @@ def over_budget(budget: Budget, wanted: Estimate) -> list[str]:
     return problems
 
 
+def _over_usd(scenario: Scenario, wanted: Estimate) -> list[str]:
+    """Return why a plan may cost more than the budget allows. Raises UsageError if a price is unknown that is asked."""
+    allowed, price = scenario.budget.usd, asked_price_of(scenario)
+    if allowed is None:
+        return []
+    if price is None:
+        return ["`budget.usd` needs the machine's price; name it, such as `instance: g5.xlarge`"]
+    least = price.usd_per_hour * wanted.time_s.low / 3600
+    if least > allowed:
+        cost = f"the plan costs about {least:.2f} USD ({price.text})"
+        return [f"{cost}, `budget` allows {allowed:.2f}; shorten it or raise the budget"]
+    if wanted.time_s.high is None:
+        return [f"`budget` allows {allowed:.2f} USD, but the plan has no upper bound; {_FIX['seconds']}"]
+    return []
+
+
 _FIX = {
     "requests": "give closed loads (`users`, `single_user`) `requests` instead of `duration`",
     "tokens": "give closed loads `requests` instead of `duration`, and `prompt_tokens` instead of `prompts`",
@@ -109,7 +126,7 @@ _FIX = {
 def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | None:
     """Return a sentence if consent is needed, because load is sent to another machine without a budget."""
     budget = scenario.budget
-    if any(part is not None for part in (budget.requests, budget.tokens, budget.time_s)):
+    if any(part is not None for part in (budget.requests, budget.tokens, budget.time_s, budget.usd)):
         return None
     cells = [cell for cell in planned if isinstance(cell, Cell) and cell.scope == "client"]
     urls = [url for cell in cells for url in listed(cell.spec.options.get("url")) if not is_loopback(url)]

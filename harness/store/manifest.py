@@ -495,6 +495,22 @@ class ScenarioKeys(Part):
     columns: list[str] | None = None
 
 
+class Price(Part):
+    """What an hour of the machine under test costs, as the catalogue stated it when the run began."""
+
+    instance: str = ""
+    pricing: str = key("`on_demand`, `spot`, `reserved` or `owned`.", default="")
+    usd_per_hour: float = 0.0
+    date: str = key("Day of the prices.", default="")
+    source: str = ""
+
+    @property
+    def text(self) -> str:
+        """Price in words: `g5.xlarge at $1.006 an hour (on demand, as of 2026-11)`."""
+        paid = self.pricing.replace("_", " ")
+        return f"{self.instance} at ${self.usd_per_hour:.4g} an hour ({paid}, as of {self.date})"
+
+
 class Manifest(Part):
     """Manifest of a run."""
 
@@ -516,6 +532,7 @@ class Manifest(Part):
     sessions: list[Session] = []
     notes: list[str] = key("Remarks for the reader, in sentences.", default=[])
     quality_text: str | None = key("SHA-256 of the text that was scored.", null="none was")
+    price: Price | None = key("Price of the scenario's `instance`.", null="none is named, or the catalogue lacks it")
     only_quality: bool = key("Whether the run was made by `harness quality`, without load.", default=False)
     cells: list[CellEntry] = []
     quality: dict[str, ReferenceEntry] = key(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from harness.analysis.costs import with_costs
 from harness.cli.commands.report import report_data
 from harness.results import derive
-from harness.store.manifest import CellEntry
+from harness.store.manifest import CellEntry, Price
 from reports import answer, tiles
 from reports.data import ReportData
 from reports.sweeps import Estimate, Load, Sweep
@@ -170,6 +173,21 @@ def test_a_sweep_has_its_knee(sweep: ReportData, full: ReportData) -> None:
     (line,) = told(sweep, "KNEE")
     assert line.startswith("between 4 and 8 req/s: TTFT p95 grows ")
     assert told(full, "KNEE") == []
+
+
+def test_costs_are_told_at_the_cheapest_load_with_their_price(sweep: ReportData) -> None:
+    """Within the limits: 8/s is cheaper, and breaks one. Without a price nobody knows one."""
+    assert told(sweep, "COST") == []
+    price = Price(instance="g5.xlarge", pricing="on_demand", usd_per_hour=1.006, date="2026-11", source="published")
+    rows = pd.DataFrame(list(with_costs(sweep.summary.to_dict("records"), price)))  # type: ignore[arg-type]
+    priced = replace(sweep, summary=rows, manifest=again(sweep.manifest, price=price))
+    (line,) = told(priced, "COST")
+    found = re.fullmatch(
+        r"\$0\.0\d+ per 1,000 requests and \$1\.\d+ per million output tokens at 4/s · "
+        r"g5\.xlarge at \$1\.006 an hour \(on demand, as of 2026-11\)",
+        line,
+    )
+    assert found, line
 
 
 def swept(axis: str, *points: tuple[float, float, float]) -> str:

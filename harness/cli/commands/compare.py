@@ -103,7 +103,7 @@ def add_hardware(found: Sequence[Told], prices: Path | None, machines: Mapping[s
         machines: Machine of each run by its name; that of all others under "".
     """
     from harness.capacity.hardware import hardware_rows
-    from harness.capacity.prices import read_catalogue
+    from harness.prices.catalogue import read_catalogue
     from harness.scenario.plan import Pricing
 
     catalogue = read_catalogue(prices)

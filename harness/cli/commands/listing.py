@@ -91,6 +91,7 @@ def _support_lines(one: Support) -> Iterator[str]:
 
 def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) -> str:
     """Return the configurations, trials and skips of a run, with an estimate of time and disk space in `folder`."""
+    from harness.prices.price import known_price_of
     from harness.schedule.cells import Skip
     from harness.schedule.duration import run_time_s
     from harness.schedule.estimate import estimate
@@ -104,7 +105,10 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
         lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}{_beside(plan)}" for plan in cell.trials]
         ways += [sampling(one.sampling.as_options()) for plan in cell.trials for one in plan.workloads]
     lines += [f"sampling        {way}" for way in dict.fromkeys(ways)]
-    lines += _totals(estimate(planned), run_time_s(scenario, planned), folder)
+    time_s, price = run_time_s(scenario, planned), known_price_of(scenario)
+    lines += _totals(estimate(planned), time_s, folder)
+    if price is not None:
+        lines.append(f"cost            about {price.usd_per_hour * time_s / 3600:.2g} USD: {price.text}")
     if scenario.quality is not None:
         lines.append(f"quality         up to {scenario.quality.tokens:,} tokens for each configuration")
     return "\n".join(lines)

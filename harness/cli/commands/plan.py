@@ -117,8 +117,8 @@ def planned(
     from harness.capacity.demand_files import read_demand
     from harness.capacity.plain import as_data
     from harness.capacity.plan import Terms
-    from harness.capacity.prices import read_catalogue
     from harness.capacity.ranking import rank
+    from harness.prices.catalogue import read_catalogue
 
     stated = dict(_stated(runs))
     own_demand, own_prices = stated.pop("demand", None), stated.pop("prices", None)

@@ -54,7 +54,7 @@ def _plan_problems(scenario: Scenario, planned: Sequence[Cell | Skip]) -> Iterat
     from harness.schedule.estimate import estimate, over_budget
 
     yield from level_problems(scenario)
-    for why in over_budget(scenario.budget, estimate(planned)):
+    for why in over_budget(scenario, estimate(planned)):
         yield Problem(why, "budget")
 
 

@@ -41,7 +41,7 @@ def _number(text: str) -> str:
     metric = find(name) or find(f"{name}_ms")
     if metric is None:
         raise ValueError(f"unknown metric `{name}`; {near(name, METRICS)}")
-    if metric.direction is Direction.NONE or metric.unmeasured or metric.per_time:
+    if metric.direction is Direction.NONE or metric.per_time:
         raise ValueError(f"`{metric.name}` is neither better nor worse; leave it out")
     if not metric.takes_statistics:
         if rest:

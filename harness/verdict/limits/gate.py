@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.columns import ALL
 from harness.analysis.summary import KEYS, PEAKS, POOLED, Measures
 from harness.errors import ExitCode, first_that_applies
-from harness.metrics import METRICS, QUALITY, SCALAR, START_AND_MEMORY, find
+from harness.metrics import METRICS, QUALITY, RATE_OF_COST, SCALAR, START_AND_MEMORY, find
 from harness.scenario.limits import Limit, parse_limit
 from harness.verdict.limits import against
 from harness.verdict.limits.held import LIKELY, Held, Outcome
@@ -210,7 +210,11 @@ def _is_fact(limit: Limit) -> bool:
 def _spoilt(limit: Limit, group: Group) -> Reason | None:
     """Return the doubt that makes a metric invalid, None if there is none."""
     name = name_of(limit)
-    own = (one for one in group.validity.reasons if one.level is Level.INVALID and name in one.metrics)
+    own = (
+        one
+        for one in group.validity.reasons
+        if one.level is Level.INVALID and RATE_OF_COST.get(name, name) in one.metrics
+    )
     return next(own, None if name in OF_ANY_LOAD else group.load_failed)
 
 

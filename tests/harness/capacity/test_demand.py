@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from harness.capacity.demand import PER_DAY, PER_HOUR, PER_WEEK, Demand, of_hours, of_rate, of_trace
 from harness.capacity.demand_files import read_demand, read_table
-from harness.capacity.hours import parse_hours
-from harness.capacity.prices import read_catalogue
 from harness.errors import HarnessError, ScenarioError, UsageError
+from harness.prices.catalogue import read_catalogue
+from harness.prices.hours import parse_hours
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

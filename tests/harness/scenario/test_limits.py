@@ -110,10 +110,6 @@ def test_a_wrong_limit_leads_to_the_fix(text: str, message: str) -> None:
         ("ttft_ms p95 <= -5", "`ttft_ms` is never negative; write a bound of at least 0"),
         ("chat.load_s <= 5", "`load_s` is not measured per class; leave `chat.` out"),
         ("chat.kl_mean <= 0.1", "`kl_mean` is not measured per class; leave `chat.` out"),
-        (
-            "cost_per_1k_requests_usd <= 1",
-            "`cost_per_1k_requests_usd` is not measured: a run has no prices, harness plan has; leave the limit out",
-        ),
     ],
 )
 def test_a_limit_that_can_never_hold_or_be_known_is_refused(text: str, message: str) -> None:

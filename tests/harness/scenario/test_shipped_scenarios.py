@@ -50,7 +50,7 @@ def test_each_validates_without_a_word(name: str) -> None:
     """No quantile of a limit needs more requests than its loads send, no level is missing, no budget too small."""
     scenario = load(shipped_path(name), env={})
     assert [*foretold_of(scenario), *level_problems(scenario)] == []
-    assert over_budget(scenario.budget, estimate(expand(scenario))) == []
+    assert over_budget(scenario, estimate(expand(scenario))) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from harness.errors import UsageError
 from harness.scenario.loads.kinds import Load, LoadItem
 from harness.scenario.model import Scenario
-from harness.schedule.estimate import check_budget, estimate
+from harness.schedule.estimate import check_budget, estimate, over_budget
 from harness.schedule.matrix import expand
 from harness.units import Range
 
@@ -153,6 +153,24 @@ def test_a_plan_beyond_its_budget_is_refused(budget: dict[str, Any], load: dict[
     with pytest.raises(UsageError) as refusal:
         check_budget(scenario, expand(scenario), consent=True)
     assert str(refusal.value) == sentence
+
+
+def test_a_plan_that_costs_more_than_its_budget_is_refused() -> None:
+    """An hour of the machine has a price; without it, or without an end, nobody knows."""
+
+    def problems(load: dict[str, Any], **keys: Any) -> list[str]:
+        scenario = scenario_of({"kind": "sustained", "timeout": "5s", **load}, budget={"usd": 0.5}, **keys)
+        return over_budget(scenario, estimate(expand(scenario)))
+
+    hour = {"rate": 0.1, "duration": "1h"}
+    assert problems({**hour, "duration": "25m"}, instance="g5.xlarge") == []
+    assert problems(hour, instance="g5.xlarge") == [
+        "the plan costs about 1.01 USD (g5.xlarge at $1.006 an hour (on demand, as of 2026-11)), `budget` allows 0.50; "
+        "shorten it or raise the budget"
+    ]
+    assert problems(hour) == ["`budget.usd` needs the machine's price; name it, such as `instance: g5.xlarge`"]
+    with pytest.raises(UsageError, match="no instance 'mine' in the shipped prices"):
+        problems(hour, instance="mine")
 
 
 def test_another_machine_is_loaded_only_with_a_budget_or_a_consent() -> None:

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from harness.capacity.hours import parse_hours
+from harness.prices.hours import parse_hours
 
 USUAL, SPRING, AUTUMN = date(2026, 6, 1), date(2026, 3, 23), date(2026, 10, 19)
 """Mondays: of the weeks of 2026 that end with a clock change in Europe, and of one without."""

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from harness.capacity.files import read_strict
-from harness.capacity.hours import MONTH_H, WorkingHours, parse_hours
 from harness.errors import UsageError
+from harness.prices.files import read_strict
+from harness.prices.hours import MONTH_H, WorkingHours, parse_hours
 from harness.scenario.base import Count, FreeText, Integer, Name, NotNegative, Positive, StrictModel, near
 from harness.scenario.plan import Pricing, ShareOfHour
 from harness.units import PositiveSeconds, format_bytes, parse_bytes
@@ -139,7 +139,7 @@ class Catalogue:
         if name not in self.instances:
             where = "the shipped prices" if self.file is None else f"{self.file} and the shipped prices"
             hint = near(name, self.instances).removesuffix("?")
-            raise UsageError(f"no instance {name!r} in {where}; {hint}, or add it to a file for --prices")
+            raise UsageError(f"no instance {name!r} in {where}; {hint}, or add it to a file of your own prices")
         return self.instances[name]
 
     def hourly(self, name: str, pricing: Pricing) -> float:
@@ -147,7 +147,7 @@ class Catalogue:
         found = self.find(name).price(pricing)
         if found is None:
             have = ", ".join(one.value for one in Pricing if self.find(name).price(one) is not None)
-            raise UsageError(f"{name} has no {pricing.value} price, only {have}; add it to a file for --prices")
+            raise UsageError(f"{name} has no {pricing.value} price, only {have}; add it to a file of your own prices")
         return found.hourly_usd
 
     def hours(self, text: str) -> WorkingHours:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.capacity.prices import read_catalogue
 from harness.errors import ScenarioError, UsageError
+from harness.prices.catalogue import read_catalogue
 from harness.scenario.plan import Pricing
 
 

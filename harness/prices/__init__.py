@@ -1,0 +1,1 @@
+"""Prices of machines: a catalogue with dates and sources, and working hours."""
