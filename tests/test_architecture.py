@@ -35,6 +35,7 @@ ORDER = (
     ("run",),
     ("results",),
     ("comparison",),
+    ("tuning",),
     ("history",),
     ("capacity",),
     ("cli",),

@@ -29,6 +29,7 @@ from harness.cli.commands.rerun import rerun
 from harness.cli.commands.run import run
 from harness.cli.commands.saturate import saturate
 from harness.cli.commands.selftest import selftest
+from harness.cli.commands.tune import tune
 from harness.cli.commands.validate import validate
 from harness.cli.commands.worker import worker
 from harness.cli.leave import leave
@@ -48,7 +49,7 @@ app = typer.Typer(
 )
 
 
-LOADS_LIBRARIES = ("run", "saturate", "bisect", "quality", "worker", "report", "doctor")
+LOADS_LIBRARIES = ("run", "saturate", "tune", "bisect", "quality", "worker", "report", "doctor")
 """Commands that load numpy, scipy and pyarrow."""
 
 
@@ -66,7 +67,7 @@ def harness(
         raise typer.Exit
 
 
-COMMANDS = (run, saturate, rerun, quality, worker, report, compare, bisect, regress, plan, validate, init)
+COMMANDS = (run, saturate, tune, rerun, quality, worker, report, compare, bisect, regress, plan, validate, init)
 for command in COMMANDS:
     app.command()(command)
 app.command(name="import")(import_)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -126,7 +126,13 @@ Read = Callable[[int, str], Side]
 """Reads the run of a pair and side."""
 
 
-def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], None]) -> Look:
+def conduct(
+    gate: Gate,
+    folder: Path,
+    measure: Measure,
+    tell: Callable[[Look], None],
+    unsettled: Collection[Word] = (Word.CANNOT_TELL,),
+) -> Look:
     """Measure pairs until the difference is known, none are left, or the budget is spent; return the last look.
 
     Runs that are stored already are kept; of a gate that alternates, those of whole pairs.
@@ -135,6 +141,7 @@ def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], N
         measure: Makes the run of one start, or of both starts of a pair at the same time. Raises TrialFailed if the
             engine does not start.
         tell: Called at each look.
+        unsettled: Words of a gating number for which further pairs are measured.
 
     Raises TrialFailed if a start measured nothing.
     """
@@ -143,7 +150,8 @@ def conduct(gate: Gate, folder: Path, measure: Measure, tell: Callable[[Look], N
     for pair in rounds(gate.pairs.most, gate.seed):
         before = pair[0].pair - 1
         if before in gate.pairs.looks and (look is None or look.pairs < before):
-            look = _look(gate, read, before, spent=_is_spent(gate, time.monotonic() - began, made))
+            spent = _is_spent(gate, time.monotonic() - began, made)
+            look = _look(gate, read, before, spent=spent, unsettled=unsettled)
             tell(look)
             if look.ended:
                 return look
@@ -188,11 +196,13 @@ def judged(gate: Gate, folder: Path) -> Look:
     return _look(gate, _reader(gate, folder), max(one for one in gate.pairs.looks if one <= whole), spent=False)
 
 
-def _look(gate: Gate, read: Read, pairs: int, *, spent: bool) -> Look:
+def _look(
+    gate: Gate, read: Read, pairs: int, *, spent: bool, unsettled: Collection[Word] = (Word.CANNOT_TELL,)
+) -> Look:
     found = compare(*_sides(gate, read, pairs), gate.margins, gate.across, pairs=pairs, alpha=gate.pairs.alpha)
     found = replace(found, blocks=blocks_of(read(1, BASE)) if gate.alternate else 0)
     still_open = {row.word for row in found.gating if not row.margin.of_quality}  # more pairs do not settle quality
-    if Word.CANNOT_TELL not in still_open or found.word is Word.REGRESSED:
+    if not still_open.intersection(unsettled) or found.word is Word.REGRESSED:
         return Look(found, pairs, "decided")
     if pairs == gate.pairs.most:
         return Look(found, pairs, "all pairs are measured")

@@ -11,7 +11,11 @@ from typing import Any
 import orjson
 
 MANIFEST, SUMMARY = "manifest.json", "summary.json"
-OF_RUNS = (("gate", "gate.json", "comparison.json"), ("bisection", "bisect.json", "bisection.json"))
+OF_RUNS = (
+    ("gate", "gate.json", "comparison.json"),
+    ("bisection", "bisect.json", "bisection.json"),
+    ("tuning", "tune.json", "tuning.json"),
+)
 """Folders of several runs: their kind, the file that has their plan, and the one that has their result."""
 _TIME = "%Y%m%dT%H%M%SZ"
 _WORDS = {1: "fail", 4: "poor data", 6: "cannot tell"}
@@ -46,7 +50,7 @@ def catalog(runs: Path) -> tuple[list[Entry], list[str]]:
 
 
 def gates(runs: Path) -> list[Entry]:
-    """Return the gates and bisections of a folder, each with the word of its result; times are those in their names."""
+    """Return the folders of several runs, each with the word of its result; times are those in their names."""
     return [
         Entry(file.parent, file.parent.name, _time_of(file.parent), kind, {}, _word(file.with_name(result)))
         for kind, plan, result in OF_RUNS
@@ -81,7 +85,7 @@ def _verdict(file: Path) -> str:
 
 
 def _word(file: Path) -> str:
-    """Return the word of a stored comparison or bisection; "" if there is none, or it cannot be read."""
+    """Return the word of a stored comparison, bisection or tuning; "" if there is none, or it cannot be read."""
     try:
         return str(orjson.loads(file.read_bytes())["word"])
     except (OSError, ValueError, KeyError, TypeError):

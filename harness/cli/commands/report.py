@@ -17,18 +17,25 @@ if TYPE_CHECKING:
     from harness.results import Results
     from reports.data import ReportData
 
+_RUN = "Folder or name of a run, or latest; or the folder of a tuning."
+
 
 def report(
-    run: Annotated[str, typer.Argument(help="Folder or name of a run, or latest.", show_default=False)],
+    run: Annotated[str, typer.Argument(help=_RUN, show_default=False)],
     formats: Formats = [],  # noqa: B006
     exports: Exports = [],  # noqa: B006
     columns: Columns = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports. [default: the run's folder]")] = None,
 ) -> None:
-    """Make the reports of a stored run again."""
+    """Make the reports of a stored run or tuning again."""
+    from harness.cli.tune import report_again, tuning_folder
     from harness.store.run import find_run
 
+    if (folder := tuning_folder(run)) is not None:
+        raise typer.Exit(
+            report_again(folder, [*formats, *exports, *([columns] if columns else [])], out, as_json=as_json)
+        )
     files = check_exports(exports)
     made = write(find_run(run), check_formats(formats), out=out, columns=parse_columns(columns))
     made.export(files)

@@ -1,0 +1,356 @@
+"""`harness tune`: candidates race, and the best of them is confirmed against the defaults by fresh pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.output import say, table_console
+from harness.errors import ExitCode, Interrupted, RunDirectoryExists, UsageError
+from harness.signals import StopSignal
+
+if TYPE_CHECKING:
+    from harness.comparison.rounds import Start
+    from harness.run.job import Job
+    from harness.scenario.model import Scenario
+    from harness.tuning.candidates import Candidate, Target
+    from harness.tuning.plan import Plan
+    from harness.tuning.run import Outcome
+
+FORMATS = ("html", "md", "json")
+MASKED = "***"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Options that decide what is tuned; the folder stores them, to go on with it.
+
+    Attributes:
+        over: Axes, as written.
+        number: Number that shall get better; None for that of the load.
+        load: Name of the load; None for the only one.
+    """
+
+    scenario: str
+    over: list[str]
+    number: str | None
+    margin: str | None
+    starts: str
+    pairs: str
+    budget: str | None
+    load: str | None
+    sets: list[str]
+    only: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """Options of this command alone. out: folder; None for a new one."""
+
+    out: Path | None
+    dry_run: bool
+    quiet: bool
+    as_json: bool
+    yes: bool
+    wait: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Plan with the candidates that follow from it."""
+
+    plan: Plan
+    target: Target
+    candidates: Sequence[Candidate]
+
+
+def run_tuning(asked: Asked, how: How) -> ExitCode:
+    """Conduct a tuning, print it, and return the exit code. One that was ended goes on in its folder."""
+    from contextlib import nullcontext
+
+    from harness.cli.options import parse_wait
+    from harness.run.lock import machine_to_ourselves
+    from harness.schedule.matrix import check_runnable, needs_the_machine
+    from harness.store.run import new_run_path
+    from harness.tuning.run import conduct
+
+    wait_s, tuning = parse_wait(how.wait), tuning_of(asked)
+    title = tuning.plan.name
+    folder = how.out or new_run_path(f"{title}-tune")
+    check_runnable(_first(tuning).planned)
+    if how.dry_run:
+        return _preview(tuning)
+    _open(tuning.plan, folder)
+    say(f"{len(tuning.candidates)} candidates, the defaults among them; stored in {folder}")
+    tell = _Tell(tuning, quiet=how.quiet)
+
+    def measure(candidate: Candidate, start: Start, place: Path) -> None:
+        tell.start(candidate, place)
+        _measure(candidate, start, place, tuning.plan.only, consent=how.yes)
+
+    ours = needs_the_machine(_first(tuning).planned)
+    lock = machine_to_ourselves(title, wait_s=wait_s) if ours else nullcontext()
+    try:
+        with lock:
+            found = conduct(tuning.plan, tuning.candidates, folder, measure, tell.look)
+    except (Interrupted, StopSignal) as error:
+        raise Interrupted(f"interrupted: `harness tune --resume {folder}` goes on where it was") from error
+    data = data_of(tuning, found, folder)
+    store(data, folder)
+    return show(data, as_json=how.as_json)
+
+
+def tuning_of(asked: Asked) -> Tuning:
+    """Return the plan and its candidates. Raises UsageError, naming the option, for a value that is none."""
+    from harness.run.job import parse_only
+    from harness.scenario.address import is_address
+    from harness.scenario.reader import load
+    from harness.tuning.axes import parse_axes
+    from harness.tuning.candidates import candidates, one_start, target_of
+
+    axes = parse_axes(asked.over)
+    if is_address(asked.scenario):
+        raise UsageError(f"{asked.scenario}: a running server cannot be tuned; name a scenario whose engine starts it")
+
+    def read(more: Sequence[str]) -> Scenario:
+        return one_start(load(asked.scenario, sets=[*asked.sets, *more]), asked.load)
+
+    scenario, only = read(()), parse_only(asked.only)
+    target = target_of(scenario, only)
+    every = candidates(target, axes, read)
+    return Tuning(_plan(asked, every, only), target, every)
+
+
+def _plan(asked: Asked, candidates: Sequence[Candidate], only: Mapping[str, str]) -> Plan:
+    from harness.scenario.compare import parse_pairs
+    from harness.tuning.plan import Plan, parse_rounds
+    from harness.units import parse_duration_s
+
+    def parsed(option: str, parse: Any, text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise UsageError(f"{option}: {error}") from error
+
+    rounds, pairs = parsed("--starts", parse_rounds, asked.starts), parsed("--pairs", parse_pairs, asked.pairs)
+    budget_s = None if asked.budget is None else parsed("--budget", parse_duration_s, asked.budget)
+    command = {**asdict(asked), "sets": [_without_secret(text) for text in asked.sets]}
+    about = (rounds, pairs, budget_s, tuple(one.stored() for one in candidates), dict(only), command)
+    scenario = candidates[0].scenario
+    assert scenario is not None  # the defaults are a scenario that was read
+    return Plan(tuple(asked.over), _number(asked, scenario), scenario.seed, *about)
+
+
+def _without_secret(text: str) -> str:
+    """Return a `--set` without the value of a key that looks like a secret."""
+    from engines.secrets import looks_secret
+
+    key, equals, _ = text.partition("=")
+    return f"{key}={MASKED}" if equals and any(looks_secret(part) for part in key.split(".")) else text
+
+
+def _number(asked: Asked, scenario: Scenario) -> str:
+    """Return the number that is tuned, with its margin. Raises UsageError for a text that is none."""
+    from harness.scenario.margins import margin_by_default, margin_of
+
+    usual = "ttft p50" if scenario.workload.stream else "e2e p50"
+    try:
+        if asked.margin is not None:
+            found = margin_of(asked.number or usual, asked.margin)
+        else:
+            found = margin_by_default(asked.number or usual)
+    except ValueError as error:
+        raise UsageError(f"--for: {error}") from error
+    if found.guards or found.of_quality:
+        raise UsageError(
+            f"--for {asked.number}: no candidate may lose in it; name a speed, such as output_tokens_per_s"
+        )
+    return found.text
+
+
+def _first(tuning: Tuning) -> Job:
+    """Return what the first start of the defaults measures."""
+    from harness.comparison.rounds import BASE, Start
+
+    return _job(tuning.candidates[0], Start(1, BASE, tuning.plan.seed), Path(), tuning.plan.only)
+
+
+def _job(candidate: Candidate, start: Start, place: Path, only: Mapping[str, str]) -> Job:
+    from harness.cli.gate import start_job
+
+    assert candidate.scenario is not None  # what cannot be tried is out of the race
+    return start_job(candidate.scenario, only, start, place)
+
+
+def _measure(candidate: Candidate, start: Start, place: Path, only: Mapping[str, str], *, consent: bool) -> None:
+    """Make the run of a start; one whose configuration is skipped, such as for memory, stores the reason."""
+    from harness.cli.asked import command_line
+    from harness.cli.gate import measure_start
+    from harness.cli.progress import SilentWatcher
+    from harness.run.run import execute
+    from harness.schedule.cells import Skip
+
+    job = _job(candidate, start, place, only)
+    if all(isinstance(cell, Skip) for cell in job.planned):
+        execute(job.scenario, job.planned, place, SilentWatcher(), command=command_line())
+    else:
+        measure_start(job, consent=consent)
+
+
+def _open(plan: Plan, folder: Path) -> None:
+    """Store the plan in a new folder, or find the same plan there. Raises RunDirectoryExists if another is."""
+    from harness.store.run import refuse_existing
+    from harness.tuning.plan import STATE
+
+    if not (folder / STATE).exists():
+        refuse_existing(folder)
+        plan.save(folder)
+    else:
+        check_same(plan, folder)
+
+
+def check_same(plan: Plan, folder: Path) -> None:
+    """Raise RunDirectoryExists if a folder holds another plan."""
+    from harness.tuning.plan import Plan
+
+    if Plan.read(folder) != plan:
+        raise RunDirectoryExists(f"{folder} holds a tuning of another scenario or command; choose another with --out")
+
+
+def tuning_folder(name: str) -> Path | None:
+    """Return the folder of a stored tuning by its path, or its name in `runs/`; None if there is none."""
+    from harness.store.run import RUNS
+    from harness.tuning.plan import STATE
+
+    return next((folder for folder in (Path(name), RUNS / name) if (folder / STATE).is_file()), None)
+
+
+def stored(name: str) -> tuple[Asked, Path]:
+    """Return the options of a stored tuning, and its folder. Raises UsageError if there is none to go on with."""
+    from harness.tuning.plan import STATE, Plan
+
+    folder = tuning_folder(name)
+    if folder is None:
+        raise UsageError(f"{name} holds no tuning: it has no {STATE}")
+    command = Plan.read(folder).command
+    if set(command) != {field.name for field in fields(Asked)}:
+        raise UsageError(f"{folder / STATE} lacks the options of its command; begin a new tuning")
+    if any(text.endswith(f"={MASKED}") for text in command["sets"]):
+        raise UsageError(f"{folder} has not stored its secrets; repeat the command that began it, with --out {folder}")
+    return Asked(**command), folder
+
+
+def report_again(folder: Path, others: Sequence[str], out: Path | None, *, as_json: bool) -> ExitCode:
+    """Make the reports of a stored tuning again, from its runs; return its exit code.
+
+    Args:
+        others: Formats, exports and columns that were asked for; all but the formats of a tuning are refused.
+        out: Folder of the reports; None for that of the tuning.
+    """
+    from harness.tuning.candidates import restored, target_of
+    from harness.tuning.plan import STATE, Plan
+    from harness.tuning.run import outcome
+
+    wanted = [name for text in others for name in text.split(",")]
+    if wrong := next((name for name in wanted if name not in FORMATS), None):
+        raise UsageError(f"{wrong}: a tuning has no such report; write --format {','.join(FORMATS)}")
+    plan = Plan.read(folder)
+    candidates = restored(plan.candidates, folder / STATE)
+    assert candidates[0].scenario is not None  # of the defaults
+    tuning = Tuning(plan, target_of(candidates[0].scenario, plan.only), candidates)
+    data = data_of(tuning, outcome(plan, candidates, folder), folder)
+    store(data, out or folder, wanted or FORMATS)
+    return show(data, as_json=as_json)
+
+
+def data_of(tuning: Tuning, found: Outcome, folder: Path) -> dict[str, Any]:
+    """Return a tuning as plain data."""
+    from harness.tuning.plain import as_data
+
+    return as_data(tuning.plan, tuning.target, tuning.candidates, found, folder)
+
+
+def store(data: Mapping[str, Any], folder: Path, formats: Sequence[str] = FORMATS) -> None:
+    """Write the files of a tuning. Raises StorageFailed if one cannot be written."""
+    from harness.store.streams import storage_errors, write_atomically
+    from reports.writers import tuning
+
+    writers = {"html": tuning.as_html, "md": tuning.as_markdown, "json": _as_json}
+    for name in formats:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / f"tuning.{name}", writers[name](data).encode())
+
+
+def _as_json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def show(data: Mapping[str, Any], *, as_json: bool) -> ExitCode:
+    """Print a tuning, and return its exit code."""
+    from reports.writers import tuning
+
+    if as_json:
+        print(_as_json(data), end="")
+    else:
+        tuning.show(data, table_console())
+    return ExitCode(data["exit_code"])
+
+
+class _Tell:
+    """Teller of the progress, on standard error."""
+
+    def __init__(self, tuning: Tuning, *, quiet: bool) -> None:
+        self._tuning, self._quiet = tuning, quiet
+
+    def start(self, candidate: Candidate, place: Path) -> None:
+        """Tell which start begins."""
+        if not self._quiet:
+            where = place.parent.name if place.parent.name.startswith("round") else f"confirming {place.parent.name}"
+            say(f"{where.replace('-', ' ')}: {candidate.name}")
+
+    def look(self, found: Outcome) -> None:
+        """Tell what is known after a round or a look at the pairs."""
+        from reports.format import count
+
+        if self._quiet:
+            return
+        names = {one.number: one.name for one in self._tuning.candidates}
+        if found.look is not None and found.best is not None:
+            word = found.look.comparison.gating[0].word.value
+            say(f"{found.look.pairs} pairs: {names[found.best]} against the defaults: {word}")
+            return
+        standing = found.race.standing
+        left = ", ".join(names[one] for one in standing.left[:4]) + (", ..." if len(standing.left) > 4 else "")
+        ended = found.ended or standing.ended
+        say(f"{count(standing.rounds, 'round')}: {len(standing.left)} left ({left})" + (f" · {ended}" if ended else ""))
+
+
+def _preview(tuning: Tuning) -> ExitCode:
+    """Print the candidates, the stages, and how long they take."""
+    from harness.cli.commands.listing import rounded_time
+    from harness.comparison.rounds import BASE, Start
+    from harness.schedule.duration import run_time_s
+
+    plan, times = tuning.plan, list[float]()
+    print(f"tune {plan.number} of {plan.name}\n")
+    for one in tuning.candidates:
+        why = one.why_not
+        if one.scenario is not None:
+            job = _job(one, Start(1, BASE, plan.seed), Path(), plan.only)
+            why = next((cell.reason for cell in job.planned if hasattr(cell, "reason")), "")
+            times += [] if why else [run_time_s(job.scenario, job.planned)]
+        print(f"  {one.name}" + (f"  cannot be tried: {why}" if why else ""))
+    rounds, pairs = plan.rounds, plan.pairs
+    least_s, most_s = rounds.least * sum(times), rounds.most * sum(times)
+    each_s = 2 * max(times, default=0.0)
+    print(f"\nrace            {rounds.least} to {rounds.most} starts of each, fewer of those that are surely worse")
+    print(f"confirming      {pairs.least} to {pairs.most} pairs of the best and the defaults")
+    total = [least_s + pairs.least * each_s, most_s + pairs.most * each_s]
+    print(f"time            about {rounded_time(total[0])} to {rounded_time(total[1])}")
+    if plan.budget_s is not None:
+        print(f"budget          {rounded_time(plan.budget_s)}: no start begins that would end after it")
+    return ExitCode.HOLDS

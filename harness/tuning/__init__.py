@@ -1,0 +1,1 @@
+"""Tuning: which options of the engine are best, against its defaults (docs/tuning.md)."""

@@ -1,0 +1,139 @@
+"""Verdict of a tuning: use the best candidate, or keep the defaults; pure.
+
+The best candidate is better only if the whole interval of its fresh pairs is beyond the margin. More errors, fewer
+requests that meet the SLO, or a broken limit outweigh that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.comparison.change import Change, pairs_needed
+from harness.comparison.comparison import Row
+from harness.comparison.gate import Look
+from harness.comparison.judgement import Word, judge
+from harness.comparison.rounds import BASE, HEAD
+from harness.errors import ExitCode
+from harness.scenario.margins import Margin
+from harness.tuning.candidates import DEFAULTS
+from harness.tuning.reading import margin_in_gains
+from harness.tuning.run import Outcome
+
+GUARDS = ("error_rate", "attainment")
+"""Numbers that may not get worse, whatever the gain."""
+
+
+class Found(StrEnum):
+    """What a tuning found."""
+
+    BETTER = "better"  # by more than the margin, for sure
+    KEEPS_LIMITS = "keeps the limits"  # which the defaults break
+    TIE = "tie"  # not better by more than the margin, for sure
+    WORSE = "worse"  # by more than the margin, or with more errors, or with a broken limit
+    CANNOT_TELL = "cannot tell"
+    POOR_DATA = "poor data"
+    NONE_LEFT = "none left"  # all failed, broke a limit, or were surely worse in the race
+    UNFINISHED = "unfinished"
+
+    @property
+    def uses(self) -> bool:
+        """Whether the best candidate is to be used."""
+        return self in (Found.BETTER, Found.KEEPS_LIMITS)
+
+
+_CODES = {
+    Found.POOR_DATA: ExitCode.INVALID,
+    Found.CANNOT_TELL: ExitCode.CANNOT_TELL,
+    Found.UNFINISHED: ExitCode.CANNOT_TELL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Verdict of a tuning.
+
+    Attributes:
+        why: What outweighs the change, or why there is none; "" if the change says it.
+        row: Number that is tuned, of the fresh pairs; None without them.
+        pairs_needed: Pairs that would settle it; None if it is settled, or if too many would be needed.
+    """
+
+    found: Found
+    why: str = ""
+    row: Row | None = None
+    pairs_needed: int | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Code of the command: a tie is an answer."""
+        return _CODES.get(self.found, ExitCode.HOLDS)
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    """Return the verdict on an outcome."""
+    if outcome.look is None:
+        if outcome.best is not None or not outcome.ended:
+            return Verdict(Found.UNFINISHED, "the fresh pairs of the best candidate are not measured")
+        return Verdict(Found.NONE_LEFT, _why_none(outcome))
+    row = tuned(outcome.look)
+    if row.doubt:
+        return Verdict(Found.POOR_DATA, row.doubt, row)
+    if (against := _against(outcome)) is not None:
+        return Verdict(Found.WORSE, against, row)
+    word = of_change(row.change, row.margin, outcome.look.comparison.alpha)
+    broken = outcome.limits[BASE].breaks or outcome.race.records[DEFAULTS].breaks
+    if broken is not None and outcome.limits[BASE].breaks is not None and word is not Found.BETTER:
+        return Verdict(Found.KEEPS_LIMITS, f"the defaults break `{broken.limit}`", row)
+    return Verdict(word, "", row, _pairs_needed(row) if word is Found.CANNOT_TELL else None)
+
+
+def tuned(look: Look) -> Row:
+    """Return the row of the number that is tuned."""
+    return next(row for row in look.comparison.gating if row.margin.metric not in GUARDS[:1])
+
+
+def of_change(change: Change, margin: Margin, alpha: float) -> Found:
+    """Return the word for a change alone. alpha: chance of a false one."""
+    word = word_of(change, margin, alpha)
+    if word is Word.IMPROVED:
+        return Found.BETTER
+    if word is Word.REGRESSED:
+        return Found.WORSE
+    p_not_better = change.p_above(margin.better) if margin.more_is_worse else change.p_below(margin.better)
+    return Found.TIE if change.known and p_not_better <= alpha else Found.CANNOT_TELL
+
+
+def word_of(change: Change, margin: Margin, alpha: float) -> Word:
+    """Return the word of a comparison for a change alone."""
+    (word,) = judge([(change, margin)], alpha=alpha)
+    return word
+
+
+def _against(outcome: Outcome) -> str | None:
+    """Return why the best candidate is worse, whatever its gain; None if it is not."""
+    assert outcome.look is not None
+    broken = outcome.limits[HEAD].breaks
+    if broken is not None:
+        return f"it breaks `{broken.limit}`: {broken.sentence}"
+    worse = [row for row in outcome.look.comparison.rows if row.margin.metric in GUARDS and row.word is Word.REGRESSED]
+    names = {"error_rate": "more requests fail", "attainment": "fewer requests meet the SLO"}
+    return next((names[row.margin.metric] for row in worse), None)
+
+
+def _why_none(outcome: Outcome) -> str:
+    tried = [one for one, record in outcome.race.records.items() if one != DEFAULTS and record.starts]
+    if not tried and outcome.ended and not outcome.race.out:
+        return f"{outcome.ended}, before any candidate was tried"
+    return "each failed, broke a limit, or was surely worse in the race"
+
+
+def _pairs_needed(row: Row) -> int | None:
+    """Return how many pairs would tell whether this change is beyond the margin."""
+    change = row.change
+    if not change.known or not change.pairs:
+        return None
+    gain = -change.at if row.margin.more_is_worse else change.at
+    distance = abs(gain - margin_in_gains(row.margin))
+    return pairs_needed(change.below * math.sqrt(change.pairs), distance) if distance else None
