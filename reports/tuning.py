@@ -37,7 +37,7 @@ def _number(data: Mapping[str, Any]) -> str:
 
 def table(data: Mapping[str, Any]) -> Table:
     """Return the candidates of the race with their fates and causes: the best first, the failed last."""
-    order = ("best", "undecided", "worse", "not tried", "breaks a limit", "poor data", "failed")
+    order = ("best", "undecided", "worse", "the defaults", "not tried", "breaks a limit", "poor data", "failed")
     rows = sorted(data["candidates"], key=lambda one: (order.index(one["fate"]), _rank(data, one)))
     head = ("candidate", "race", "because", f"mean {_number(data)}", "starts")
     return Table("Race", head, [_row(data, one) for one in rows], texts=3)
@@ -136,7 +136,12 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{number_name(row)} {change_text(row['change'], row['scale'], row['unit'])}" for row in data["others_worse"]
     ]
     if worse:
-        found.append(("WORSE", dotted(worse)))
+        found.append(("BUT WORSE", f"with {data['best']}: {dotted(worse)}"))
+    scored = [
+        f"{number_name(row)} {change_text(row['change'], row['scale'], row['unit'])}: {row['word']}"
+        for row in data["quality"]
+    ]
+    found += [("QUALITY", dotted(scored))] if scored else []
     return [*found, *_to_copy(data)]
 
 

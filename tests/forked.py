@@ -49,6 +49,7 @@ PRELOADED = (
     "harness.run.job",
     "harness.run.lock",
     "harness.run.run",
+    "harness.tuning.plain",
     "harness.verdict.forecast",
     "jinja2",
     "matplotlib.backends.backend_svg",

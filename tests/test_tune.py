@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import VIRTUAL_TIME, Ended, scenario, told
+from command import VIRTUAL_TIME, Ended, on_path, scenario, told
 
 from tests.forked import harness, running
 
@@ -64,18 +64,19 @@ def test_the_best_candidate_is_told_with_the_change_of_its_fresh_pairs(tuned: tu
 
 
 def test_every_other_candidate_is_kept_with_its_cause(tuned: tuple[Path, Ended]) -> None:
-    """One breaks a limit, two do not start; none of them is measured again."""
+    """The defaults break a limit, one candidate is the same to the engine, and two do not start."""
     found = {one["name"]: one for one in stored(tuned[0] / "out")["candidates"]}
     assert {name: one["fate"] for name, one in found.items()} == {
         "defaults": "breaks a limit",
-        "max_batch=1, fail_start=null": "breaks a limit",
+        "max_batch=1, fail_start=null": "the defaults",
         "max_batch=1, fail_start=no room": "failed",
         "max_batch=4, fail_start=null": "best",
         "max_batch=4, fail_start=no room": "failed",
     }
     assert "no room" in found["max_batch=4, fail_start=no room"]["why"]
     assert found["max_batch=4, fail_start=no room"]["starts"] == 1
-    assert "`ttft_ms p95 <= 70`" in found["max_batch=1, fail_start=null"]["why"]
+    assert found["max_batch=1, fail_start=null"]["starts"] == 1
+    assert "`ttft_ms p95 <= 70`" in found["defaults"]["why"]
 
 
 def test_files_say_the_same_and_are_made_again(tuned: tuple[Path, Ended], tmp_path: Path) -> None:
@@ -139,6 +140,19 @@ def test_a_candidate_is_used_that_keeps_the_limits_which_the_defaults_break(tmp_
     assert ended.out.splitlines()[-1].startswith("USE max_batch=8  TPOT p50 ")
     assert "and the defaults break `ttft_ms p95 <= 70`" in ended.out
     assert stored(tmp_path / "out")["word"] == "keeps the limits"
+
+
+def test_a_candidate_with_worse_answers_is_not_used(tmp_path: Path) -> None:
+    """Both are scored once, before their pairs, against the same reference."""
+    keys = {"quality": {"tokens": 2048, "chunk": 64}, "load": [{"kind": "single_user", "requests": 12}]}
+    slots(tmp_path, engines=[{"engine": "blurred", "options": {"blur": 0.02, "ttft_ms": 20}}], **keys)
+    named = ("tune", "scenario.yaml", "--over", "options.blur=0.02,0.4", "--for", "ttft p50")
+    ended = harness(*named, *SHORT, cwd=tmp_path, env=on_path("virtual_time", "blurred"), timeout_s=240)
+    assert ended.code == 0, ended.err + ended.out
+    last = ended.out.splitlines()[-1]
+    assert last.startswith("KEEP THE DEFAULTS  blur=0.4, the best of the race, 0")
+    assert "its answers are farther from the reference" in last
+    assert [row["word"] for row in stored(tmp_path / "out")["quality"]] == ["worse", "worse"]
 
 
 def test_defaults_are_kept_if_no_candidate_is_left(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from harness.errors import ExitCode, Interrupted, RunDirectoryExists, UsageError
 from harness.signals import StopSignal
 
 if TYPE_CHECKING:
+    from harness.comparison.gate import Gate
     from harness.comparison.rounds import Start
     from harness.run.job import Job
     from harness.scenario.model import Scenario
@@ -85,17 +86,12 @@ def run_tuning(asked: Asked, how: How) -> ExitCode:
         return _preview(tuning)
     _open(tuning.plan, folder)
     say(f"{len(tuning.candidates)} candidates, the defaults among them; stored in {folder}")
-    tell = _Tell(tuning, quiet=how.quiet)
-
-    def measure(candidate: Candidate, start: Start, place: Path) -> None:
-        tell.start(candidate, place)
-        _measure(candidate, start, place, tuning.plan.only, consent=how.yes)
-
+    maker = _Maker(tuning, quiet=how.quiet, consent=how.yes)
     ours = needs_the_machine(_first(tuning).planned)
     lock = machine_to_ourselves(title, wait_s=wait_s) if ours else nullcontext()
     try:
         with lock:
-            found = conduct(tuning.plan, tuning.candidates, folder, measure, tell.look)
+            found = conduct(tuning.plan, tuning.candidates, folder, maker, maker.tell)
     except (Interrupted, StopSignal) as error:
         raise Interrupted(f"interrupted: `harness tune --resume {folder}` goes on where it was") from error
     data = data_of(tuning, found, folder)
@@ -183,21 +179,6 @@ def _job(candidate: Candidate, start: Start, place: Path, only: Mapping[str, str
 
     assert candidate.scenario is not None  # what cannot be tried is out of the race
     return start_job(candidate.scenario, only, start, place)
-
-
-def _measure(candidate: Candidate, start: Start, place: Path, only: Mapping[str, str], *, consent: bool) -> None:
-    """Make the run of a start; one whose configuration is skipped, such as for memory, stores the reason."""
-    from harness.cli.asked import command_line
-    from harness.cli.gate import measure_start
-    from harness.cli.progress import SilentWatcher
-    from harness.run.run import execute
-    from harness.schedule.cells import Skip
-
-    job = _job(candidate, start, place, only)
-    if all(isinstance(cell, Skip) for cell in job.planned):
-        execute(job.scenario, job.planned, place, SilentWatcher(), command=command_line())
-    else:
-        measure_start(job, consent=consent)
 
 
 def _open(plan: Plan, folder: Path) -> None:
@@ -300,39 +281,63 @@ def show(data: Mapping[str, Any], *, as_json: bool) -> ExitCode:
     return ExitCode(data["exit_code"])
 
 
-class _Tell:
-    """Teller of the progress, on standard error."""
+class _Maker:
+    """Maker of the runs, and teller of the progress on standard error."""
 
-    def __init__(self, tuning: Tuning, *, quiet: bool) -> None:
-        self._tuning, self._quiet = tuning, quiet
+    def __init__(self, tuning: Tuning, *, quiet: bool, consent: bool) -> None:
+        self._tuning, self._quiet, self._consent = tuning, quiet, consent
 
-    def start(self, candidate: Candidate, place: Path) -> None:
-        """Tell which start begins."""
-        if not self._quiet:
-            where = place.parent.name if place.parent.name.startswith("round") else f"confirming {place.parent.name}"
-            say(f"{where.replace('-', ' ')}: {candidate.name}")
+    def start(self, candidate: Candidate, start: Start, folder: Path) -> None:
+        """Make the run of a start; one whose configuration is skipped, such as for memory, stores the reason."""
+        from harness.cli.asked import command_line
+        from harness.cli.gate import measure_start
+        from harness.cli.progress import SilentWatcher
+        from harness.run.run import execute
+        from harness.schedule.cells import Skip
 
-    def look(self, found: Outcome) -> None:
+        stage = folder.parent.name.replace("-", " ")
+        self._say(f"{stage if stage.startswith('round') else f'confirming {stage}'}: {candidate.name}")
+        job = _job(candidate, start, folder, self._tuning.plan.only)
+        if all(isinstance(cell, Skip) for cell in job.planned):
+            execute(job.scenario, job.planned, folder, SilentWatcher(), command=command_line())
+        else:
+            measure_start(job, consent=self._consent)
+
+    def scores(self, defaults: Candidate, best: Candidate, gate: Gate, folder: Path) -> None:
+        """Score both for quality, against the same reference."""
+        from harness.cli.gate_quality import score_sides
+        from harness.comparison.rounds import BASE, HEAD, Start
+
+        sides = {BASE: defaults, HEAD: best}
+        only = self._tuning.plan.only
+        jobs = {side: _job(one, Start(1, side, gate.seed), folder, only) for side, one in sides.items()}
+        score_sides(jobs, folder, None, quiet=self._quiet)
+
+    def tell(self, found: Outcome) -> None:
         """Tell what is known after a round or a look at the pairs."""
         from reports.format import count
 
-        if self._quiet:
-            return
         names = {one.number: one.name for one in self._tuning.candidates}
         if found.look is not None and found.best is not None:
             word = found.look.comparison.gating[0].word.value
-            say(f"{found.look.pairs} pairs: {names[found.best]} against the defaults: {word}")
+            self._say(f"{found.look.pairs} pairs: {names[found.best]} against the defaults: {word}")
             return
         standing = found.race.standing
         left = ", ".join(names[one] for one in standing.left[:4]) + (", ..." if len(standing.left) > 4 else "")
         ended = found.ended or standing.ended
-        say(f"{count(standing.rounds, 'round')}: {len(standing.left)} left ({left})" + (f" · {ended}" if ended else ""))
+        told = f"{count(standing.rounds, 'round')}: {len(standing.left)} left ({left})"
+        self._say(told + (f" · {ended}" if ended else ""))
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            say(line)
 
 
 def _preview(tuning: Tuning) -> ExitCode:
     """Print the candidates, the stages, and how long they take."""
     from harness.cli.commands.listing import rounded_time
     from harness.comparison.rounds import BASE, Start
+    from harness.schedule.cells import Skip
     from harness.schedule.duration import run_time_s
 
     plan, times = tuning.plan, list[float]()
@@ -341,7 +346,7 @@ def _preview(tuning: Tuning) -> ExitCode:
         why = one.why_not
         if one.scenario is not None:
             job = _job(one, Start(1, BASE, plan.seed), Path(), plan.only)
-            why = next((cell.reason for cell in job.planned if hasattr(cell, "reason")), "")
+            why = next((cell.reason for cell in job.planned if isinstance(cell, Skip)), "")
             times += [] if why else [run_time_s(job.scenario, job.planned)]
         print(f"  {one.name}" + (f"  cannot be tried: {why}" if why else ""))
     rounds, pairs = plan.rounds, plan.pairs
@@ -352,5 +357,6 @@ def _preview(tuning: Tuning) -> ExitCode:
     total = [least_s + pairs.least * each_s, most_s + pairs.most * each_s]
     print(f"time            about {rounded_time(total[0])} to {rounded_time(total[1])}")
     if plan.budget_s is not None:
-        print(f"budget          {rounded_time(plan.budget_s)}: no start begins that would end after it")
+        short = ", which is too short for the least: some may not be tried" if plan.budget_s < total[0] else ""
+        print(f"budget          {rounded_time(plan.budget_s)}{short}")
     return ExitCode.HOLDS

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.comparison.plain import as_data as comparison_data
 from harness.metrics import METRICS
+from harness.quality.figures import LOAD as QUALITY
 from harness.scenario.margins import Scale
 from harness.tuning.axes import Kind, parse_axes
 from harness.tuning.candidates import DEFAULTS, Candidate, Target
@@ -24,8 +25,7 @@ FORMAT = 1
 def as_data(
     plan: Plan, target: Target, candidates: Sequence[Candidate], outcome: Outcome, folder: Path
 ) -> dict[str, Any]:
-    """Return {format, name, number, over, rounds, pairs, candidates, ended, word, why, best, confirmed, pairs_needed,
-    use, comparison, exit_code}.
+    """Return a tuning for reports and programs.
 
     `value` of a candidate is the mean of its starts in the race, a geometric one of a ratio, and says nothing of its
     gain. `confirmed` is the row of the fresh pairs, as in a comparison. Unknown numbers are None.
@@ -64,6 +64,7 @@ def as_data(
         "pairs_needed": found.pairs_needed,
         "confirmed_in": None if best is None else str(confirm_folder(Path(), best)),
         "use": _use(target, used, plan),
+        "quality": [] if comparison is None else [row for row in comparison["rows"] if row["load"] == QUALITY],
         "others_worse": [] if comparison is None else _others(comparison),
         "exit_code": int(found.exit_code),
     }

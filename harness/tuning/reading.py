@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.analysis.summary import POOLED
 from harness.errors import RunUnreadable
@@ -34,12 +35,14 @@ class Observed:
         broken: Limits that it did not hold.
         doubt: Why the data of the number is poor; "" if it is not.
         failure: Why nothing was measured; "" if something was.
+        in_force: Options of the engine that were in force, as it reports them.
     """
 
     value: float = math.nan
     broken: tuple[Broken, ...] = ()
     doubt: str = ""
     failure: str = ""
+    in_force: Mapping[str, Any] = field(default_factory=dict)
 
 
 def observed(folder: Path, number: Margin) -> Observed | None:
@@ -76,7 +79,8 @@ def _of_results(results: Results, number: Margin) -> Observed:
     )
     poor = [(why, about) for one in results.validity.values() for why, about in one.poor]
     doubt = next((why for why, about in poor if not about or number.metric in about), "")
-    return Observed(_value(results, number), broken, doubt)
+    in_force = next((dict(cell.engine_info.options) for cell in results.manifest.cells), {})
+    return Observed(_value(results, number), broken, doubt, in_force=in_force)
 
 
 def _value(results: Results, number: Margin) -> float:
@@ -127,6 +131,11 @@ class Record:
         """Why the data of more than half of the starts is poor; "" if it is not."""
         doubts = [one.doubt for one in self.starts if one.doubt]
         return doubts[0] if 2 * len(doubts) > len(self.starts) else ""
+
+    @property
+    def in_force(self) -> Mapping[str, Any]:
+        """Options of the engine at the first start; none if it is unknown."""
+        return self.starts[0].in_force if self.starts else {}
 
     @property
     def unknown(self) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Protocol
 
 from harness.comparison.gate import Arm, Gate, Look, Place, judged, run_folder
 from harness.comparison.gate import Measure as MeasurePair
@@ -22,6 +23,7 @@ from harness.comparison.rounds import BASE, HEAD, Start
 from harness.errors import RunUnreadable, TrialFailed, UsageError
 from harness.scenario.margins import Margin
 from harness.schedule.matrix import places
+from harness.tuning.axes import Kind, parse_axes
 from harness.tuning.candidates import DEFAULTS, Candidate
 from harness.tuning.plan import Plan
 from harness.tuning.race import Standing, standing
@@ -33,16 +35,27 @@ GUARD = "error_rate +0.1pp"
 SPENT = "the budget is spent"
 LEAST_STARTS = 2
 """Starts after which a broken limit, or poor data, takes a candidate out of the race."""
-Measure = Callable[[Candidate, Start, Path], None]
-"""Makes the run of a start of a candidate in a folder."""
+
+
+class Maker(Protocol):
+    """Maker of runs."""
+
+    def start(self, candidate: Candidate, start: Start, folder: Path) -> None:
+        """Make the run of a start of a candidate in a folder."""
+
+    def scores(self, defaults: Candidate, best: Candidate, gate: Gate, folder: Path) -> None:
+        """Score both for quality into the folder of their pairs, if the scenario asks for it and it is not done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """Why a candidate is out of the race. word: failed, breaks a limit, or poor data."""
+    """Why a candidate is out of the race. word: failed, breaks a limit, poor data, or the defaults."""
 
     word: str
     why: str
+
+
+SAME = Fate("the defaults", "the engine has the same options in force as for the defaults")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ class Clock:
 
 
 def conduct(
-    plan: Plan, candidates: Sequence[Candidate], folder: Path, measure: Measure, tell: Callable[[Outcome], None]
+    plan: Plan, candidates: Sequence[Candidate], folder: Path, maker: Maker, tell: Callable[[Outcome], None]
 ) -> Outcome:
     """Race the candidates, confirm the best of them, and return the outcome. Runs that are stored are kept.
 
@@ -114,12 +127,12 @@ def conduct(
     race = _race(plan, candidates, read)
     ended = race.standing.ended
     while not ended:
-        ended = _measure_round(plan, candidates, folder, race, read, measure, clock)
+        ended = _measure_round(plan, candidates, folder, race, read, maker, clock)
         race = _race(plan, candidates, read)
         _check_defaults(plan, race)
         ended = race.standing.ended or ended
         tell(Outcome(race, ended=ended))
-    return _confirm(plan, candidates, folder, Outcome(race, ended=ended), measure, tell, clock)
+    return _confirm(plan, candidates, folder, Outcome(race, ended=ended), maker, tell, clock)
 
 
 def outcome(plan: Plan, candidates: Sequence[Candidate], folder: Path) -> Outcome:
@@ -181,6 +194,7 @@ def _race(plan: Plan, candidates: Sequence[Candidate], read: Read) -> Race:
     """Return the state of the race after all stored starts."""
     records = {one.number: Record(tuple(_starts(plan, one.number, read))) for one in candidates}
     out = {one.number: fate for one in candidates if (fate := _fate(one, records[one.number])) is not None}
+    out |= {one.number: SAME for one in candidates if _is_the_same(plan, one, records)}
     running = {one: record for one, record in records.items() if one not in out}
     gains = gains_of(running, plan.margin)
     return Race(plan.margin, records, out, standing(gains, plan.rounds, margin_in_gains(plan.margin)))
@@ -212,6 +226,15 @@ def _fate(candidate: Candidate, record: Record) -> Fate | None:
     return Fate("poor data", record.doubt) if record.doubt else None
 
 
+def _is_the_same(plan: Plan, candidate: Candidate, records: Mapping[int, Record]) -> bool:
+    """Return whether the engine reports the same options in force for a candidate as for the defaults."""
+    own, defaults = (records[one].in_force for one in (candidate.number, DEFAULTS))
+    if candidate.number == DEFAULTS or not defaults or own != defaults:
+        return False
+    axes = parse_axes(plan.over)
+    return all(axis.kind is Kind.OPTION and axis.name.partition(".")[0] in defaults for axis in axes)
+
+
 def _check_defaults(plan: Plan, race: Race) -> None:
     """Raise TrialFailed if the defaults cannot be measured, UsageError if they have not the number."""
     record = race.records[DEFAULTS]
@@ -228,7 +251,7 @@ def _measure_round(
     folder: Path,
     race: Race,
     read: Read,
-    measure: Measure,
+    maker: Maker,
     clock: Clock,
 ) -> str:
     """Measure the next round of those that are left; return why it ended early, "" if it did not."""
@@ -242,7 +265,7 @@ def _measure_round(
             continue
         if not clock.allows(1 + 2 * plan.pairs.least):
             return SPENT
-        measure(
+        maker.start(
             candidates[one],
             Start(number, BASE, plan.seed_of_round(number)),
             round_folder(folder, number, candidates[one]),
@@ -268,7 +291,7 @@ def _confirm(
     candidates: Sequence[Candidate],
     folder: Path,
     found: Outcome,
-    measure: Measure,
+    maker: Maker,
     tell: Callable[[Outcome], None],
     clock: Clock,
 ) -> Outcome:
@@ -276,7 +299,8 @@ def _confirm(
     for one in finalists(found.race):
         place, gate = confirm_folder(folder, candidates[one]), _gate(plan, candidates, one, clock.left_s)
         gate.save(place)
-        make = _pair_maker(measure, candidates[DEFAULTS], candidates[one])
+        maker.scores(candidates[DEFAULTS], candidates[one], gate, place)
+        make = _pair_maker(maker, candidates[DEFAULTS], candidates[one])
         try:
             look = conduct_gate(gate, place, make, partial(_tell_look, tell, replace(found, best=one)), OPEN)
         except TrialFailed as error:
@@ -288,12 +312,12 @@ def _confirm(
     return found
 
 
-def _pair_maker(measure: Measure, base: Candidate, head: Candidate) -> MeasurePair:
+def _pair_maker(maker: Maker, base: Candidate, head: Candidate) -> MeasurePair:
     """Return what makes the runs of a pair."""
 
     def make(made: Sequence[Place]) -> None:
         for each in made:
-            measure(base if each.start.side == BASE else head, each.start, each.folder)
+            maker.start(base if each.start.side == BASE else head, each.start, each.folder)
 
     return make
 

@@ -1,7 +1,7 @@
 """Verdict of a tuning: use the best candidate, or keep the defaults; pure.
 
-The best candidate is better only if the whole interval of its fresh pairs is beyond the margin. More errors, fewer
-requests that meet the SLO, or a broken limit outweigh that.
+The best candidate is better only if the whole interval of its fresh pairs is beyond the margin. Worse answers, more
+errors, fewer requests that meet the SLO, or a broken limit outweigh that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from harness.tuning.candidates import DEFAULTS
 from harness.tuning.reading import margin_in_gains
 from harness.tuning.run import Outcome
 
-GUARDS = ("error_rate", "attainment")
-"""Numbers that may not get worse, whatever the gain."""
+GUARDS = {"error_rate": "more requests fail", "attainment": "fewer requests meet the SLO"}
+"""Numbers that may not get worse, whatever the gain, with the sentence if they do."""
 
 
 class Found(StrEnum):
@@ -91,7 +91,7 @@ def verdict(outcome: Outcome) -> Verdict:
 
 def tuned(look: Look) -> Row:
     """Return the row of the number that is tuned."""
-    return next(row for row in look.comparison.gating if row.margin.metric not in GUARDS[:1])
+    return next(row for row in look.comparison.gating if not (row.margin.guards or row.margin.of_quality))
 
 
 def of_change(change: Change, margin: Margin, alpha: float) -> Found:
@@ -117,16 +117,17 @@ def _against(outcome: Outcome) -> str | None:
     broken = outcome.limits[HEAD].breaks
     if broken is not None:
         return f"it breaks `{broken.limit}`: {broken.sentence}"
-    worse = [row for row in outcome.look.comparison.rows if row.margin.metric in GUARDS and row.word is Word.REGRESSED]
-    names = {"error_rate": "more requests fail", "attainment": "fewer requests meet the SLO"}
-    return next((names[row.margin.metric] for row in worse), None)
+    worse = [row.margin for row in outcome.look.comparison.rows if row.word in (Word.REGRESSED, Word.WORSE)]
+    if any(margin.of_quality for margin in worse):
+        return "its answers are farther from the reference"
+    return next((why for name, why in GUARDS.items() if any(margin.metric == name for margin in worse)), None)
 
 
 def _why_none(outcome: Outcome) -> str:
     tried = [one for one, record in outcome.race.records.items() if one != DEFAULTS and record.starts]
     if not tried and outcome.ended and not outcome.race.out:
         return f"{outcome.ended}, before any candidate was tried"
-    return "each failed, broke a limit, or was surely worse in the race"
+    return "each failed, broke a limit, was surely worse in the race, or is the defaults"
 
 
 def _pairs_needed(row: Row) -> int | None:
