@@ -21,7 +21,7 @@ TONES = {
     "unfinished": "doubtful",
 }
 FATES = {"failed": "bad", "breaks a limit": "bad", "poor data": "doubtful", "not tried": "doubtful", "best": "good"}
-_WHY = 100
+_WHY = 300
 _WITH_UNIT = ("ms", "s")
 
 
@@ -65,9 +65,11 @@ def _because(data: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     if one["why"] or behind is None:
         return str(one["why"])
     best = data["candidates"][behind["best"]]["name"]
-    low, high = sorted((behind["low"], behind["high"]))
     scale = data["number"]["scale"]
-    change, ends = (change_text(behind["change"], scale), [change_text(end, scale) for end in (low, high)])
+    change, ends = (
+        change_text(behind["change"], scale),
+        [change_text(end, scale) for end in (behind["low"], behind["high"])],
+    )
     return f"{change} [{ends[0]} to {ends[1]}] against {best}"
 
 
@@ -148,7 +150,7 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _raced(data: Mapping[str, Any]) -> str:
     tried = sum(1 for one in data["candidates"] if one["starts"])
     ended = f": {data['ended']}" if data["ended"] else ""
-    means = "Means of the race picked the best, so they flatter it."
+    means = "These means picked the best, so its own is too good."
     return f"{tried} of {len(data['candidates'])} candidates in {count(data['rounds'], 'whole round')}{ended}. {means}"
 
 

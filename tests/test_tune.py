@@ -178,7 +178,7 @@ def test_a_budget_ends_the_race_and_leaves_time_to_confirm(tmp_path: Path) -> No
     ended = tune(tmp_path, "--over", "options.max_batch=1,4", "--budget", "10ms", *SHORT)
     assert ended.code == 0, ended.err
     assert "the budget is spent, before any candidate was tried" in ended.out
-    assert {one["fate"] for one in stored(tmp_path / "out")["candidates"]} == {"best", "not tried"}
+    assert {one["fate"] for one in stored(tmp_path / "out")["candidates"]} == {"undecided", "not tried"}
 
 
 def test_a_dry_run_shows_candidates_stages_and_time(tmp_path: Path) -> None:
@@ -208,7 +208,10 @@ def test_a_dry_run_shows_candidates_stages_and_time(tmp_path: Path) -> None:
         (("--over", "options.max_batch=1,2", "--for", "tttft p50"), "--for: unknown metric `tttft`"),
         (("--over", "options.max_batch=1,2", "--for", "error_rate"), "no candidate may lose in it"),
         (("--over", "options.max_batch=1,2", "--margin", "much"), "--for: "),
-        (("--over", "options.max_batch=1,2", "--starts", "1"), "--starts: 1 start of each says nothing"),
+        (
+            ("--over", "options.max_batch=1,2", "--starts", "1"),
+            "--starts: fewer than 2 starts say nothing of their noise",
+        ),
         (("--over", "options.max_batch=1,2", "--pairs", "3"), "--pairs: 3 pairs are too few"),
         (("--over", "options.max_batch=1,2", "--budget", "soon"), "--budget: "),
         (("--over", "options.max_batch=1,2", "--load", "none"), "--load none: the scenario has no such load"),

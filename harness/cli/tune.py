@@ -73,7 +73,9 @@ def run_tuning(asked: Asked, how: How) -> ExitCode:
     from contextlib import nullcontext
 
     from harness.cli.options import parse_wait
+    from harness.run.job import check_plans
     from harness.run.lock import machine_to_ourselves
+    from harness.schedule.estimate import check_budget
     from harness.schedule.matrix import check_runnable, needs_the_machine
     from harness.store.run import new_run_path
     from harness.tuning.run import conduct
@@ -81,13 +83,16 @@ def run_tuning(asked: Asked, how: How) -> ExitCode:
     wait_s, tuning = parse_wait(how.wait), tuning_of(asked)
     title = tuning.plan.name
     folder = how.out or new_run_path(f"{title}-tune")
-    check_runnable(_first(tuning).planned)
+    first = _first(tuning)
+    check_runnable(first.planned)
+    check_plans(first.planned)
+    check_budget(first.scenario, first.planned, consent=how.yes)
     if how.dry_run:
         return _preview(tuning)
     _open(tuning.plan, folder)
     say(f"{len(tuning.candidates)} candidates, the defaults among them; stored in {folder}")
     maker = _Maker(tuning, quiet=how.quiet, consent=how.yes)
-    ours = needs_the_machine(_first(tuning).planned)
+    ours = needs_the_machine(first.planned)
     lock = machine_to_ourselves(title, wait_s=wait_s) if ours else nullcontext()
     try:
         with lock:

@@ -16,6 +16,7 @@ from harness.scenario.margins import Scale
 from harness.tuning.axes import Kind, parse_axes
 from harness.tuning.candidates import DEFAULTS, Candidate, Target
 from harness.tuning.plan import Plan
+from harness.tuning.race import Behind
 from harness.tuning.run import Outcome, confirm_folder
 from harness.tuning.verdict import tuned, verdict
 
@@ -74,7 +75,6 @@ def _candidate(one: Candidate, outcome: Outcome, plan: Plan) -> dict[str, Any]:
     race = outcome.race
     record, behind, out = race.records[one.number], race.standing.behind.get(one.number), race.out.get(one.number)
     values = [start.value for start in record.starts if math.isfinite(start.value)]
-    best = None if behind is None else behind.best
     return {
         "number": one.number,
         "name": one.name,
@@ -84,15 +84,14 @@ def _candidate(one: Candidate, outcome: Outcome, plan: Plan) -> dict[str, Any]:
         "values": values,
         "fate": _fate(one, outcome),
         "why": "" if out is None else out.why,
-        "behind": None
-        if behind is None
-        else {
-            "best": best,
-            "change": _out(behind.at, plan),
-            "low": _out(behind.high, plan),
-            "high": _out(behind.low, plan),
-        },
+        "behind": None if behind is None else _behind(behind, plan),
     }
+
+
+def _behind(behind: Behind, plan: Plan) -> dict[str, Any]:
+    """Return how a candidate differs from the best, as ratios or differences."""
+    low, high = sorted((_out(behind.low, plan), _out(behind.high, plan)))
+    return {"best": behind.best, "change": _out(behind.at, plan), "low": low, "high": high}
 
 
 def _fate(one: Candidate, outcome: Outcome) -> str:
@@ -104,7 +103,8 @@ def _fate(one: Candidate, outcome: Outcome) -> str:
         return "worse"
     if not race.records[one.number].starts:
         return "not tried"
-    return "best" if one.number == race.standing.left[0] else "undecided"
+    judged = race.standing.behind or len(race.standing.left) == 1
+    return "best" if judged and one.number == race.standing.left[0] else "undecided"
 
 
 def _mean(values: Sequence[float], scale: Scale) -> float | None:

@@ -88,7 +88,7 @@ def parse_rounds(text: str) -> Rounds:
         raise ValueError(f"{text!r} is no number of starts; write 4, or 2..6")
     found = Rounds(int(least), int(most or least))
     if found.least < LEAST_ROUNDS:
-        raise ValueError(f"{found.least} start of each says nothing of their noise; write {LEAST_ROUNDS} or more")
+        raise ValueError(f"fewer than {LEAST_ROUNDS} starts say nothing of their noise; write {LEAST_ROUNDS} or more")
     if not found.least <= found.most <= MOST_ROUNDS:
         raise ValueError(f"{text!r}: write the smaller number first, and at most {MOST_ROUNDS}")
     return found

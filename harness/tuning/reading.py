@@ -47,17 +47,29 @@ class Observed:
 
 def observed(folder: Path, number: Margin) -> Observed | None:
     """Return what a run measured; None if there is no run, or it was ended."""
+    run = _over(folder)
+    if run is None:
+        return None
+    if (why := _failure(run.manifest)) is not None:
+        return Observed(failure=why)
+    return _of_results(derive(run.manifest, run.trials(), folder, statistics_of([number])), number)
+
+
+def failure_of(folder: Path) -> str | None:
+    """Return why a run measured nothing; None if it measured its load, or there is none."""
+    run = _over(folder)
+    return None if run is None else _failure(run.manifest)
+
+
+def _over(folder: Path) -> Run | None:
+    """Return a stored run that came to its own end; None if there is none."""
     if not (folder / MANIFEST).exists():
         return None
     try:
         run = Run.open(folder)
     except RunUnreadable:
         return None
-    if run.manifest.status in ("running", "interrupted"):
-        return None
-    if (why := _failure(run.manifest)) is not None:
-        return Observed(failure=why)
-    return _of_results(derive(run.manifest, run.trials(), folder, statistics_of([number])), number)
+    return None if run.manifest.status in ("running", "interrupted") else run
 
 
 def _failure(manifest: Manifest) -> str | None:

@@ -27,7 +27,7 @@ from harness.tuning.axes import Kind, parse_axes
 from harness.tuning.candidates import DEFAULTS, Candidate
 from harness.tuning.plan import Plan
 from harness.tuning.race import Standing, standing
-from harness.tuning.reading import Observed, Record, gain, gains_of, margin_in_gains, observed
+from harness.tuning.reading import Observed, Record, failure_of, gain, gains_of, margin_in_gains, observed
 
 OPEN = (Word.CANNOT_TELL, Word.NO_WORSE)
 """Words that more pairs may settle: whether a candidate is better is the question."""
@@ -81,7 +81,7 @@ class Outcome:
     Attributes:
         best: Candidate that was confirmed against the defaults; None if none is left.
         look: The pairs of both; None before they are measured.
-        limits: What both sides observed in these pairs, for their limits.
+        limits: What both sides observed in these pairs; empty without limits.
         ended: Why no further start begins; "" if one does.
     """
 
@@ -90,6 +90,10 @@ class Outcome:
     look: Look | None = None
     limits: Mapping[str, Record] = field(default_factory=dict)
     ended: str = ""
+
+
+Read = Callable[[int, int], Observed | None]
+"""Reads what a candidate measured in a round; None if it measured nothing yet."""
 
 
 @dataclass(slots=True)
@@ -113,6 +117,18 @@ class Clock:
         return starts * each_s <= self.left_s
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all steps of a tuning need."""
+
+    plan: Plan
+    candidates: Sequence[Candidate]
+    folder: Path
+    maker: Maker
+    read: Read
+    clock: Clock
+
+
 def conduct(
     plan: Plan, candidates: Sequence[Candidate], folder: Path, maker: Maker, tell: Callable[[Outcome], None]
 ) -> Outcome:
@@ -123,30 +139,28 @@ def conduct(
     Args:
         tell: Called after each round, and after each look at the pairs.
     """
-    clock, read = Clock(plan.budget_s), _reader(plan, candidates, folder)
-    race = _race(plan, candidates, read)
-    ended = race.standing.ended
-    while not ended:
-        ended = _measure_round(plan, candidates, folder, race, read, maker, clock)
-        race = _race(plan, candidates, read)
-        _check_defaults(plan, race)
-        ended = race.standing.ended or ended
-        tell(Outcome(race, ended=ended))
-    return _confirm(plan, candidates, folder, Outcome(race, ended=ended), maker, tell, clock)
+    work = Work(plan, candidates, folder, maker, _reader(plan, candidates, folder), Clock(plan.budget_s))
+    while True:
+        found = _raced(work, tell)
+        best = next(iter(finalists(found.race)), None)
+        if best is None:
+            return found
+        if (confirmed := _confirm(work, replace(found, best=best), tell)) is not None:
+            return confirmed
 
 
 def outcome(plan: Plan, candidates: Sequence[Candidate], folder: Path) -> Outcome:
     """Return what the stored runs of a tuning say, and measure nothing."""
-    race = _race(plan, candidates, _reader(plan, candidates, folder))
-    found = Outcome(race, ended=race.standing.ended)
-    for one in finalists(race):
-        gate, place = _gate(plan, candidates, one), confirm_folder(folder, candidates[one])
-        if not place.exists():
-            return found
-        found, failure = _after_pairs(found, candidates[one], gate, place)
-        if not failure:
-            return found
-    return found
+    race = _race(plan, candidates, folder, _reader(plan, candidates, folder))
+    found, best = Outcome(race, ended=race.standing.ended), next(iter(finalists(race)), None)
+    place = None if best is None else confirm_folder(folder, candidates[best])
+    if best is None or place is None or not (race.standing.ended or place.exists()):
+        return found
+    try:
+        look = judged(_gate(plan, candidates, best), place)
+    except RunUnreadable:
+        return replace(found, best=best)  # too few pairs are measured
+    return _with_limits(replace(found, best=best, look=look), candidates[best], place, plan)
 
 
 def round_folder(folder: Path, number: int, candidate: Candidate) -> Path:
@@ -170,10 +184,6 @@ def finalists(race: Race) -> list[int]:
     return sorted(tried, key=mean, reverse=True)
 
 
-Read = Callable[[int, int], Observed | None]
-"""Reads what a candidate measured in a round; None if it measured nothing yet."""
-
-
 def _reader(plan: Plan, candidates: Sequence[Candidate], folder: Path) -> Read:
     """Return a function that reads each stored start once."""
     known: dict[tuple[int, int], Observed] = {}
@@ -190,11 +200,27 @@ def _reader(plan: Plan, candidates: Sequence[Candidate], folder: Path) -> Read:
     return read
 
 
-def _race(plan: Plan, candidates: Sequence[Candidate], read: Read) -> Race:
-    """Return the state of the race after all stored starts."""
+def _raced(work: Work, tell: Callable[[Outcome], None]) -> Outcome:
+    """Measure the rounds that the race lacks."""
+    race = _race(work.plan, work.candidates, work.folder, work.read)
+    ended = race.standing.ended
+    while not ended:
+        ended = _measure_round(work, race)
+        race = _race(work.plan, work.candidates, work.folder, work.read)
+        _check_defaults(work.plan, race.records[DEFAULTS])
+        ended = race.standing.ended or ended
+        tell(Outcome(race, ended=ended))
+    return Outcome(race, ended=ended)
+
+
+def _race(plan: Plan, candidates: Sequence[Candidate], folder: Path, read: Read) -> Race:
+    """Return the state of the race after all stored starts. Those of pairs that failed count, too."""
     records = {one.number: Record(tuple(_starts(plan, one.number, read))) for one in candidates}
     out = {one.number: fate for one in candidates if (fate := _fate(one, records[one.number])) is not None}
     out |= {one.number: SAME for one in candidates if _is_the_same(plan, one, records)}
+    for one in candidates:
+        if (failure := _failure_in_pairs(plan, confirm_folder(folder, one))) is not None:
+            out[one.number] = Fate("failed", f"{failure} (in its pairs)")
     running = {one: record for one, record in records.items() if one not in out}
     gains = gains_of(running, plan.margin)
     return Race(plan.margin, records, out, standing(gains, plan.rounds, margin_in_gains(plan.margin)))
@@ -235,9 +261,16 @@ def _is_the_same(plan: Plan, candidate: Candidate, records: Mapping[int, Record]
     return all(axis.kind is Kind.OPTION and axis.name.partition(".")[0] in defaults for axis in axes)
 
 
-def _check_defaults(plan: Plan, race: Race) -> None:
+def _failure_in_pairs(plan: Plan, place: Path) -> str | None:
+    """Return why a candidate failed in the pairs that were to confirm it; None if it did not."""
+    if not place.exists():
+        return None
+    heads = (failure_of(run_folder(place, pair, HEAD)) for pair in range(1, plan.pairs.most + 1))
+    return next(filter(None, heads), None)
+
+
+def _check_defaults(plan: Plan, record: Record) -> None:
     """Raise TrialFailed if the defaults cannot be measured, UsageError if they have not the number."""
-    record = race.records[DEFAULTS]
     if record.failure:
         raise TrialFailed(f"the defaults cannot be measured: {record.failure}")
     if record.unknown:
@@ -245,34 +278,21 @@ def _check_defaults(plan: Plan, race: Race) -> None:
         raise UsageError(f"the defaults have no {named} that can be compared: measure more requests, or name another")
 
 
-def _measure_round(
-    plan: Plan,
-    candidates: Sequence[Candidate],
-    folder: Path,
-    race: Race,
-    read: Read,
-    maker: Maker,
-    clock: Clock,
-) -> str:
+def _measure_round(work: Work, race: Race) -> str:
     """Measure the next round of those that are left; return why it ended early, "" if it did not."""
-    number = next(
-        one for one in range(1, plan.rounds.most + 1) if any(read(one, each) is None for each in race.standing.left)
-    )
-    left = sorted(race.standing.left)
-    for place in places(len(left), number, plan.seed):
-        one = left[place]
-        if read(number, one) is not None:
+    plan, left = work.plan, sorted(race.standing.left)
+    number = next(one for one in range(1, plan.rounds.most + 1) if any(work.read(one, each) is None for each in left))
+    start = Start(number, BASE, plan.seed_of_round(number))
+    for one in [left[place] for place in places(len(left), number, plan.seed)]:
+        if work.read(number, one) is not None:
             continue
-        if not clock.allows(1 + 2 * plan.pairs.least):
+        if not work.clock.allows(1 + 2 * plan.pairs.least):
             return SPENT
-        maker.start(
-            candidates[one],
-            Start(number, BASE, plan.seed_of_round(number)),
-            round_folder(folder, number, candidates[one]),
-        )
-        clock.made += 1
-        if one == DEFAULTS and number == 1:
-            _check_defaults(plan, _race(plan, candidates, read))
+        candidate = work.candidates[one]
+        work.maker.start(candidate, start, round_folder(work.folder, number, candidate))
+        work.clock.made += 1
+        if one == DEFAULTS:
+            _check_defaults(plan, Record(tuple(_starts(plan, DEFAULTS, work.read))))
     return ""
 
 
@@ -286,30 +306,22 @@ def _gate(plan: Plan, candidates: Sequence[Candidate], best: int, budget_s: floa
     return Gate(arms[0], arms[1], plan.seed_of_pairs(best), plan.pairs, budget_s, fail_on)
 
 
-def _confirm(
-    plan: Plan,
-    candidates: Sequence[Candidate],
-    folder: Path,
-    found: Outcome,
-    maker: Maker,
-    tell: Callable[[Outcome], None],
-    clock: Clock,
-) -> Outcome:
-    """Measure pairs of the best candidate and the defaults; of the next best if that one fails now."""
-    for one in finalists(found.race):
-        place, gate = confirm_folder(folder, candidates[one]), _gate(plan, candidates, one, clock.left_s)
-        gate.save(place)
-        maker.scores(candidates[DEFAULTS], candidates[one], gate, place)
-        make = _pair_maker(maker, candidates[DEFAULTS], candidates[one])
-        try:
-            look = conduct_gate(gate, place, make, partial(_tell_look, tell, replace(found, best=one)), OPEN)
-        except TrialFailed as error:
-            found, failure = _after_pairs(found, candidates[one], gate, place)
-            if not failure:
-                raise TrialFailed(f"the defaults cannot be measured again: {error}") from error
-        else:
-            return _after_pairs(found, candidates[one], gate, place, look)[0]
-    return found
+def _confirm(work: Work, found: Outcome, tell: Callable[[Outcome], None]) -> Outcome | None:
+    """Measure pairs of the best candidate and the defaults; return None if it failed in them."""
+    assert found.best is not None
+    best, defaults = work.candidates[found.best], work.candidates[DEFAULTS]
+    place = confirm_folder(work.folder, best)
+    gate = _gate(work.plan, work.candidates, found.best, work.clock.left_s)
+    gate.save(place)
+    work.maker.scores(defaults, best, gate, place)
+    make = _pair_maker(work.maker, defaults, best)
+    try:
+        look = conduct_gate(gate, place, make, partial(_tell_look, tell, found), OPEN)
+    except TrialFailed as error:
+        if _failure_in_pairs(work.plan, place) is None:
+            raise TrialFailed(f"the defaults cannot be measured again: {error}") from error
+        return None
+    return _with_limits(replace(found, look=look), best, place, work.plan)
 
 
 def _pair_maker(maker: Maker, base: Candidate, head: Candidate) -> MeasurePair:
@@ -326,40 +338,13 @@ def _tell_look(tell: Callable[[Outcome], None], found: Outcome, look: Look) -> N
     tell(replace(found, look=look))
 
 
-def _after_pairs(
-    found: Outcome, candidate: Candidate, gate: Gate, place: Path, look: Look | None = None
-) -> tuple[Outcome, str]:
-    """Return the outcome with the pairs of a candidate, or why it failed in them: then it is out of the race.
-
-    Args:
-        look: Judgement of the pairs; None to judge those that are stored.
-    """
-    known = look is not None and not _has_limits(candidate)
-    sides = {side: Record(() if known else tuple(_observed_pairs(gate, place, side))) for side in (BASE, HEAD)}
-    if failure := sides[HEAD].failure:
-        return replace(found, race=_without(found.race, candidate.number, failure)), failure
-    found = replace(found, best=candidate.number, limits=sides)
-    try:
-        look = judged(gate, place) if look is None else look
-    except RunUnreadable:
-        return replace(found, ended=""), ""
-    return replace(found, look=look), ""
-
-
-def _has_limits(candidate: Candidate) -> bool:
-    assert candidate.scenario is not None  # what cannot be tried is not confirmed
-    loads = [*candidate.scenario.load, *(one for block in candidate.scenario.engines for one in block.load or ())]
-    return bool(candidate.scenario.limits) or any(load.limits for load in loads)
-
-
-def _without(race: Race, candidate: int, failure: str) -> Race:
-    """Return the race without a candidate that failed after it."""
-    left = tuple(one for one in race.standing.left if one != candidate)
-    out = {**race.out, candidate: Fate("failed", failure)}
-    return replace(race, out=out, standing=replace(race.standing, left=left))
-
-
-def _observed_pairs(gate: Gate, place: Path, side: str) -> Iterator[Observed]:
-    for pair in range(1, gate.pairs.most + 1):
-        if (one := observed(run_folder(place, pair, side), gate.margins[0])) is not None:
-            yield one
+def _with_limits(found: Outcome, best: Candidate, place: Path, plan: Plan) -> Outcome:
+    """Return the outcome with what both sides observed in their pairs, if there are limits."""
+    assert best.scenario is not None  # what cannot be tried is not confirmed
+    loads = [*best.scenario.load, *(one for block in best.scenario.engines for one in block.load or ())]
+    if not best.scenario.limits and not any(load.limits for load in loads):
+        return found
+    folders = {side: [run_folder(place, pair, side) for pair in range(1, plan.pairs.most + 1)] for side in (BASE, HEAD)}
+    observed_in = {side: [observed(one, plan.margin) for one in made] for side, made in folders.items()}
+    limits = {side: Record(tuple(filter(None, all_))) for side, all_ in observed_in.items()}
+    return replace(found, limits=limits)

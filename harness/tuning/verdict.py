@@ -18,7 +18,7 @@ from harness.comparison.rounds import BASE, HEAD
 from harness.errors import ExitCode
 from harness.scenario.margins import Margin
 from harness.tuning.candidates import DEFAULTS
-from harness.tuning.reading import margin_in_gains
+from harness.tuning.reading import Broken, margin_in_gains
 from harness.tuning.run import Outcome
 
 GUARDS = {"error_rate": "more requests fail", "attainment": "fewer requests meet the SLO"}
@@ -83,8 +83,8 @@ def verdict(outcome: Outcome) -> Verdict:
     if (against := _against(outcome)) is not None:
         return Verdict(Found.WORSE, against, row)
     word = of_change(row.change, row.margin, outcome.look.comparison.alpha)
-    broken = outcome.limits[BASE].breaks or outcome.race.records[DEFAULTS].breaks
-    if broken is not None and outcome.limits[BASE].breaks is not None and word is not Found.BETTER:
+    broken = _broken(outcome, BASE)
+    if broken is not None and word is not Found.BETTER:
         return Verdict(Found.KEEPS_LIMITS, f"the defaults break `{broken.limit}`", row)
     return Verdict(word, "", row, _pairs_needed(row) if word is Found.CANNOT_TELL else None)
 
@@ -114,13 +114,18 @@ def word_of(change: Change, margin: Margin, alpha: float) -> Word:
 def _against(outcome: Outcome) -> str | None:
     """Return why the best candidate is worse, whatever its gain; None if it is not."""
     assert outcome.look is not None
-    broken = outcome.limits[HEAD].breaks
+    broken = _broken(outcome, HEAD)
     if broken is not None:
         return f"it breaks `{broken.limit}`: {broken.sentence}"
     worse = [row.margin for row in outcome.look.comparison.rows if row.word in (Word.REGRESSED, Word.WORSE)]
     if any(margin.of_quality for margin in worse):
         return "its answers are farther from the reference"
     return next((why for name, why in GUARDS.items() if any(margin.metric == name for margin in worse)), None)
+
+
+def _broken(outcome: Outcome, side: str) -> Broken | None:
+    """Return the limit that a side broke in the pairs; None if it kept them."""
+    return outcome.limits[side].breaks if side in outcome.limits else None
 
 
 def _why_none(outcome: Outcome) -> str:
