@@ -96,9 +96,9 @@ def _why_kept(data: Mapping[str, Any]) -> str:
     word, margin = data["word"], _margin(data)
     if word == "none left":
         return f"no other candidate is left: {data['why']}"
-    gain = _gain(data)
     if word == "poor data":
-        return f"the data of the fresh pairs is poor: {data['why']}"
+        return f"the data is poor: {data['why']}"
+    gain = _gain(data)
     if word == "worse":
         return f"{data['best']}, the best of the race, {gain}: {data['why'] or 'it is worse'}"
     shown = "is" if word == "tie" else "is shown to be"

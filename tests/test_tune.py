@@ -207,7 +207,9 @@ def test_a_dry_run_shows_candidates_stages_and_time(tmp_path: Path) -> None:
         (("--over", "--parallel=1,2"), "--over --parallel: engine `simulated` has no command here"),
         (("--over", "options.max_batch=1,2", "--for", "tttft p50"), "--for: unknown metric `tttft`"),
         (("--over", "options.max_batch=1,2", "--for", "error_rate"), "no candidate may lose in it"),
-        (("--over", "options.max_batch=1,2", "--margin", "much"), "--for: "),
+        (("--over", "options.max_batch=1,2", "--for", "ttft"), "name a statistic of it, such as --for 'ttft p95'"),
+        (("--over", "options.max_batch=1,2", "--for", "ttft p95 +5%"), "write the size as --margin"),
+        (("--over", "options.max_batch=1,2", "--margin", "much"), "--for and --margin: "),
         (
             ("--over", "options.max_batch=1,2", "--starts", "1"),
             "--starts: fewer than 2 starts say nothing of their noise",

@@ -155,20 +155,20 @@ def _without_secret(text: str) -> str:
 
 def _number(asked: Asked, scenario: Scenario) -> str:
     """Return the number that is tuned, with its margin. Raises UsageError for a text that is none."""
-    from harness.scenario.margins import margin_by_default, margin_of
+    from harness.scenario.margins import margin_by_default, margin_of, metric_of
 
-    usual = "ttft p50" if scenario.workload.stream else "e2e p50"
+    number = asked.number or ("ttft p50" if scenario.workload.stream else "e2e p50")
+    metric, named = metric_of(number), f"--for {number}"
+    if number.rstrip().endswith("%") or number.rstrip().endswith("pp"):
+        raise UsageError(f"{named}: name the number alone, and write the size as --margin")
+    if metric is not None and metric.takes_statistics and len(number.split()) < 2:
+        raise UsageError(f"{named}: name a statistic of it, such as --for '{number} p95'")
     try:
-        if asked.margin is not None:
-            found = margin_of(asked.number or usual, asked.margin)
-        else:
-            found = margin_by_default(asked.number or usual)
+        found = margin_by_default(number) if asked.margin is None else margin_of(number, asked.margin)
     except ValueError as error:
-        raise UsageError(f"--for: {error}") from error
+        raise UsageError(f"{'--for' if asked.margin is None else '--for and --margin'}: {error}") from error
     if found.guards or found.of_quality:
-        raise UsageError(
-            f"--for {asked.number}: no candidate may lose in it; name a speed, such as output_tokens_per_s"
-        )
+        raise UsageError(f"{named}: no candidate may lose in it; name a speed, such as output_tokens_per_s")
     return found.text
 
 

@@ -149,14 +149,14 @@ def parse_margin(text: str) -> Margin:
 
 def margin_of(number: str, size: str) -> Margin:
     """Return the margin of a number such as "ttft p95" with a size such as 10%. Raises ValueError as `parse_margin`."""
-    metric = _metric_of(number)
+    metric = metric_of(number)
     sign = "-" if metric is not None and metric.direction is Direction.HIGHER else "+"
     return parse_margin(f"{number} {size if size.strip().startswith(('+', '-')) else sign + size}")
 
 
 def margin_by_default(number: str) -> Margin:
     """Return a number such as "ttft p95" with its default margin. Raises ValueError as `parse_margin`."""
-    metric = _metric_of(number)
+    metric = metric_of(number)
     unit = "%" if metric is None or scale_of(metric) is Scale.RATIO else "" if metric.unit == _NATS else "pp"
     named = margin_of(number, f"1{unit}")
     size = default_margin(named.metric, named.statistic).size
@@ -168,7 +168,8 @@ def statistics_of(margins: Iterable[Margin]) -> set[tuple[str, str]]:
     return {(one.metric, one.statistic) for one in margins if one.statistic != SCALAR}
 
 
-def _metric_of(number: str) -> Metric | None:
+def metric_of(number: str) -> Metric | None:
+    """Return the metric of a number such as "chat.ttft p95"; None if there is none of its name."""
     name = number.split()[0].rpartition(".")[2] if number.split() else ""
     return next((one for known in _names(name) if (one := find(known))), None)
 

@@ -32,7 +32,7 @@ from harness.tuning.reading import Observed, Record, failure_of, gain, gains_of,
 OPEN = (Word.CANNOT_TELL, Word.NO_WORSE)
 """Words that more pairs may settle: whether a candidate is better is the question."""
 GUARD = "error_rate +0.1pp"
-SPENT = "the budget is spent"
+SPENT, POOR = "the budget is spent", "poor data"
 LEAST_STARTS = 2
 """Starts after which a broken limit, or poor data, takes a candidate out of the race."""
 
@@ -244,12 +244,12 @@ def _fate(candidate: Candidate, record: Record) -> Fate | None:
     if record.failure:
         return Fate("failed", record.failure)
     if record.unknown:
-        return Fate("poor data", "its number is zero, or only a bound of it is known")
+        return Fate(POOR, "its number is zero, or only a bound of it is known")
     if len(record.starts) < LEAST_STARTS:
         return None
     if record.breaks is not None and record.breaks.sure:
         return Fate("breaks a limit", f"`{record.breaks.limit}`: {record.breaks.sentence}")
-    return Fate("poor data", record.doubt) if record.doubt else None
+    return Fate(POOR, record.doubt) if record.doubt else None
 
 
 def _is_the_same(plan: Plan, candidate: Candidate, records: Mapping[int, Record]) -> bool:

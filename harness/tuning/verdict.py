@@ -19,7 +19,7 @@ from harness.errors import ExitCode
 from harness.scenario.margins import Margin
 from harness.tuning.candidates import DEFAULTS
 from harness.tuning.reading import Broken, margin_in_gains
-from harness.tuning.run import Outcome
+from harness.tuning.run import POOR, Outcome
 
 GUARDS = {"error_rate": "more requests fail", "attainment": "fewer requests meet the SLO"}
 """Numbers that may not get worse, whatever the gain, with the sentence if they do."""
@@ -76,6 +76,9 @@ def verdict(outcome: Outcome) -> Verdict:
     if outcome.look is None:
         if outcome.best is not None or not outcome.ended:
             return Verdict(Found.UNFINISHED, "the fresh pairs of the best candidate are not measured")
+        fate = outcome.race.out.get(DEFAULTS)
+        if fate is not None and fate.word == POOR:
+            return Verdict(Found.POOR_DATA, fate.why)
         return Verdict(Found.NONE_LEFT, _why_none(outcome))
     row = tuned(outcome.look)
     if row.doubt:
@@ -132,7 +135,7 @@ def _why_none(outcome: Outcome) -> str:
     tried = [one for one, record in outcome.race.records.items() if one != DEFAULTS and record.starts]
     if not tried and outcome.ended and not outcome.race.out:
         return f"{outcome.ended}, before any candidate was tried"
-    return "each failed, broke a limit, was surely worse in the race, or is the defaults"
+    return "each failed, broke a limit, had poor data, was surely worse in the race, or is the defaults"
 
 
 def _pairs_needed(row: Row) -> int | None:

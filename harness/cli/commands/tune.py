@@ -14,8 +14,8 @@ from harness.errors import UsageError
 _OVER = "Key and values to try: options.NAME=1,2,4, env.NAME=a,b, or a flag of the command; repeatable."
 _FOR = "Number that shall get better, such as output_tokens_per_s or 'ttft p95'. [default: TTFT p50, or E2E p50]"
 _MARGIN = "Gain that is too small to change anything for, such as 3%. [default: that of `harness compare`]"
-_STARTS = "Starts of each candidate in the race, least and greatest."
-_PAIRS = "Pairs of starts that confirm the best one against the defaults."
+_STARTS = "Starts of each candidate in the race, least and greatest. [default: 2..6]"
+_PAIRS = "Pairs of starts that confirm the best one against the defaults. [default: 4..8]"
 _BUDGET = "Begin no start that would end after this time, such as 30m."
 _LOAD = "Load of the scenario, if it has several."
 _RESUME = "Go on with a tuning that was ended, in its folder."
@@ -26,8 +26,8 @@ def tune(
     over: Annotated[list[str], typer.Option("--over", metavar="KEY=V,V,...", help=_OVER)] = [],  # noqa: B006
     number: Annotated[str | None, typer.Option("--for", metavar="NUMBER", help=_FOR)] = None,
     margin: Annotated[str | None, typer.Option(metavar="SIZE", help=_MARGIN)] = None,
-    starts: Annotated[str, typer.Option(metavar="N..M", help=_STARTS)] = "2..6",
-    pairs: Annotated[str, typer.Option(metavar="N..M", help=_PAIRS)] = "4..8",
+    starts: Annotated[str | None, typer.Option(metavar="N..M", help=_STARTS)] = None,
+    pairs: Annotated[str | None, typer.Option(metavar="N..M", help=_PAIRS)] = None,
     budget: Annotated[str | None, typer.Option(help=_BUDGET)] = None,
     load: Annotated[str | None, typer.Option(metavar="NAME", help=_LOAD)] = None,
     sets: shared.Sets = [],  # noqa: B006
@@ -43,6 +43,7 @@ def tune(
     """Try options of the engine, and say which are better than its defaults, or to keep those."""
     named: dict[str, object] = {"--over": over, "--for": number, "--margin": margin, "--budget": budget}
     named |= {"SCENARIO": scenario, "--set": sets, "--only": only, "--load": load, "--out": out}
+    named |= {"--starts": starts, "--pairs": pairs}
     if resume is not None:
         if wrong := next((name for name, value in named.items() if value), None):
             raise UsageError(f"--resume goes on with the command that the folder has stored: leave {wrong} out")
@@ -57,8 +58,8 @@ def tune(
             over=over,
             number=number,
             margin=margin,
-            starts=starts,
-            pairs=pairs,
+            starts=starts or "2..6",
+            pairs=pairs or "4..8",
             budget=budget,
             load=load,
             sets=sets,

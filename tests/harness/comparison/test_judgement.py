@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from harness.comparison.change import Change, of_pairs, unknown
 from harness.comparison.judgement import Word, discoveries, holm, judge
-from harness.scenario.margins import Margin, Scale, default_margin, parse_margin
+from harness.scenario.margins import Margin, Scale, default_margin, margin_by_default, parse_margin
 
 P_VALUES = some.lists(some.floats(0, 1), max_size=30)
 TTFT = default_margin("ttft_ms", "p50")
@@ -39,6 +39,23 @@ def test_a_margin_is_read(text: str, margin: Margin) -> None:
     """With the short names of latencies, spaces as one likes, and classes."""
     found = parse_margin(text)
     assert found == margin or (found.size == pytest.approx(margin.size) and found.metric == margin.metric)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("ttft p95", "ttft p95 +8%"),
+        ("chat.tpot p50", "chat.tpot p50 +3%"),
+        ("output_tokens_per_s", "output_tokens_per_s -3%"),
+        ("attainment", "attainment -1pp"),
+        ("kl", "kl +0.001"),
+    ],
+)
+def test_a_number_alone_has_its_default_margin(number: str, text: str) -> None:
+    """Written as with a size of its own."""
+    margin = margin_by_default(number)
+    assert (margin.text, margin.size) == (text, default_margin(margin.metric, margin.statistic).size)
+    assert parse_margin(margin.text) == margin
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,13 @@ def test_equal_candidates_end_early_and_keep_the_defaults(tmp_path: Path) -> Non
     assert "KEEP THE DEFAULTS" in as_html(data)
 
 
+def test_pairs_go_on_while_it_is_open_whether_the_best_is_better(tmp_path: Path) -> None:
+    """A gain of about the margin is no worse after four pairs, which would end a gate."""
+    data = Tuning(tmp_path, ("options.max_batch=4,8",)).conducted(Lab(b4=94.8))
+    assert (data["word"], data["confirming_pairs"], data["exit_code"]) == ("cannot tell", 6, 6)
+    assert "is shown to be better by more than 5 % (best: max_batch=4 −" in as_markdown(data).replace("\\", "")
+
+
 def test_a_failed_start_takes_a_candidate_out_and_the_next_one_its_place(tmp_path: Path) -> None:
     """In the race or in the pairs. Whom it had beaten comes back. What failed is not tried again."""
     lab = Lab(b1=50.0, b2=60.0, b4=70.0, broken=["round-01/01-max_batch-1", "confirm-02-max_batch-2/pair-02/head"])

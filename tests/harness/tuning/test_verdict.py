@@ -113,3 +113,6 @@ def test_without_pairs_a_tuning_is_unfinished_or_has_nobody_left() -> None:
     spent = Race(RATE, {0: Record((Observed(1.0),)), 1: Record()}, {}, Standing(0, (0, 1)))
     told = verdict(Outcome(spent, ended="the budget is spent"))
     assert (told.found, told.why) == (Found.NONE_LEFT, "the budget is spent, before any candidate was tried")
+    poor = Race(RATE, started, {0: Fate("poor data", "The client was slow.")}, Standing(2, (), ended="none is left"))
+    told = verdict(Outcome(poor, ended="none is left"))
+    assert (told.found, told.why, told.exit_code) == (Found.POOR_DATA, "The client was slow.", 4)
