@@ -74,7 +74,7 @@ def run_tuning(asked: Asked, how: How) -> ExitCode:
 
     from harness.cli.options import parse_wait
     from harness.run.job import check_plans
-    from harness.run.lock import machine_to_ourselves
+    from harness.run.lock import machine_to_ourselves, run_to_ourselves
     from harness.schedule.estimate import check_budget
     from harness.schedule.matrix import check_runnable, needs_the_machine
     from harness.store.run import new_run_path
@@ -95,7 +95,7 @@ def run_tuning(asked: Asked, how: How) -> ExitCode:
     ours = needs_the_machine(first.planned)
     lock = machine_to_ourselves(title, wait_s=wait_s) if ours else nullcontext()
     try:
-        with lock:
+        with lock, run_to_ourselves(folder):
             found = conduct(tuning.plan, tuning.candidates, folder, maker, maker.tell)
     except (Interrupted, StopSignal) as error:
         raise Interrupted(f"interrupted: `harness tune --resume {folder}` goes on where it was") from error
@@ -189,20 +189,12 @@ def _job(candidate: Candidate, start: Start, place: Path, only: Mapping[str, str
 def _open(plan: Plan, folder: Path) -> None:
     """Store the plan in a new folder, or find the same plan there. Raises RunDirectoryExists if another is."""
     from harness.store.run import refuse_existing
-    from harness.tuning.plan import STATE
+    from harness.tuning.plan import STATE, Plan
 
     if not (folder / STATE).exists():
         refuse_existing(folder)
         plan.save(folder)
-    else:
-        check_same(plan, folder)
-
-
-def check_same(plan: Plan, folder: Path) -> None:
-    """Raise RunDirectoryExists if a folder holds another plan."""
-    from harness.tuning.plan import Plan
-
-    if Plan.read(folder) != plan:
+    elif Plan.read(folder) != plan:
         raise RunDirectoryExists(f"{folder} holds a tuning of another scenario or command; choose another with --out")
 
 
