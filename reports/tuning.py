@@ -21,7 +21,8 @@ TONES = {
     "unfinished": "doubtful",
 }
 FATES = {"failed": "bad", "breaks a limit": "bad", "poor data": "doubtful", "not tried": "doubtful", "best": "good"}
-_WHY = 300
+_WHY, _MOST_CAUSES = 300, 4
+_CAUSED = {"failed": "FAILED", "breaks a limit": "BROKE"}
 _WITH_UNIT = ("ms", "s")
 
 
@@ -122,7 +123,7 @@ def _gain(data: Mapping[str, Any]) -> str:
 
 def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the sentences below the table, each with its label."""
-    found = [("RACE", _raced(data))]
+    found = [*_causes(data), ("RACE", _raced(data))]
     if data["confirming_pairs"]:
         sure = f"each end of its interval holds with {100 * (1 - data['alpha']):.3g} %"
         pairs = count(data["confirming_pairs"], "fresh pair")
@@ -145,6 +146,14 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     found += [("QUALITY", dotted(scored))] if scored else []
     return [*found, *_to_copy(data)]
+
+
+def _causes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return why candidates failed or broke a limit in full: a terminal has no room for it in the table."""
+    out = [one for one in data["candidates"] if one["fate"] in _CAUSED]
+    told = [(_CAUSED[one["fate"]], f"{one['name']}: {one['why']}") for one in out[:_MOST_CAUSES]]
+    more = len(out) - len(told)
+    return [*told, ("AND", f"{more} more, in tuning.html")] if more > 0 else told
 
 
 def _raced(data: Mapping[str, Any]) -> str:

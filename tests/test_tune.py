@@ -75,6 +75,7 @@ def test_every_other_candidate_is_kept_with_its_cause(tuned: tuple[Path, Ended])
     }
     assert "no room" in found["max_batch=4, fail_start=no room"]["why"]
     assert found["max_batch=4, fail_start=no room"]["starts"] == 1
+    assert "FAILED      max_batch=4, fail_start=no room: no room" in tuned[1].out
     assert found["max_batch=1, fail_start=null"]["starts"] == 1
     assert "`ttft_ms p95 <= 70`" in found["defaults"]["why"]
 
