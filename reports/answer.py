@@ -16,7 +16,7 @@ from reports.data import ReportData, keys_of, keys_of_verdict
 from reports.format import UNKNOWN, amount, clock, count, dotted, grouped
 from reports.names import ended, listed, noun
 from reports.sweeps import JUDGED_BY, LEAST_LOADS, RATE, Sweep, latency_of, names_of, sweeps_of
-from reports.tables import checks, decision, quality, saturation
+from reports.tables import checks, decision, fits, quality, saturation
 from reports.tables.base import TONES, nan, trial_name
 from reports.tables.limits import SIGNS, rows
 
@@ -45,8 +45,8 @@ class Line:
     """Line of the answer.
 
     Attributes:
-        label: SATURATION, LIMITS, KNEE, COST, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those of
-            one label stand together.
+        label: SATURATION, LIMITS, KNEE, FIT, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those of one
+            label stand together.
         parts: Texts, which terminals align in columns.
         tone: Of the first part.
     """
@@ -202,7 +202,7 @@ def next_command(data: ReportData, report: str = "") -> str:
 
 def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
-    makers = (_saturation, _limits, _knees, _costs, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
+    makers = (_saturation, _limits, _knees, _fits, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
     return [line for make in makers for line in make(data)]
 
 
@@ -234,6 +234,12 @@ def _knees(data: ReportData) -> Iterator[Line]:
         where = dotted(several)
         text = knee_in_words(sweep, keys)
         yield Line("KNEE", (f"{where}: {text}" if where else text,))
+
+
+def _fits(data: ReportData) -> Iterator[Line]:
+    """Yield the curves through the loads of sweeps."""
+    for where, text in fits.lines(data)[:MOST_LINES]:
+        yield Line("FIT", (f"{where}: {text}" if where else text,))
 
 
 def knee_in_words(sweep: Sweep, keys: tuple[str, ...]) -> str:

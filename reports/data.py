@@ -38,8 +38,10 @@ class ReportData:
             level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, memory,
             front, beaten_by, limits, chosen. A value is {value, low, high, bound, n, unit, source, reason, invalid}.
         series: Per (cell, trial) the frames distribution, classes, latency, latency_bins, lengths, length_bins, rates,
-            slices, gauges, and phases, bursts.
+            slices, gauges, prefill, and phases, bursts.
         pooled: Per keys of the summary the frames distribution and histogram of all repetitions.
+        fits: Per curve through a sweep {keys, kind, fit, points, refused}, or instead of `refused` {numbers: [{name,
+            value, low, high, unit}], hold_out, least, largest}, and of a throughput {metric, law, is_near, curve}.
         run: Name or folder of the stored run, as a command takes it; "" if it is not stored.
     """
 
@@ -53,6 +55,7 @@ class ReportData:
     decisions: Sequence[dict[str, Any]] = ()
     series: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     pooled: dict[tuple[str, ...], dict[str, pd.DataFrame]] = field(default_factory=dict)
+    fits: Sequence[dict[str, Any]] = ()
     exit_code: int | None = None
     calibration: str = ""
     late_readings_above: float = 1.0

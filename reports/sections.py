@@ -9,7 +9,7 @@ from typing import Literal
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
-from reports.tables import checks, decision, limits, machine, quality, results, saturation
+from reports.tables import checks, decision, fits, limits, machine, quality, results, saturation
 from reports.tables.base import Table, repetition
 
 
@@ -41,6 +41,7 @@ SECTIONS = (  # in the order of the page; a terminal shows its answer instead of
     Section("saturation", saturation.saturation, markdown=3, terminal=0),
     Section("results", results.requests, folded=1),
     Section("results", decision.single_engines, folded=2),
+    Section("fits", fits.fits, folded=7),
     Section("", limits.limits, markdown=2),
     Section("", checks.reasons, folded=0),
     Section("not-measured", checks.not_run, failures=1),

@@ -32,6 +32,7 @@ ORDER = (
     ("saturation",),
     ("quality",),
     ("verdict",),
+    ("fits",),
     ("run",),
     ("results",),
     ("comparison",),

@@ -282,6 +282,8 @@ SAME_SPEED = Criterion(
 LIKELY_ODDS = Criterion(
     "verdict.decision.odds", "whether a row is likely the faster", "probability, at least", "share", 0.8)
 MOST_REPETITIONS = Criterion("verdict.decision.odds", "whether repetitions can settle a choice", "at most", "", 100)
+HOLD_OUT = Criterion(
+    "fits.refusal", "which fitted curves are shown", "mean error at points held out, at most", "share", 0.1)
 NOISE_FLOORS = Criterion(
     "quality", "what is indistinguishable from the reference", "times the reference's divergence from itself", "", 3.0)
 GRADES = (Grade("near-lossless", 0.001, 0.985), Grade("good", 0.01, 0.95), Grade("degraded", 0.05, 0.0))

@@ -17,13 +17,13 @@ from reports.plots.drawing import Panel, Plot, file_name, picture
 from reports.plots.marks import DASHED, DASHES, DOTTED, INK, MUTED, SHAPES
 from reports.plots.scales import Scale
 from reports.plots.system import MAX_NAME, put, remarks
-from reports.sweeps import RATE, Estimate, Load, Sweep, limits_of, names_of, slos_of, sweeps_of
+from reports.sweeps import RATE, USERS, Estimate, Load, Sweep, limits_of, names_of, slos_of, sweeps_of
 from reports.tables.base import Cell, Table, first_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LABELS = {RATE: "requests/s asked for", "users": "users"}
+LABELS = {RATE: "requests/s asked for", USERS: "users"}
 LOGARITHMIC_FROM = 8.0
 MOST_MARKS = 10
 MOST_ABOVE = 2.5
@@ -75,12 +75,13 @@ def _plot(data: ReportData, sweep: Sweep, shown: Shown) -> Plot | None:
     values = [*(one.value for one in every), *lines, *(load.x for load in points if shown.asked)]
     y = scales.upright(values) if shown.better == "less" else scales.from_zero(values)
     x = _abscissa([load.x for load in points])
-    knees = sweep.knees()
+    knees, fitted = sweep.knees(), _fitted(data, sweep, shown)
 
     def draw(axes: Axes) -> None:
         for number, (keys, name) in enumerate(names.items()):
             if keys in sweep.loads:
                 _curves(axes, sweep.loads[keys], shown, number, shortened(name, MAX_NAME) if len(names) > 1 else "")
+        _draw_fitted(axes, fitted, names)
         if shown.asked:
             ends = [load.x for load in points]
             along = np.linspace(min(ends), max(ends), 30)  # a straight line bends on a logarithmic axis
@@ -97,6 +98,21 @@ def _plot(data: ReportData, sweep: Sweep, shown: Shown) -> Plot | None:
     reading = _reading(shown, every, told)
     alt = f"{title} over {over}, {len(points)} loads. {told}".strip()
     return Plot(name, alt, svg, f"{_capital(shown.noun)} over {over}", reading, _table(points, shown, names))
+
+
+def _fitted(data: ReportData, sweep: Sweep, shown: Shown) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
+    """Return the curve fitted through the loads of each configuration, as users and values."""
+    known = (one for one in data.fits if "curve" in one and one["kind"] == sweep.kind and sweep.axis == USERS)
+    return {tuple(one["keys"]): tuple(one["curve"]) for one in known if one["metric"] == shown.metric}
+
+
+def _draw_fitted(axes: Axes, fitted: Mapping[tuple[str, ...], tuple[list[float], list[float]]], names: Names) -> None:
+    """Draw each curve in the colour of its configuration, dotted."""
+    for number, keys in enumerate(names):
+        if keys in fitted:
+            marks.line(axes, *fitted[keys], marks.look(number)[0] if len(names) > 1 else MUTED, DOTTED, width=1.0)
+    if fitted:
+        marks.key(axes, "fitted", MUTED, "", dash=DOTTED)
 
 
 def _lines(data: ReportData, points: Sequence[Load], shown: Shown) -> dict[float, str]:

@@ -15,6 +15,7 @@ from harness.analysis.series.clouds import bins_of, dots_of, even_edges, stacked
 from harness.analysis.series.curves import CLASS_CURVES, curves_of
 from harness.analysis.series.curves import COLUMNS as CURVE_COLUMNS
 from harness.analysis.series.machine import gauges_over_time
+from harness.analysis.series.prefill import prefill_of
 from harness.analysis.series.time import (
     bursts_over_time,
     latency_over_time,
@@ -56,6 +57,7 @@ def series_of(
         "length_bins": length_bins,
         "rates": rates,
         "slices": slices_over_time(columns, rates),
+        "prefill": prefill_of(columns.measured),
         "gauges": gauges_over_time(trial, samples, columns),
         "phases": phases,
         "bursts": bursts_over_time(trial, phases["end_s"] or 0.0),

@@ -124,10 +124,12 @@ def read(run: Path, columns: Sequence[str] | None = None, *, keeps: bool = False
 
 def report_data(results: Results, run: str = "") -> ReportData:
     """Return the results as the plain tables that reports take. run: name or folder of the stored run."""
+    from harness.fits.sweeps import fits_of
     from harness.verdict.calibration import sentence
     from harness.verdict.thresholds import LATE_READINGS
     from reports.data import ReportData
 
+    poor = {key: [metrics for _, metrics in one.poor] for key, one in results.validity.items()}
     return ReportData(
         title=results.manifest.name,
         manifest=results.manifest,
@@ -139,6 +141,7 @@ def report_data(results: Results, run: str = "") -> ReportData:
         decisions=results.decisions,
         series=results.series,
         pooled=results.pooled,
+        fits=fits_of(results.manifest, results.summary, poor, results.series),
         exit_code=int(results.exit_code),
         calibration=sentence(results.manifest.provenance.calibration),
         late_readings_above=LATE_READINGS.value,

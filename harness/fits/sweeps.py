@@ -1,0 +1,213 @@
+"""Fits of a run: which of its loads are a sweep, the points that they give, and the curves through them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.analysis.columns import ALL
+from harness.analysis.summary import KEYS, POOLED
+from harness.fits.costs import Cost, decode, prefill
+from harness.fits.curve import Interval, Points
+from harness.fits.refusal import Refusal
+from harness.fits.throughput import CEILING, Throughput, throughput
+from harness.metrics import METRICS, SCALAR
+from harness.store.manifest import CellEntry, Manifest, TrialEntry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SINGLE, SUSTAINED = "single_user", "sustained"
+SWEPT = (SUSTAINED, "mixed", "sessions")
+LEAST_LOADS = 3  # of a sweep
+THROUGHPUTS = ("output_tokens_per_s", "completed_rps")
+CURVE_POINTS = 40
+NORMAL_95 = 1.959964
+Key = tuple[str, str]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load of a sweep, its repetitions together. kind: loads of one kind belong together."""
+
+    keys: tuple[str, ...]
+    kind: str
+    users: int | None
+    rows: Mapping[tuple[str, str], Row]
+    trials: Sequence[Key]
+    poor: Sequence[tuple[str, ...]]  # metrics of which the data is poor; an empty tuple is all
+
+    def number(self, metric: str, statistic: str = SCALAR) -> float:
+        """Return a finite number of good data; NaN for any other."""
+        row = self.rows.get((metric, statistic))
+        if row is None or any(not of or metric in of for of in self.poor) or not math.isfinite(row["value"]):
+            return math.nan
+        return float(row["value"])
+
+    def error(self, metric: str, statistic: str = SCALAR) -> float:
+        """Return the standard error of a number, from its interval; NaN without one."""
+        row = self.rows.get((metric, statistic))
+        if row is None or not math.isfinite(row["high"] - row["low"]):
+            return math.nan
+        return float(row["high"] - row["low"]) / 2 / NORMAL_95
+
+
+def fits_of(
+    manifest: Manifest,
+    summary: pd.DataFrame,
+    poor: Mapping[Key, Sequence[tuple[str, ...]]],
+    series: Mapping[Key, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the fits of every sweep, those that were refused among them, as plain values.
+
+    Args:
+        poor: Metrics of which a trial's data is poor; an empty tuple among them is all.
+        series: Plot data of trials; `prefill` has the times to the first token by length of the prompt.
+    """
+    found = []
+    for (keys, kind), loads in _sweeps(manifest, summary, poor).items():
+        by_users = [one for one in loads if one.users is not None]
+        about = {"keys": list(keys), "kind": kind}
+        if len(by_users) >= LEAST_LOADS:
+            found.append(about | _throughput(by_users))
+        if len(loads) >= LEAST_LOADS and any(("tpot_ms", "mean") in one.rows for one in loads):
+            found.append(about | _decode(loads))
+        found += [about | one for one in _prefill(loads, series)]
+    return found
+
+
+def _sweeps(
+    manifest: Manifest, summary: pd.DataFrame, poor: Mapping[Key, Sequence[tuple[str, ...]]]
+) -> dict[tuple[tuple[str, ...], str], list[Load]]:
+    """Return the loads by configuration and kind."""
+    rows = _rows(summary)
+    trials: dict[tuple[str, ...], list[tuple[CellEntry, TrialEntry]]] = {}
+    for cell, trial in manifest.trials():
+        if trial.kind in (SINGLE, *SWEPT) and not trial.ramp:
+            trials.setdefault((*cell.keys, trial.load), []).append((cell, trial))
+    loads = [_load(keys, own, rows.get(keys, {}), poor) for keys, own in trials.items()]
+    times = Counter((one.keys[:-1], one.kind, one.users) for one in loads if one.users is not None)
+    found: dict[tuple[tuple[str, ...], str], list[Load]] = {}
+    for one in loads:
+        # Loads of equal users differ in something else: each belongs with those named alike but for numbers.
+        alone = one.users is None or times[one.keys[:-1], one.kind, one.users] == 1
+        kind = one.kind if alone else re.sub(r"\d+(\.\d+)?", "n", one.keys[-1])
+        found.setdefault((one.keys[:-1], kind), []).append(one)
+    return found
+
+
+def _load(
+    keys: tuple[str, ...],
+    trials: Sequence[tuple[CellEntry, TrialEntry]],
+    rows: Mapping[tuple[str, str], Row],
+    poor: Mapping[Key, Sequence[tuple[str, ...]]],
+) -> Load:
+    trial = trials[0][1]
+    single = trial.kind == SINGLE
+    known = [(cell.id, one.id) for cell, one in trials]
+    of_all = [metrics for key in known for metrics in poor.get(key, ())]
+    kind, users = (SUSTAINED, 1) if single else (trial.kind, trial.users)
+    return Load(keys, kind, users, rows, known, of_all)
+
+
+def _rows(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[tuple[str, str], Row]]:
+    """Return the pooled rows of all requests, by load, metric and statistic."""
+    chosen = summary[(summary["class"] == ALL) & (summary["repetition"] == POOLED)]
+    found: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
+    for row in chosen.to_dict("records"):
+        own = found.setdefault(tuple(str(row[key]) for key in KEYS), {})
+        own[str(row["metric"]), str(row["statistic"])] = {str(name): value for name, value in row.items()}
+    return found
+
+
+def _throughput(loads: Sequence[Load]) -> dict[str, Any]:
+    """Return the law of output tokens/s over users; of requests/s where tokens were not counted."""
+    metric = next((name for name in THROUGHPUTS if any(math.isfinite(one.number(name)) for one in loads)), "")
+    points = _points([(float(one.users or 0), one.number(metric), one.error(metric)) for one in loads])
+    found = throughput(points)
+    about = {"fit": "throughput", "metric": metric, "points": len(points)}
+    if isinstance(found, Refusal):
+        return about | {"refused": found.why}
+    users = np.geomspace(points.x.min(), points.x.max(), CURVE_POINTS)
+    return about | _law(found, metric) | {
+        "least": float(points.x.min()),
+        "largest": float(points.x.max()),
+        "curve": [users.tolist(), found.fitted.at(users).tolist()],
+    }  # fmt: skip
+
+
+def _law(found: Throughput, metric: str) -> dict[str, Any]:
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    units = {"gamma": f"{unit} of one user", "alpha": "contention", "beta": "coherency", "most": unit}
+    numbers = [_number(name, one, units[name]) for name, one in found.parameters.items()]
+    return {
+        "law": found.law,
+        "numbers": [*numbers, _number("ceiling" if found.law == CEILING else "peak", found.peak, "users")],
+        "is_near": found.is_near,
+        "hold_out": found.hold_out,
+    }
+
+
+def _decode(loads: Sequence[Load]) -> dict[str, Any]:
+    """Return the mean time per token over the mean number of requests decoding at once.
+
+    That number is by Little's law: requests/s, times the mean time from the first token to the end of a request.
+    """
+    points = []
+    for one in loads:
+        decoding_ms = one.number("e2e_service_ms", "mean") - one.number("ttft_service_ms", "mean")
+        at_once = one.number("completed_rps") * decoding_ms / 1e3
+        points.append((at_once, one.number("tpot_ms", "mean"), one.error("tpot_ms", "mean")))
+    known = _points(points)
+    return {"fit": "decode", "points": len(known)} | _cost(decode(known), "request decoding")
+
+
+def _prefill(loads: Sequence[Load], series: Mapping[Key, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the time to the first token of a single user over the length of the prompt, if lengths vary."""
+    for key in (key for one in loads if one.users == 1 for key in one.trials):
+        bins = series.get(key, {}).get("prefill")
+        if bins is None or len(bins) < LEAST_LOADS:
+            continue
+        columns = (bins[name].to_numpy() for name in ("tokens", "ms", "error_ms"))
+        found = prefill(Points(*columns), bins["tokens_squared"].to_numpy())
+        yield {"fit": "prefill", "points": len(bins)} | _cost(found, "prompt token")
+        return
+
+
+def _cost(found: Cost | Refusal, of: str) -> dict[str, Any]:
+    if isinstance(found, Refusal):
+        return {"refused": found.why}
+    units = ("ms", f"ms per {of}", f"ms per {of} squared")
+    return {
+        "numbers": [_number(f"{power}", one, units[power]) for power, one in enumerate(found.coefficients)],
+        "least": found.least,
+        "largest": found.largest,
+        "hold_out": found.hold_out,
+    }
+
+
+def _number(name: str, one: Interval, unit: str) -> dict[str, Any]:
+    """Return a number with its interval; an open end is None."""
+    value, low, high = (end if math.isfinite(end) else None for end in (one.value, one.low, one.high))
+    return {"name": name, "value": value, "low": low, "high": high, "unit": unit}
+
+
+def _points(found: Sequence[tuple[float, float, float]]) -> Points:
+    """Return the points with a number, in the order of x; none if fewer than half of them have an interval.
+
+    A point without an interval counts with the largest relative error of the others.
+    """
+    known = sorted(one for one in found if all(math.isfinite(number) and number > 0 for number in one[:2]))
+    x, y, errors = np.array(known, dtype=np.float64).reshape(-1, 3).T
+    relative = errors / y
+    unknown = ~(relative > 0)
+    if 2 * unknown.sum() > len(known):
+        return Points(*np.empty((3, 0)))
+    return Points(x, y, np.where(unknown, np.nanmax(relative, initial=0.0), relative) * y)

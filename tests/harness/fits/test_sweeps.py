@@ -1,0 +1,110 @@
+"""Fits of a run: which loads are a sweep, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.fits.sweeps import fits_of
+from harness.results import derive
+from reports import answer
+from reports.data import ReportData
+from reports.tables.fits import fits, in_words
+from reports.writers import markdown
+from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, streamed, trial_entry
+from tests.reports.conftest import manifest
+from tests.reports.sweep_of_rates import sweep_of
+from tests.reports.sweep_of_users import sweep_of_users, trials_of
+
+pytestmark = pytest.mark.slow
+SECONDS = 20.0
+
+
+def fit(data: ReportData, name: str) -> dict[str, Any]:
+    """The only fit of a kind."""
+    (found,) = [one for one in data.fits if one["fit"] == name]
+    return found
+
+
+def numbers(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The numbers of a fit, by name."""
+    return {one["name"]: one for one in found["numbers"]}
+
+
+def test_a_sweep_by_users_has_its_law() -> None:
+    """Seven numbers of users on a server of known law: 50 tokens/s of one user, and a peak at 49.5 users."""
+    found = fit(sweep_of_users(seconds=SECONDS), "throughput")
+    known = numbers(found)
+    assert (found["metric"], found["law"], found["points"]) == ("output_tokens_per_s", "usl", 7)
+    assert known["gamma"]["low"] < 50.0 < known["gamma"]["high"]
+    assert known["peak"]["low"] < 49.5 < known["peak"]["high"]
+    assert found["hold_out"] < 0.1
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_answer_has_the_law_in_a_line() -> None:
+    """With the predicted peak and the hold-out error; the table below has the intervals."""
+    data = sweep_of_users(seconds=SECONDS)
+    (line,) = [one for one in answer.lines(data) if one.label == "FIT" and "tokens/s" in one.parts[0]]
+    assert line.parts[0].startswith("output tokens/s = ")
+    assert "N / (1 + 0.0" in line.parts[0]
+    assert "predicted peak at N = " in line.parts[0]
+    assert "hold-out error" in line.parts[0]
+    text = markdown.render(data)
+    assert "**Fit**: output tokens/s = " in text
+    assert "Curves through the loads" in text
+    table = fits(data)
+    assert [row[2].text for row in table.rows[:4]] == ["gamma", "alpha", "beta", "users at the peak"]
+    assert all(" to " in row[5].text for row in table.rows[:4])
+
+
+def test_few_users_say_why_there_is_no_law() -> None:
+    """One sentence instead of a curve."""
+    data = sweep_of_users(1, 2, 4, 8, seconds=SECONDS)
+    why = "no curve of throughput over users: 4 numbers of users were measured well, and 6 are needed"
+    assert in_words(fit(data, "throughput")) == why
+    assert next(line.parts for line in answer.lines(data) if line.label == "FIT") == (why,)
+
+
+def test_rates_have_no_law_of_users() -> None:
+    """Their throughput is what was asked for; the time per token over the batch is known."""
+    data = sweep_of("f16", seconds=20.0)
+    assert {one["fit"] for one in data.fits} == {"decode"}
+
+
+def test_poor_data_is_no_point() -> None:
+    """A load whose throughput cannot be trusted does not bend the curve."""
+    made = list(trials_of((2, 4, 8), SECONDS, lambda users: 5.0 * users, {}))
+    cell = again(made[0].cell, trials=[one.trial for one in made])
+    run = manifest([cell])
+    results = derive(run, made)
+    every = fits_of(run, results.summary, {(cell.id, "000"): [("output_tokens_per_s",)]}, results.series)
+    assert next(one for one in every if one["fit"] == "throughput")["points"] == 2
+
+
+def test_the_cost_of_a_prompt_is_found_of_one_user() -> None:
+    """TTFT of 20 ms and 0.1 ms a token: from requests without a queue, whose lengths vary."""
+    lengths = [50 * (1 + number % 10) for number in range(200)]
+    records = [
+        streamed(number, 300.0 * number, ttft_ms=20 + 0.1 * tokens + number % 3, prompt_tokens=tokens, loop="closed")
+        for number, tokens in enumerate(lengths)
+    ]
+    trial = trial_entry(kind="single_user", load="single_user", loop="closed", users=None)
+    cell = cell_entry(trials=[trial.stored()])
+    results = derive(manifest([cell]), [FabricatedTrial(cell, cell.trials[0], records)])
+    (found,) = fits_of(manifest([cell]), results.summary, {}, results.series)
+    known = numbers(found)
+    assert (found["fit"], found["points"]) == ("prefill", 10)
+    assert known["0"]["low"] < 21.0 < known["0"]["high"]
+    assert known["1"]["low"] < 0.1 < known["1"]["high"]
+    assert in_words(found).startswith("TTFT of one user = 2")
+
+
+def test_a_single_load_has_no_fit() -> None:
+    """Nothing is said of one that is none."""
+    trial = trial_entry()
+    cell = cell_entry(trials=[trial.stored()])
+    results = derive(manifest([cell]), [FabricatedTrial(cell, cell.trials[0], noisy(1))])
+    assert fits_of(manifest([cell]), results.summary, {}, results.series) == []
