@@ -58,6 +58,10 @@ class Estimate:
             shown += "~"
         return f"({shown})" if self.poor else shown
 
+    def times(self, factor: float) -> Estimate:
+        """Return factor * number, of a positive factor."""
+        return replace(self, value=factor * self.value, low=factor * self.low, high=factor * self.high)
+
     def inverted(self, factor: float) -> Estimate:
         """Return factor / number."""
         value, low, high = (factor / one if one else math.nan for one in (self.value, self.high, self.low))
@@ -200,6 +204,12 @@ def limits_of(load: Load, metric: str, statistic: str) -> dict[float, str]:
             value = float(match[1]) * (1000.0 if match[2] == "s" else 1.0)
             found[value] = f"limit {value:g} ms"
     return found
+
+
+def floors_of(load: Load, metric: str) -> dict[float, str]:
+    """Return the lower limits of a rate with their labels."""
+    found = (re.fullmatch(rf"\s*{metric}\s*>=?\s*([\d.]+)[^\d]*", text) for text in load.trial.limits)
+    return {float(one[1]): f"limit {float(one[1]):g}" for one in found if one}
 
 
 def _load(

@@ -25,18 +25,37 @@ def hardware_rows(side: Side, instance: str | None, catalogue: Catalogue, pricin
     Raises UsageError if the machine is not in the catalogue, or has no such price.
     """
     machine = instance or side.manifest.scenario_keys.instance
-    hourly = None if machine is None else catalogue.hourly(machine, pricing)
     known = None if machine is None else catalogue.find(machine)
-    priced = {
+    price = _price(machine, catalogue, pricing)
+    gpus = _gpus(side.manifest) or ("" if known is None else known.gpu)
+    measured = (_measured(one, price["usd_per_hour"]) for one in side.measurements)
+    return _with_full([{"run": side.name, "gpus": gpus, **price, **one} for one in measured])
+
+
+def machine_under_test(manifest: Manifest, catalogue: Catalogue) -> tuple[int, dict[str, Any] | None]:
+    """Return the number of GPUs of the machine that a scenario names, and its price on demand; None if unknown.
+
+    Without a name they are the GPUs of this machine, unless the server may be on another one: then 0.
+    """
+    machine = manifest.scenario_keys.instance
+    known = catalogue.instances.get(machine or "")
+    if known is None:
+        elsewhere = any(cell.engine_info.options.get("url") for cell in manifest.cells)
+        return 0 if elsewhere else len(manifest.provenance.must_match.gpus), None
+    priced = known.price(Pricing.ON_DEMAND) is not None
+    return known.gpus, _price(machine, catalogue, Pricing.ON_DEMAND) if priced else None
+
+
+def _price(machine: str | None, catalogue: Catalogue, pricing: Pricing) -> dict[str, Any]:
+    """Return the price of an hour of a machine with its date; unknown values are None for none."""
+    known = None if machine is None else catalogue.find(machine)
+    return {
         "machine": machine,
-        "usd_per_hour": hourly,
+        "usd_per_hour": None if machine is None else catalogue.hourly(machine, pricing),
         "pricing": None if known is None else pricing.value,
         "price_date": None if known is None else known.date,
         "price_source": None if known is None else known.source,
     }
-    gpus = _gpus(side.manifest) or ("" if known is None else known.gpu)
-    rows = [{"run": side.name, "gpus": gpus, **priced, **_measured(one, hourly)} for one in side.measurements]
-    return _with_full(rows)
 
 
 def _gpus(manifest: Manifest) -> str:

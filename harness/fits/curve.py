@@ -40,7 +40,7 @@ class Curve:
         names: Names of its parameters.
         value: Function of the parameters and x.
         begin: Function that guesses the parameters from points.
-        bounds: Ends beyond which no interval is followed, by name; an interval that reaches one is open.
+        bounds: Least and largest value of a parameter, by name; an interval ends there at the latest.
     """
 
     names: tuple[str, ...]
@@ -103,8 +103,8 @@ class Fitted:
     def interval(self, name: str) -> Interval:
         """Return a parameter with its interval: the values with which the others still fit (profile likelihood)."""
         place = self.curve.names.index(name)
-        value = float(self.parameters[place])
         low, high = self.curve.bounds(self.points, name)
+        value = min(max(float(self.parameters[place]), low), high)
         return Interval(value, self._end(place, -1.0, low), self._end(place, 1.0, high))
 
     def _end(self, place: int, sign: float, bound: float) -> float:
@@ -123,7 +123,7 @@ class Fitted:
                 return float(found)
             if beyond:
                 break
-        return sign * math.inf
+        return bound
 
     def _wald(self, place: int) -> float:
         """Return about half the width of an interval, by the slopes of the curve; 0 if they do not say."""

@@ -66,10 +66,7 @@ def throughput(points: Points) -> Throughput | Refusal:
     best = _better(possible)
     if refused := unlike_the_points(best.hold_out):
         return refused
-    law = _law(best, USL if best is usl else CEILING)
-    if law.parameters["alpha"].high < 0:
-        return Refusal("alpha is below 0: throughput grows faster than in proportion to the users")
-    return law
+    return _law(best, USL if best is usl else CEILING)
 
 
 def _better(possible: list[Fitted]) -> Fitted:
@@ -81,13 +78,19 @@ def _better(possible: list[Fitted]) -> Fitted:
 def _law(best: Fitted, law: str) -> Throughput:
     points = best.points
     if law == USL:
-        peak = fit(_USL_BY_PEAK, points).interval("peak") if best.parameters[2] > 0 else Interval(*[math.inf] * 3)
+        peak = _open(fit(_USL_BY_PEAK, points).interval("peak"), points)
         parameters = {name: best.interval(name) for name in best.curve.names}
     else:
-        peak = best.interval("peak")
+        peak = _open(best.interval("peak"), points)
         parameters = {name: best.interval(name) for name in ("gamma", "alpha")}
         parameters["most"] = fit(_CEILING_BY_MOST, points).interval("most")
     return Throughput(law, parameters, peak, bool(peak.value <= FARTHEST * points.x.max()), best.hold_out, best)
+
+
+def _open(peak: Interval, points: Points) -> Interval:
+    """Return a peak whose ends are infinite where they are as large as is followed."""
+    largest = _OPEN * points.x.max()
+    return Interval(*(math.inf if end >= largest else end for end in (peak.value, peak.low, peak.high)))
 
 
 def _is_reached(ceiling: Fitted) -> bool:
@@ -97,7 +100,7 @@ def _is_reached(ceiling: Fitted) -> bool:
 
 
 def _usl(parameters: Floats, users: Floats) -> Floats:
-    gamma, alpha, beta = parameters
+    gamma, alpha, beta = parameters[0], _contention(parameters[1]), parameters[2]
     below = np.maximum(1 + alpha * (users - 1) + beta * users * (users - 1), _LEAST)
     return np.asarray(gamma * users / below, dtype=np.float64)
 
@@ -121,17 +124,22 @@ def _linear_guess(features: Floats, points: Points) -> Floats:
 
 def _usl_by_peak(parameters: Floats, users: Floats) -> Floats:
     gamma, alpha, peak = parameters
-    return _usl(np.array([gamma, alpha, (1 - alpha) / max(peak, _LEAST) ** 2]), users)
+    return _usl(np.array([gamma, alpha, (1 - _contention(alpha)) / max(peak, _LEAST) ** 2]), users)
 
 
 def _begin_by_peak(points: Points) -> Floats:
     gamma, alpha, beta = fit(_USL, points).parameters
-    peak = math.sqrt((1 - alpha) / beta) if beta > 0 and alpha < 1 else _OPEN * points.x.max()
+    peak = math.sqrt((1 - _contention(alpha)) / beta) if beta > 0 and alpha < 1 else _OPEN * points.x.max()
     return np.array([gamma, alpha, peak])
 
 
 def _amdahl(gamma: float, alpha: float, users: Floats) -> Floats:
-    return np.asarray(gamma * users / np.maximum(1 + alpha * (users - 1), _LEAST), dtype=np.float64)
+    return np.asarray(gamma * users / (1 + _contention(alpha) * (users - 1)), dtype=np.float64)
+
+
+def _contention(alpha: float) -> float:
+    """Return a contention that can be: users do not speed each other up, so one below 0 is none."""
+    return max(float(alpha), 0.0)
 
 
 def _ceiling(parameters: Floats, users: Floats) -> Floats:
@@ -149,6 +157,7 @@ def _begin_ceiling(points: Points) -> Floats:
         features = np.stack([np.ones(first), below.x - 1], axis=1)
         gamma, alpha = _linear_guess(features, below)
         most = float(np.average(sorted_points.y[first:], weights=sorted_points.errors[first:] ** -2))
+        alpha = _contention(alpha)
         room = gamma - alpha * most
         peak = most * (1 - alpha) / room if room > 0 and alpha < 1 else float(sorted_points.x[-1])
         guesses.append(np.array([gamma, alpha, min(max(peak, 1.0), float(sorted_points.x[-1]))]))
@@ -168,7 +177,7 @@ def _begin_by_most(points: Points) -> Floats:
 
 def _bounds(points: Points, name: str) -> tuple[float, float]:
     largest = float(points.x.max())
-    found = {"gamma": (0.0, math.inf), "alpha": (-math.inf, 1.0), "peak": (1.0, _OPEN * largest)}
+    found = {"gamma": (0.0, math.inf), "alpha": (0.0, 1.0), "peak": (1.0, _OPEN * largest)}
     return found.get(name, (-math.inf, math.inf))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reports.data import ReportData, keys_of
 from reports.files import replace
-from reports.plots import decision, latency, machine, sweep, system, time
+from reports.plots import decision, frontier, latency, machine, sweep, time
 from reports.plots.drawing import Plot, file_name
 from reports.sweeps import slos_of
 from reports.tables.base import classes
@@ -55,9 +55,8 @@ def of_decisions(data: ReportData) -> dict[str, list[Plot]]:
 
 @lru_cache(maxsize=1)
 def of_loads(data: ReportData) -> list[Plot]:
-    """Return the curves over the loads of sweeps, and throughput against speed per user."""
-    found = system.system(data)
-    return [*sweep.of_sweeps(data), *([found] if found else [])]
+    """Return the curves over the loads of sweeps, and the frontiers of throughput against speed per user."""
+    return [*sweep.of_sweeps(data), *frontier.frontiers(data)]
 
 
 @lru_cache(maxsize=1)

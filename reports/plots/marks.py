@@ -118,6 +118,11 @@ def across(axes: Axes, value: float, colour: str, dash: Any, words: str = "") ->
     line(axes, axes.get_xlim(), [value, value], colour, dash, words=words, width=1.2)
 
 
+def upright(axes: Axes, value: float, colour: str, dash: Any, words: str = "") -> None:
+    """Draw a vertical line."""
+    line(axes, [value, value], axes.get_ylim(), colour, dash, words=words, width=1.2)
+
+
 def grid(axes: Axes) -> None:
     """Draw faint lines at the marks, in one path for each axis: a line for each would cost more than all curves."""
     look: dict[str, Any] = {"color": INK, "alpha": 0.14, "linewidth": 1.0, "zorder": 0.5}

@@ -14,10 +14,10 @@ from reports.knee import Knee
 from reports.labels import LATENCIES
 from reports.plots import marks, scales
 from reports.plots.drawing import Panel, Plot, file_name, picture
+from reports.plots.frontier import MAX_NAME, put, remarks
 from reports.plots.marks import DASHED, DASHES, DOTTED, INK, MUTED, SHAPES
 from reports.plots.scales import Scale
-from reports.plots.system import MAX_NAME, put, remarks
-from reports.sweeps import RATE, USERS, Estimate, Load, Sweep, limits_of, names_of, slos_of, sweeps_of
+from reports.sweeps import RATE, USERS, Estimate, Load, Sweep, floors_of, limits_of, names_of, slos_of, sweeps_of
 from reports.tables.base import Cell, Table, first_rows
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def _shown(sweep: Sweep) -> Iterator[Shown]:
     for metric in ("ttft_ms", "tpot_ms", "e2e_ms"):
         yield Shown(metric, LATENCIES[metric], ("p50", "p95", "p99") if one else ("p95",), ", ms")
     yield Shown("output_tokens_per_s", "output tokens/s", better="more")
-    if sweep.axis == RATE:
-        yield Shown("goodput_rps", "good requests/s", better="more", asked=True)
+    yield Shown("goodput_rps", "good requests/s", better="more", asked=sweep.axis == RATE)
 
 
 def _plot(data: ReportData, sweep: Sweep, shown: Shown) -> Plot | None:
@@ -108,17 +107,18 @@ def _fitted(data: ReportData, sweep: Sweep, shown: Shown) -> dict[tuple[str, ...
 
 def _draw_fitted(axes: Axes, fitted: Mapping[tuple[str, ...], tuple[list[float], list[float]]], names: Names) -> None:
     """Draw each curve in the colour of its configuration, dotted."""
-    for number, keys in enumerate(names):
-        if keys in fitted:
-            marks.line(axes, *fitted[keys], marks.look(number)[0] if len(names) > 1 else MUTED, DOTTED, width=1.0)
-    if fitted:
-        marks.key(axes, "fitted", MUTED, "", dash=DOTTED)
+    for place, keys in enumerate(fitted):
+        colour = marks.look(list(names).index(keys))[0] if len(names) > 1 else MUTED
+        marks.line(axes, *fitted[keys], colour, DOTTED, words="" if place else "fitted", width=1.2)
 
 
 def _lines(data: ReportData, points: Sequence[Load], shown: Shown) -> dict[float, str]:
-    """Return SLOs and limits by their value."""
+    """Return SLOs and limits of latencies, and the limits that throughput must reach, by their value."""
     found: dict[float, str] = {}
-    for load in points if shown.unit else ():
+    for load in points:
+        if shown.better == "more":
+            found |= floors_of(load, shown.metric)
+            continue
         found |= slos_of(data, load.cell, load.trial).get(shown.metric, {})
         for statistic in shown.statistics:
             found |= limits_of(load, shown.metric, statistic)

@@ -113,20 +113,21 @@ def _polynomial(fit: Fit) -> str:
 
 def _throughput(fit: Fit) -> str:
     known = {one["name"]: one for one in fit["numbers"]}
-    gamma, alpha = _short(known["gamma"]["value"]), _term(known["alpha"]["value"], "(N-1)")
+    formula = f"{_short(known['gamma']['value'])} N{_slowdown(known)}"
     if fit["law"] == "ceiling":
-        at = known["ceiling"]
-        most = _short(known["most"]["value"])
-        return f"{gamma} N / (1 {alpha}), at most {most}: level from {amount(at['value'])} users{_ends(at)} on"
-    formula = f"{gamma} N / (1 {alpha} {_term(known['beta']['value'], 'N(N-1)')})"
+        at, most = known["ceiling"], _short(known["most"]["value"])
+        return f"{formula}, at most {most}: level from {amount(at['value'])} users{_ends(at)} on"
     peak = known["peak"]
     if not fit["is_near"]:
         return f"{formula}; no peak up to twice the {fit['largest']:g} users that were measured"
     return f"{formula}; predicted peak at N = {amount(peak['value'])}{_ends(peak)}"
 
 
-def _term(value: float, of: str) -> str:
-    return f"{'-' if value < 0 else '+'} {_short(abs(value))} {of}"
+def _slowdown(known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return " / (1 + 0.02 (N-1))"; "" without contention and coherency."""
+    factors = {"alpha": "(N-1)", "beta": "N(N-1)"}
+    terms = [f"{_short(known[name]['value'])} {of}" for name, of in factors.items() if known.get(name, {}).get("value")]
+    return f" / (1 + {' + '.join(terms)})" if terms else ""
 
 
 def _ends(one: Mapping[str, Any]) -> str:

@@ -93,13 +93,19 @@ def test_few_numbers_of_users_are_refused() -> None:
 
 
 def test_throughput_that_grows_too_fast_is_refused() -> None:
-    """Beta below 0 has no peak, and alpha below 0 is no contention."""
-    ever_faster = throughput(measured(40 * USERS * (1 + 0.01 * USERS), error=0.001))
-    assert ever_faster == Refusal("alpha is below 0: throughput grows faster than in proportion to the users")
+    """Beta below 0 has no peak, and nothing grows faster than in proportion to the users."""
     late = throughput(measured(40 * USERS / (1 + 0.05 * (USERS - 1) - 5e-4 * USERS * (USERS - 1)), error=0.001))
     assert isinstance(late, Refusal)
     assert late.why.startswith("beta is -0.0005, below 0")
     assert late.why.endswith("measure more users")
+    assert isinstance(throughput(measured(USERS**1.5, error=0.001)), Refusal)
+
+
+def test_contention_is_not_below_zero() -> None:
+    """Points that grow in proportion within chance have none, and their interval begins there."""
+    found = found_in(measured(level(USERS, alpha=0.0), error=0.01, seed=2))
+    assert found.parameters["alpha"].low == 0.0
+    assert 0.0 <= found.parameters["alpha"].value < 0.02
 
 
 def test_points_on_no_curve_are_refused() -> None:

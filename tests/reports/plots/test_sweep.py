@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -15,7 +14,8 @@ from reports.plots.drawing import Plot
 from reports.plots.marks import COLOURS, MUTED
 from reports.plots.sweep import _abscissa
 from tests.reports.plots.paths import corners
-from tests.reports.sweep_of_rates import RATES, sweep_of
+from tests.reports.sweep_of_rates import sweep_of
+from tests.reports.sweep_of_users import sweep_of_users
 
 pytestmark = pytest.mark.slow
 
@@ -77,24 +77,29 @@ def test_poor_data_is_grey_and_says_why(three: ReportData) -> None:
     assert len(tips(pictures["system"])) == 15
 
 
-def test_the_steps_of_a_system_join_a_front(three: ReportData) -> None:
-    """Right and down only, corner by corner, each configuration by itself."""
-    system = drawn(three)["system"]
-    for colour in COLOURS[:3]:
-        (steps,) = lines(system, colour)
-        assert len(steps) == 2 * len(RATES) - 1
-        assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in pairwise(steps))  # down is more in an SVG
-        assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(steps))
-    assert "16/s" in system.svg
-    assert re.search(r"f16, 1/s: .* at .*", tips(system)[0])
-
-
 def test_a_single_configuration_shows_more_quantiles() -> None:
     """p50, p95 and p99 with a legend, and what happens at its knee."""
     ttft = drawn(sweep_of("f16", seconds=20.0))["sweep-rate-sustained-ttft"]
     assert len(tips(ttft)) == 15
     assert {"p50", "p95", "p99", "knee"} <= set(re.findall(r">([^<>]+)</text>", ttft.svg))
     assert re.search(r"Knee \(shaded\): 4 to 8/s \(TTFT p95 grows 2\.\d times\)", ttft.reading)
+
+
+def test_throughput_that_a_limit_asks_for_is_a_line() -> None:
+    """Goodput and tokens per second may have a lower limit."""
+    data = sweep_of("f16", seconds=20.0, limits=("goodput_rps >= 3", "output_tokens_per_s >= 100 tokens/s"))
+    pictures = drawn(data)
+    for name, words in {"goodput-rps": "limit 3", "output-tokens-per-s": "limit 100"}.items():
+        assert words in re.findall(r">([^<>]+)</text>", pictures[f"sweep-rate-sustained-{name}"].svg)
+
+
+def test_a_sweep_by_users_has_its_fitted_curve() -> None:
+    """Latencies, throughput with the curve through it, and goodput, over the users."""
+    pictures = drawn(sweep_of_users(seconds=20.0))
+    names = ["ttft", "tpot", "e2e", "output-tokens-per-s", "goodput-rps"]
+    assert list(pictures) == [*(f"sweep-users-sustained-{name}" for name in names), "system"]
+    shown = [name for name, plot in pictures.items() if ">fitted</text>" in plot.svg]
+    assert shown == ["sweep-users-sustained-output-tokens-per-s"]
 
 
 def test_one_load_is_no_sweep(full: ReportData) -> None:
