@@ -207,12 +207,16 @@ def lines(data: ReportData) -> list[Line]:
 
 
 def _saturation(data: ReportData) -> Iterator[Line]:
-    """Yield the largest rate that each search found."""
+    """Yield the largest rate that each search found, and the largest number of users of each sweep by users."""
     found = [(one, fact) for one in data.trials() if (fact := data.facts_of(one[0].id, one[1].id).get("saturation"))]
     for (cell, trial), fact in found[:MOST_LINES]:
         where = f"{trial_name(cell, trial, data)}: " if len(found) > 1 else ""
         tone = {"yes": "good", "no": "bad"}.get(fact["confirmed"] or "", "")
         yield Line("SATURATION", (where + saturation.in_words(fact),), tone)
+    names = names_of(data) if data.users else {}
+    for one in data.users[:MOST_LINES]:
+        where = f"{names.get(tuple(one['keys']), '')}: " if len(names) > 1 else ""
+        yield Line("SATURATION", (where + saturation.users_in_words(one),))
 
 
 def _limits(data: ReportData) -> Iterator[Line]:

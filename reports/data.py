@@ -42,6 +42,7 @@ class ReportData:
         pooled: Per keys of the summary the frames distribution and histogram of all repetitions.
         fits: Per curve through a sweep {keys, kind, fit, points, refused}, or instead of `refused` {numbers: [{name,
             value, low, high, unit}], hold_out, least, largest}, and of a throughput {metric, law, is_near, curve}.
+        users: Per sweep by users with an SLO {keys, kind, share, meets, misses, unsure, value, largest}.
         gpus: Number of GPUs of the machine under test; 0 unknown or none.
         price: Its price {machine, usd_per_hour, pricing, price_date, price_source}; None if unknown.
         run: Name or folder of the stored run, as a command takes it; "" if it is not stored.
@@ -58,6 +59,7 @@ class ReportData:
     series: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     pooled: dict[tuple[str, ...], dict[str, pd.DataFrame]] = field(default_factory=dict)
     fits: Sequence[dict[str, Any]] = ()
+    users: Sequence[dict[str, Any]] = ()
     gpus: int = 0
     price: Mapping[str, Any] | None = None
     exit_code: int | None = None

@@ -103,6 +103,14 @@ DOCUMENT = {
         "it, or are needed `at_least`, and their `seconds`."
     ),
     "decisions[].recommendation.out[].*": Column("Rows that do not meet all limits, and `why`."),
+    "fits[].*": Column(
+        "A curve through a sweep ([fits.md](fits.md)): `keys` and `kind` of its loads, `fit` (`throughput`, `decode`, "
+        "`prefill`), `points`, and `refused` or its `numbers`, `hold_out`, `least`, `largest`."
+    ),
+    "users[].*": Column(
+        "The largest number of users of a sweep within the SLO ([saturation.md](saturation.md)): `share`, `meets`, "
+        "`misses`, `unsure`, `value`, `largest`."
+    ),
     **{f"results[].{key}": Column("As in the summary.") for key in (*KEYS, "repetition")},
     "results[].validity": Column("The worst of any metric: `valid`, `warn` or `invalid`."),
     "results[].classes.*": Column("Class of traffic, metric, statistic; then value to window, as in the summary."),

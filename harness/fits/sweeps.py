@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from harness.fits.curve import Interval, Points
 from harness.fits.refusal import Refusal
 from harness.fits.throughput import CEILING, Throughput, throughput
 from harness.metrics import METRICS, SCALAR
+from harness.saturation.requests import SLO, requirements_of
+from harness.saturation.users import DEFAULT_SHARE, Tried, users_within_slo
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Load:
     rows: Mapping[tuple[str, str], Row]
     trials: Sequence[Key]
     poor: Sequence[tuple[str, ...]]  # metrics of which the data is poor; an empty tuple is all
+    limits: Sequence[str]
 
     def number(self, metric: str, statistic: str = SCALAR) -> float:
         """Return a finite number of good data; NaN for any other."""
@@ -50,6 +53,12 @@ class Load:
         if row is None or any(not of or metric in of for of in self.poor) or not math.isfinite(row["value"]):
             return math.nan
         return float(row["value"])
+
+    def ends(self, metric: str) -> tuple[float, float]:
+        """Return the ends of a number's 95 % interval; infinite ones where it has none."""
+        row = self.rows[metric, SCALAR]
+        low, high = float(row["low"]), float(row["high"])
+        return (-math.inf if math.isnan(low) else low, math.inf if math.isnan(high) else high)
 
     def error(self, metric: str, statistic: str = SCALAR) -> float:
         """Return the standard error of a number, from its interval; NaN without one."""
@@ -80,6 +89,29 @@ def fits_of(
         if len(loads) >= LEAST_LOADS and any(("tpot_ms", "mean") in one.rows for one in loads):
             found.append(about | _decode(loads))
         found += [about | one for one in _prefill(loads, series)]
+    return found
+
+
+def users_of(
+    manifest: Manifest, summary: pd.DataFrame, poor: Mapping[Key, Sequence[tuple[str, ...]]]
+) -> list[dict[str, Any]]:
+    """Return the largest number of users within the SLO for each sweep by users that has one, as plain values.
+
+    The share of the requests is that of the limit on `attainment`, by default 95 %.
+    """
+    found = []
+    for (keys, kind), loads in _sweeps(manifest, summary, poor).items():
+        tried = [
+            Tried(one.users, one.number("attainment"), *one.ends("attainment"))
+            for one in loads
+            if one.users is not None and math.isfinite(one.number("attainment"))
+        ]
+        if len(tried) < LEAST_LOADS:
+            continue
+        asked = requirements_of(DEFAULT_SHARE, loads[0].limits)
+        within = asdict(users_within_slo(tried, next((one.share for one in asked if one.metric == SLO), 1.0)))
+        known = {"value": within["value"] if math.isfinite(within["value"]) else None, "unsure": list(within["unsure"])}
+        found.append({"keys": list(keys), "kind": kind, "largest": max(one.users for one in tried), **within, **known})
     return found
 
 
@@ -114,7 +146,7 @@ def _load(
     known = [(cell.id, one.id) for cell, one in trials]
     of_all = [metrics for key in known for metrics in poor.get(key, ())]
     kind, users = (SUSTAINED, 1) if single else (trial.kind, trial.users)
-    return Load(keys, kind, users, rows, known, of_all)
+    return Load(keys, kind, users, rows, known, of_all, trial.limits)
 
 
 def _rows(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[tuple[str, str], Row]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.data import ReportData
-from reports.format import UNKNOWN, amount, seconds
+from reports.format import UNKNOWN, amount, count, joined, seconds
 from reports.tables.base import Cell, Table, counted, number, trial_name
 
 HEAD = ("where", "state", "rate, req/s", "time", "requests", "effective", "SLO met", "95 % interval")
@@ -67,3 +67,19 @@ def in_words(found: Mapping[str, Any]) -> str:
 
 def _rate(value: float | None) -> str:
     return UNKNOWN if value is None else amount(value)
+
+
+def users_in_words(found: Mapping[str, Any]) -> str:
+    """Return the largest number of users of a sweep as the beginning of a report says it."""
+    share = f"{100 * found['share']:g} %"
+    meets, misses = found["meets"], found["misses"]
+    if meets is None:
+        missed = f"; {count(misses, 'user')} surely missed it" if misses is not None else ""
+        return f"no number of users is sure to meet the SLO with {share} of the requests{missed}"
+    if misses is None and not found["unsure"]:
+        return f"at least {count(meets, 'user')}: {share} met the SLO at every number that was tried"
+    text = f"plan with {count(meets, 'user')}: {share} surely met the SLO; "
+    if found["unsure"]:
+        text += f"{joined([f'{one:g}' for one in found['unsure']])} may meet it; "
+    text += f"{misses:g} surely missed it" if misses is not None else "none surely missed it"
+    return text if found["value"] is None else f"{text}; by interpolation {amount(found['value'])} users"

@@ -127,6 +127,8 @@ def as_json(data: ReportData) -> str:
         "calibration": None if calibration is None else calibration.stored(),
         "limits": list(data.verdicts),
         "decisions": list(data.decisions),
+        "fits": [{name: one for name, one in fit.items() if name != "curve"} for fit in data.fits],
+        "users": list(data.users),
         "results": _results(data),
         "trials": trials,
     }

@@ -144,7 +144,7 @@ def report_data(results: Results, run: str = "", prices: Path | None = None) -> 
     """
     from harness.capacity.hardware import machine_under_test
     from harness.capacity.prices import read_catalogue
-    from harness.fits.sweeps import fits_of
+    from harness.fits.sweeps import fits_of, users_of
     from harness.verdict.calibration import sentence
     from harness.verdict.thresholds import LATE_READINGS
     from reports.data import ReportData
@@ -163,6 +163,7 @@ def report_data(results: Results, run: str = "", prices: Path | None = None) -> 
         series=results.series,
         pooled=results.pooled,
         fits=fits_of(results.manifest, results.summary, poor, results.series),
+        users=users_of(results.manifest, results.summary, poor),
         gpus=gpus,
         price=price,
         exit_code=int(results.exit_code),

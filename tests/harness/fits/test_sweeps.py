@@ -12,6 +12,7 @@ from harness.results import derive
 from reports import answer
 from reports.data import ReportData
 from reports.tables.fits import fits, in_words
+from reports.tables.saturation import users_in_words
 from reports.writers import markdown
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, streamed, trial_entry
 from tests.reports.conftest import manifest
@@ -108,3 +109,36 @@ def test_a_single_load_has_no_fit() -> None:
     cell = cell_entry(trials=[trial.stored()])
     results = derive(manifest([cell]), [FabricatedTrial(cell, cell.trials[0], noisy(1))])
     assert fits_of(manifest([cell]), results.summary, {}, results.series) == []
+
+
+def test_a_sweep_by_users_says_how_many_keep_the_slo() -> None:
+    """32 users surely do, 64 surely miss it; the answer plans with 32."""
+    data = sweep_of_users(seconds=SECONDS)
+    (found,) = data.users
+    assert (found["meets"], found["misses"], found["unsure"], found["share"]) == (32, 64, [], 0.95)
+    (line,) = [line.parts[0] for line in answer.lines(data) if line.label == "SATURATION"]
+    assert line.startswith("plan with 32 users: 95 % surely met the SLO; 64 surely missed it; by interpolation ")
+
+
+@pytest.mark.parametrize(
+    ("meets", "misses", "unsure", "words"),
+    [
+        (4, None, [], "at least 4 users: 95 % met the SLO at every number that was tried"),
+        (4, None, [8], "plan with 4 users: 95 % surely met the SLO; 8 may meet it; none surely missed it"),
+        (1, 6, [2, 4], "plan with 1 user: 95 % surely met the SLO; 2 and 4 may meet it; 6 surely missed it"),
+        (None, 1, [], "no number of users is sure to meet the SLO with 95 % of the requests; 1 user surely missed it"),
+        (None, None, [1], "no number of users is sure to meet the SLO with 95 % of the requests"),
+    ],
+)
+def test_the_largest_number_of_users_in_words(
+    meets: int | None, misses: int | None, unsure: list[int], words: str
+) -> None:
+    """Whatever is known of it."""
+    found = {"share": 0.95, "meets": meets, "misses": misses, "unsure": unsure, "value": None, "largest": 8}
+    assert users_in_words(found) == words
+
+
+def test_a_limit_on_attainment_is_the_share() -> None:
+    """It replaces the 95 %."""
+    data = sweep_of_users(4, 8, 16, seconds=SECONDS, limits=("attainment >= 99%",))
+    assert data.users[0]["share"] == 0.99
