@@ -153,3 +153,14 @@ def test_keys_that_make_no_sense_are_refused(tmp_path: Path, load: dict[str, Any
     ended = harness("validate", str(path), cwd=tmp_path)
     assert ended.code == 2
     assert sentence in ended.err
+
+
+def test_the_command_tries_numbers_of_users(tmp_path: Path) -> None:
+    """A closed loop has no rate to search for: each number of users is a load."""
+    path = scenario(tmp_path, engines=[{"engine": "simulated"}], load=[{"kind": "single_user", "requests": 3}])
+    ended = harness("saturate", str(path), "--users", "8", "--for", "2m", "--slo", "ttft=1s", "--dry-run", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert re.findall(r"sustained-users-(\d+)", ended.out) == ["1", "2", "3", "4", "6", "8"]
+    refused = harness("saturate", str(path), "--users", "8", "--measure", "9s", "--slo", "ttft=1s", cwd=tmp_path)
+    assert refused.code == 2
+    assert "--measure is for a search by rate, and --users tries users" in refused.err

@@ -17,7 +17,7 @@ from harness.processes import Emit, aside
 from harness.records import Record, Status
 from harness.run.entries import plan_entry
 from harness.saturation.observed import State, Visit
-from harness.saturation.requests import Outcomes, Requests
+from harness.saturation.requests import Outcomes, Requests, bounds_of
 from harness.saturation.search import Search, Step
 from harness.saturation.settings import settings_of
 from harness.scenario.loads.saturate import Saturate
@@ -100,7 +100,10 @@ class Searching:
 
     def __post_init__(self) -> None:
         assert isinstance(self.plan.load, Saturate)
-        self.search = Search(settings_of(self.plan.load, self.plan.slo.model_dump(), self.plan.limits))
+        self._slo = self.plan.slo.model_dump()
+        self._of_classes = [(one.slo or self.plan.slo).model_dump() for one in self.plan.classes.values()]
+        self.search = Search(settings_of(self.plan.load, self._slo, self.plan.limits, self._of_classes))
+        self._of_row = np.empty(0, dtype=np.int64)
         self._growth = Growth(self.schedule, self.plan.load, self.plan.seed)
         self._planned_until_s, self._sent = 0.0, -1
 
@@ -140,8 +143,10 @@ class Searching:
 
     def _requests(self, at_s: float) -> Requests:
         due_s = self._growth.due_ns[: int(np.searchsorted(self._growth.due_ns, ns_of(at_s)))] / NS_PER_S
-        settings = self.search.settings
-        return self.seen.outcomes(due_s).meeting(self.plan.slo.model_dump(), settings.requirements, at_s - LEAD_S)
+        if self._of_classes and len(self._of_row) < len(due_s):
+            self._of_row = self.schedule.classes_of(2 * len(due_s))
+        bounds = bounds_of(self._slo, self._of_classes, self._of_row[: len(due_s)])
+        return self.seen.outcomes(due_s).meeting(bounds, self.search.settings.requirements, at_s - LEAD_S)
 
     def _send(self, step: Step, at_s: float) -> None:
         """Plan the arrivals of a step, and more of the same rate behind it."""

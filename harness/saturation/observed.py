@@ -108,7 +108,7 @@ def backlog_grows(requests: Requests, visit: Visit, service_s: float, ttft_s: fl
 
     Either the requests in flight rise beyond chance, are more than twice those that Little's law expects without
     waiting, and the last of them will wait beyond the SLO's TTFT (without one, for the time of a request); or the last
-    third of the known first tokens came after five times the SLO.
+    third of the known first tokens came after five times the SLO of their class.
     """
     expected, lasted_s = visit.rate * service_s, visit.end_s - visit.start_s
     looks = max(FEWEST_LOOKS, int(lasted_s / LOOKS_S))
@@ -120,9 +120,11 @@ def backlog_grows(requests: Requests, visit: Visit, service_s: float, ttft_s: fl
         return True
     if ttft_s is None:
         return False
-    last = requests.ttft_s[requests.between(visit.start_s + lasted_s * 2 / 3, visit.end_s)]
+    rows = requests.between(visit.start_s + lasted_s * 2 / 3, visit.end_s)
+    bounds_s = ttft_s if requests.ttft_bounds_s is None else requests.ttft_bounds_s[rows]
+    last = requests.ttft_s[rows] / bounds_s
     last = last[np.isfinite(last)]
-    return bool(len(last) >= FEWEST_TOKENS and np.median(last) > SLOW * ttft_s)
+    return bool(len(last) >= FEWEST_TOKENS and np.median(last) > SLOW)
 
 
 def rises(series: Floats) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analysis.stats import Flags, Floats
+from harness.analysis.stats import Flags, Floats, Ints
 from harness.scenario.limits import parse_limit
 
 SLO = "slo"
@@ -56,6 +56,32 @@ def requirements_of(attainment: float, limits: Sequence[str]) -> tuple[Requireme
     return tuple(one for one in every if 0 < one.share < 1)
 
 
+Bounds = Mapping[str, float | Floats | None]
+"""Bound of each latency in ms, None without one: of every request, or one for each, NaN for those without."""
+
+
+def bounds_of(slo: Mapping[str, float | None], classes: Sequence[Mapping[str, float | None]], of_row: Ints) -> Bounds:
+    """Return the bounds of requests of several classes; those of `slo` without classes.
+
+    Args:
+        classes: SLO of each class.
+        of_row: Place of the class of each request.
+    """
+    if not classes:
+        return slo
+    found: dict[str, float | Floats | None] = {}
+    for metric in PARTS:
+        each = np.array([math.nan if one.get(metric) is None else one[metric] for one in classes], dtype=np.float64)
+        found[metric] = None if np.isnan(each).all() else each[of_row]
+    return found
+
+
+def tightest_ttft_s(slo: Mapping[str, float | None], classes: Sequence[Mapping[str, float | None]]) -> float | None:
+    """Return the least bound on the time to the first token of any class, in seconds; None without one."""
+    known = [bound / 1e3 for one in classes or [slo] if (bound := one.get("ttft_ms")) is not None]
+    return min(known, default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcomes:
     """Outcomes of requests in due order, as a client or the stored records know them.
@@ -72,9 +98,10 @@ class Outcomes:
     ok: Flags
     values: Mapping[str, Floats]
 
-    def meeting(self, slo: Mapping[str, float | None], requirements: Sequence[Requirement], now_s: float) -> Requests:
+    def meeting(self, slo: Bounds, requirements: Sequence[Requirement], now_s: float) -> Requests:
         """Return the requests with what each of them missed; `now_s` is the present moment."""
-        parts = {name: self._beyond(metric, slo[metric], now_s) for metric, name in PARTS.items() if slo.get(metric)}
+        bounds = {metric: bound for metric in PARTS if (bound := slo.get(metric)) is not None}
+        parts = {PARTS[metric]: self._beyond(metric, bound, now_s) for metric, bound in bounds.items()}
         parts[ERRORS] = np.where(self._ended, ~self.ok, np.nan)
         missed = {}
         for one in requirements:
@@ -85,18 +112,19 @@ class Outcomes:
             else:
                 missed[one.name] = _any_of([self._beyond(one.metric, one.bound, now_s), parts[ERRORS]])
         e2e_s = np.where(self.ok & self._ended, self.ended_s - self.due_s, np.nan)
-        return Requests(self.due_s, self.ended_s, e2e_s, self.values["ttft_ms"] / 1e3, missed, parts)
+        ttft_s, own = self.values["ttft_ms"] / 1e3, bounds.get("ttft_ms")
+        own_s = own / 1e3 if isinstance(own, np.ndarray) else None
+        return Requests(self.due_s, self.ended_s, e2e_s, ttft_s, missed, parts, own_s)
 
     @property
     def _ended(self) -> Flags:
         return np.isfinite(self.ended_s)
 
-    def _beyond(self, metric: str, bound: float | None, now_s: float) -> Floats:
+    def _beyond(self, metric: str, bound: float | Floats, now_s: float) -> Floats:
         """Return 1 for values beyond a bound, NaN while in flight; a request without a second token has no tpot."""
-        assert bound is not None
         values, unseen = self.values[metric], metric in ("tpot_ms", "stall_ms")
         with np.errstate(invalid="ignore"):
-            beyond = (values > bound) | (np.isnan(values) & (not unseen))
+            beyond = (values > bound) | (np.isnan(values) & ~np.isnan(bound) & (not unseen))
         in_flight = np.where(now_s - self.due_s > bound / 1e3, 1.0, np.nan) if metric == "e2e_ms" else np.nan
         found: Floats = np.where(self._ended, beyond & self.ok, in_flight)
         return found
@@ -120,6 +148,7 @@ class Requests:
         ttft_s: Time from due to the first token; NaN where none is known.
         missed: Flags by name of the requirement: 1 missed, 0 met, NaN not decided yet.
         parts: The same by the parts of the SLO (`ttft`, `tpot`, `e2e`, `stall`, `errors`).
+        ttft_bounds_s: The SLO's bound on the time to the first token of each, NaN without one; None: all have the same.
     """
 
     due_s: Floats
@@ -128,6 +157,7 @@ class Requests:
     ttft_s: Floats
     missed: Mapping[str, Floats]
     parts: Mapping[str, Floats]
+    ttft_bounds_s: Floats | None = None
 
     def between(self, start_s: float, end_s: float) -> slice:
         """Return the places of the requests due in [start, end)."""

@@ -15,10 +15,20 @@ from harness.analysis.lateness import lag_ns
 from harness.analysis.reading import Reading
 from harness.analysis.stats import Estimate as Interval
 from harness.analysis.stats import quantile, share_estimate
+from harness.analysis.summary import slo_of
 from harness.records import Status
 from harness.saturation.facts import ServerFacts, facts_of
 from harness.saturation.observed import Observed, State, Visit, observe
-from harness.saturation.requests import SLO, Outcomes, Requests, Requirement, requirements_of
+from harness.saturation.requests import (
+    SLO,
+    Bounds,
+    Outcomes,
+    Requests,
+    Requirement,
+    bounds_of,
+    requirements_of,
+    tightest_ttft_s,
+)
 from harness.saturation.search import Found, find
 from harness.store.manifest import SearchEntry, TrialEntry
 
@@ -86,8 +96,7 @@ def saturation_of(reading: Reading) -> Saturation | None:
     late_ms = _late_ms(reading.columns, visits)
     if not math.isfinite(facts.most_rps):
         return _without_overload(observed, search, facts, late_ms, requirements[0])
-    ttft_ms = reading.trial.slo.get("ttft_ms")
-    ttft_s = None if ttft_ms is None else ttft_ms / 1e3
+    ttft_s = tightest_ttft_s(reading.trial.slo, list(reading.trial.class_slo.values()))
     found = find(observed, requirements, float(search.gaps_variation), facts, ttft_s)
     deciding = next(one for one in requirements if one.name == found.binding)
     return Saturation(
@@ -114,7 +123,15 @@ def stored_requests(columns: Columns, trial: TrialEntry, requirements: Sequence[
     due_s = columns.times["due"] / NS_PER_S
     ended_s = np.where(cut_off, math.inf, columns.ended / NS_PER_S)
     end_s = float(np.nanmax(columns.ended)) / NS_PER_S if len(columns) else 0.0
-    return Outcomes(due_s, ended_s, columns.ok, values).meeting(trial.slo, requirements, end_s)
+    return Outcomes(due_s, ended_s, columns.ok, values).meeting(_bounds(columns, trial), requirements, end_s)
+
+
+def _bounds(columns: Columns, trial: TrialEntry) -> Bounds:
+    """Return the bounds of each request by its class, or of all requests if no class has its own."""
+    if not trial.class_slo:
+        return trial.slo
+    slos = [slo_of(trial, str(name)) for name in columns.class_name.categories]
+    return bounds_of(trial.slo, slos, columns.class_name.codes.astype(np.int64))
 
 
 def _visit(number: int, search: SearchEntry) -> Visit:

@@ -291,7 +291,7 @@ def _load_problems(loads: Mapping[str, Load], workload: Workload) -> Iterator[Pr
                 yield Problem("needs `turns`, such as `turns: 3`, here or in `workload`", key=key)
         elif workload.turns is None:
             continue
-        elif load.mixes_classes:
+        elif load.kind == "mixed":
             yield Problem("`workload.turns` cannot be combined with `kind: mixed`; remove the classes", key=key)
         elif load.user_count is None:
             why = f"`workload.turns` needs users who wait for replies, and a `{load.kind}` at a rate has none"

@@ -46,7 +46,8 @@ def limit_problems(scenario: Scenario) -> Iterator[Problem]:
 def _searches_for_nothing(scenario: Scenario, trials: Sequence[_Trial]) -> Iterator[Problem]:
     """Yield the searches for the largest rate that have no SLO to keep."""
     for place, load in {one.place: one.load for one in trials}.items():
-        if load.kind == "saturate" and not _is_set(scenario.slo.overridden_by(load.slo)):
+        slos = [scenario.slo.overridden_by(load.slo), *(one.slo for one in scenario.classes.values() if one.slo)]
+        if load.kind == "saturate" and not any(map(_is_set, slos)):
             why = "`kind: saturate` needs an `slo` to keep; write for example `slo: {ttft: 500ms}`"
             yield Problem(why, key=place)
 

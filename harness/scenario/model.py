@@ -135,7 +135,9 @@ class Scenario(StrictModel):
         min_length=1, description="Engines to measure.", examples=["[{engine: llama-server}]"]
     )
     workload: Workload = Field(default=Workload(), description="Requests: prompts, lengths and sampling.")
-    classes: dict[Name, TrafficClass] = Field(default={}, description="Classes of requests by name, for `kind: mixed`.")
+    classes: dict[Name, TrafficClass] = Field(
+        default={}, description="Classes of requests by name, for `kind: mixed` and `kind: saturate`."
+    )
     load: tuple[LoadItem, ...] = Field(
         default=(),
         min_length=1,

@@ -132,6 +132,10 @@ class Schedule:
         digest.update(due_ns.astype("<i8").tobytes() + phases.tobytes())
         self.plan_hash = digest.hexdigest()
 
+    def classes_of(self, rows: int) -> NDArray[np.int64]:
+        """Return the place of the class of each of the first `rows`, as `classes` of the scenario are ordered."""
+        return self._traffic.streams_of(rows).astype(np.int64)
+
     def row(self, i: int) -> Row:
         """Return the row of request i; raise IndexError outside the schedule."""
         self._check(i)
@@ -331,7 +335,8 @@ def build(
     if isinstance(load, Recorded):
         return _recorded(load, streams, seed, tokenizer)
     if isinstance(load, Saturate):
-        _check_single(workload)
+        for one in own.values():
+            _check_single(one)
         return Schedule(growing_timing(), Traffic(streams, seed), Chains(None), count)
     timing = plan_timing(load, seed, timeout_s)
     if turns is None and load.loop is Loop.PARTLY_OPEN:

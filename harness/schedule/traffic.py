@@ -229,6 +229,13 @@ class Traffic:
         index = int(of_row[at])
         return self.rows_of_class(index, block * self._block) + int((of_row[:at] == index).sum())
 
+    def streams_of(self, rows: int) -> NDArray[np.int16]:
+        """Return the place of the stream of each of the first `rows`."""
+        if len(self.streams) == 1:
+            return np.zeros(rows, dtype=np.int16)
+        dealt = [self._deal(block) for block in range(-(-rows // self._block))]
+        return np.concatenate([np.empty(0, dtype=np.int16), *dealt])[:rows]
+
     def rows_of_class(self, place: int, rows: int) -> int:
         """Return the number of the first `rows` that belong to a class, with an error of at most one hand."""
         return rows if len(self.streams) == 1 else int(_dealt(self._shares, np.array([rows]))[0, place])

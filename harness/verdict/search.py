@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.saturation.requests import tightest_ttft_s
 from harness.store.manifest import TrialEntry
 from harness.verdict import thresholds
 from harness.verdict.reason import Level, Reason
@@ -15,8 +16,9 @@ def doubts(trial: TrialEntry, found: Mapping[str, Any] | None) -> Iterator[Reaso
     """Yield the reasons for which the largest rate may be another one. `found`: see `saturation.result.as_fact`."""
     if found is None:
         return
-    bound_ms, late_ms = trial.slo.get("ttft_ms"), found["late_ms"]
-    if bound_ms and late_ms is not None:
+    bound_s, late_ms = tightest_ttft_s(trial.slo, list(trial.class_slo.values())), found["late_ms"]
+    if bound_s and late_ms is not None:
+        bound_ms = 1e3 * bound_s
         sentence = f"The load generator sent 1 % of the search's requests more than {number(late_ms)} ms late;"
         sentence += f" the SLO's TTFT is {number(bound_ms)} ms. The server may take a higher rate."
         advice = "Free processor cores: latencies count from the scheduled time."

@@ -19,9 +19,11 @@ SEARCHED = "is what this load searches for; write `first_rate`, or `largest_rate
 class Saturate(CommonLoad):
     """A search for the largest rate that keeps the `slo` and the limits on its latencies and errors.
 
-    The measurement is the last part: the lower bound of that rate, with arrivals of its own.
+    The measurement is the last part: the lower bound of that rate, with arrivals of its own. Requests come from the
+    scenario's `classes`, by their weights, if it has some; each must meet the `slo` of its class.
     """
 
+    mixes_classes: ClassVar[bool] = True
     mistaken_keys: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("rate", "qps", "rps", "request_rate"), SEARCHED),
         "users": "unknown key; for the knee by users write `kind: sustained` and `users: [1, 2, 4, 8, 16]`",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from harness.processes import background
 from harness.records import Phase, Record
 from harness.run.searching import Searching
 from harness.scenario.limits import Slo
+from harness.scenario.workload import TrafficClass
 from harness.schedule.cells import TrialPlan
 from harness.schedule.requests import Schedule, build
 from harness.seeding import generator
@@ -54,11 +56,18 @@ class QueueEngine:
 class Searched:
     """A search that was driven: its records, report and events."""
 
-    def __init__(self, seed: int, servers: int = SERVERS, stop_at_s: float | None = None, **keys: Any) -> None:
+    def __init__(
+        self,
+        seed: int,
+        servers: int = SERVERS,
+        stop_at_s: float | None = None,
+        classes: Mapping[str, TrafficClass] = MappingProxyType({}),
+        **keys: Any,
+    ) -> None:
         self.load = load_of(kind="saturate", timeout="60s", **keys)
         slo, workload = Slo.model_validate({"ttft": f"{SLO_S}s"}), workload_of(prompt_tokens=4, output_tokens=2)
-        self.plan = TrialPlan(0, "000-saturate", "saturate", self.load, workload, {}, slo, (), seed)
-        self.schedule: Schedule = build(self.load, workload, seed)
+        self.plan = TrialPlan(0, "000-saturate", "saturate", self.load, workload, dict(classes), slo, (), seed)
+        self.schedule: Schedule = build(self.load, workload, seed, classes=classes)
         self.records: list[Record] = []
         self.events: list[dict[str, Any]] = []
         self.report: DriveReport = run(self._drive(QueueEngine(seed, servers), stop_at_s))
@@ -84,6 +93,7 @@ class Searched:
     def fact(self, folder: Path) -> dict[str, Any]:
         """The result that a report derives from the stored records."""
         stored = {"search": self.entry, "slo": self.plan.slo.model_dump(), "kind": "saturate", "seed": self.plan.seed}
+        stored["class_slo"] = {name: one.slo.model_dump() for name, one in self.plan.classes.items() if one.slo}
         results = results_of(folder, self.records, self.schedule, **stored)
         found: dict[str, Any] = results.facts[KEY]["saturation"]
         return found
@@ -137,6 +147,24 @@ def test_a_search_within_its_largest_rate_measures_at_it(tmp_path: Path) -> None
     assert (found["lower_rps"], found["value_rps"], found["upper_rps"]) == (4.0, None, None)
     assert one.entry.visits[-1].state == "confirm"
     assert one.entry.visits[-1].rate == 4.0
+
+
+def classes_of(**ttft: str) -> dict[str, TrafficClass]:
+    """Classes of equal weight, each with its own SLO."""
+    return {name: TrafficClass.model_validate({"slo": {"ttft": one}}) for name, one in ttft.items()}
+
+
+@pytest.mark.slow
+def test_classes_are_judged_by_their_own_slo(tmp_path: Path) -> None:
+    """Equal SLOs change nothing, whatever the class; a class that may wait lets the rate be higher."""
+    keys: dict[str, Any] = {"servers": 8, "within": "5m", "measure": "20s"}
+    alone = Searched(4, **keys)
+    equal = Searched(4, classes=classes_of(chat="1s", batch="1s"), **keys)
+    patient = Searched(4, classes=classes_of(chat="1s", batch="60s"), **keys)
+    assert {record.class_name for record in equal.records} == {"chat", "batch"}
+    assert equal.entry.visits == alone.entry.visits
+    rates = [one.fact(tmp_path / str(number))["value_rps"] for number, one in enumerate((alone, equal, patient))]
+    assert rates[0] == rates[1] < rates[2]
 
 
 def test_a_stopped_search_keeps_what_it_has(tmp_path: Path) -> None:

@@ -96,3 +96,13 @@ def test_confidence_is_that_of_the_intervals(tmp_path: Path) -> None:
     """No other share has an interval."""
     (problem,) = told(tmp_path, limits_confidence="90%")
     assert problem.startswith("limits_confidence: must be `95%`, found '90%'")
+
+
+def test_a_search_needs_an_slo_of_the_scenario_or_of_a_class(tmp_path: Path) -> None:
+    """It sends the classes, and a limit on one of them is judged on its measurement."""
+    search = [{"kind": "saturate"}]
+    assert told(tmp_path, load=search, classes=CLASSES) == [
+        "load.0: `kind: saturate` needs an `slo` to keep; write for example `slo: {ttft: 500ms}`"
+    ]
+    slo = {"chat": {"slo": {"ttft": "200ms"}}, "long": {}}
+    assert told(tmp_path, load=search, classes=slo, limits=["chat.ttft_ms p95 <= 1s"]) == []

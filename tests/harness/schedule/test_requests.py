@@ -349,6 +349,17 @@ def test_cancelled_rows_and_their_times_are_drawn() -> None:
         assert times[SECOND_NS] == pytest.approx(450, abs=60)
 
 
+def test_the_classes_of_rows_are_known_without_the_rows() -> None:
+    """A search asks for those of all rows at once, as many as there may be."""
+    load = load_of(kind="saturate")
+    mixed = build(load, workload_of(), 3, classes={"a": TrafficClass(weight=3), "b": TrafficClass()})
+    mixed.replace_rows(np.arange(9000), np.zeros(9000, dtype=np.int8), mixed.window)
+    known = mixed.classes_of(9000)
+    assert len(known) == 9000
+    assert [mixed.row(i).class_name for i in range(0, 9000, 50)] == [("a", "b")[one] for one in known[::50]]
+    assert build(load, workload_of(), 3).classes_of(5).tolist() == [0] * 5
+
+
 def test_rows_are_numbered_within_their_class() -> None:
     """A file of prompts is read by the rows of its class alone: their numbers rise by one, over blocks too."""
     classes = {name: TrafficClass.model_validate({"weight": weight}) for name, weight in (("a", 1), ("b", 3))}
