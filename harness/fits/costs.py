@@ -6,7 +6,6 @@ prefill  ttft(L) = p0 + p1 L + p2 L^2
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,14 +31,7 @@ class Cost:
     coefficients: tuple[Interval, ...]
     least: float
     largest: float
-    points: int
     hold_out: float
-
-    def at(self, x: float) -> float:
-        """Return the cost at x in ms; NaN outside of what was measured."""
-        if not self.least <= x <= self.largest:
-            return math.nan
-        return sum(one.value * x**power for power, one in enumerate(self.coefficients))
 
 
 def decode(points: Points) -> Cost | Refusal:
@@ -47,7 +39,7 @@ def decode(points: Points) -> Cost | Refusal:
     if refused := _too_few(points, FEWEST_LOADS, "loads"):
         return refused
     line = _Linear.of(_powers(points.x, 1), points)
-    found = line.cost(points.x)
+    found = line.cost()
     if found.coefficients[1].high < 0:
         return Refusal("the time per token falls as the batch grows: something else changed between the loads")
     return unlike_the_points(found.hold_out) or found
@@ -64,7 +56,7 @@ def prefill(points: Points, squares: Floats) -> Cost | Refusal:
     line = _Linear.of(_powers(points.x, 1), points)
     curved = _Linear.of(np.column_stack([_powers(points.x, 1), squares]), points)
     best = curved if curved.values[2] > 0 and curved.aicc < line.aicc - MUCH_BETTER else line
-    found = best.cost(points.x)
+    found = best.cost()
     if found.coefficients[1].high < 0:
         return Refusal("longer prompts have earlier first tokens: a cache or another limit decides")
     return unlike_the_points(found.hold_out) or found
@@ -109,7 +101,7 @@ class _Linear:
     def aicc(self) -> float:
         return aicc(len(self.points), len(self.values), float(self.residuals @ self.residuals))
 
-    def cost(self, x: Floats) -> Cost:
+    def cost(self) -> Cost:
         from scipy.stats import t
 
         scale = max(1.0, float(self.residuals @ self.residuals) / self.degrees)
@@ -117,7 +109,8 @@ class _Linear:
         known = [
             Interval(float(one), float(one - by), float(one + by)) for one, by in zip(self.values, half, strict=True)
         ]
-        return Cost(tuple(known), float(x.min()), float(x.max()), len(self.points), self._hold_out())
+        x = self.points.x
+        return Cost(tuple(known), float(x.min()), float(x.max()), self._hold_out())
 
     def _hold_out(self) -> float:
         """Return the mean error at a point left out, by its leverage: e / (1 - h) needs no second fit."""

@@ -12,7 +12,7 @@ import numpy as np
 from harness.analysis.stats import Floats
 
 SURE = 0.95  # of an interval
-_FIRST_STEP, _GROWTH, _MOST_STEPS = 1.0, 1.8, 40
+_GROWTH, _MOST_STEPS = 1.8, 40
 _TOLERANCE = 1e-3  # of an interval's ends, as a share of the first step
 
 
@@ -112,7 +112,7 @@ class Fitted:
         from scipy.optimize import brentq
 
         value = float(self.parameters[place])
-        stride = _FIRST_STEP * (self._wald(place) or abs(value) or 1.0)
+        stride = self._wald(place) or abs(value) or 1.0
         inner, outer = value, value
         for number in range(_MOST_STEPS):
             inner, outer = outer, outer + sign * stride * _GROWTH**number

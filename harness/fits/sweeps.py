@@ -29,6 +29,7 @@ SINGLE, SUSTAINED = "single_user", "sustained"
 SWEPT = (SUSTAINED, "mixed", "sessions")
 LEAST_LOADS = 3  # of a sweep
 THROUGHPUTS = ("output_tokens_per_s", "completed_rps")
+NEEDED = (*THROUGHPUTS, "tpot_ms", "ttft_service_ms", "e2e_service_ms", "attainment")
 CURVE_POINTS = 40
 NORMAL_95 = 1.959964
 Key = tuple[str, str]
@@ -150,8 +151,9 @@ def _load(
 
 
 def _rows(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[tuple[str, str], Row]]:
-    """Return the pooled rows of all requests, by load, metric and statistic."""
-    chosen = summary[(summary["class"] == ALL) & (summary["repetition"] == POOLED)]
+    """Return the pooled rows of all requests that fits need, by load, metric and statistic."""
+    needed = summary["metric"].isin(NEEDED) & summary["statistic"].isin((SCALAR, "mean"))
+    chosen = summary[needed & (summary["class"] == ALL) & (summary["repetition"] == POOLED)]
     found: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
     for row in chosen.to_dict("records"):
         own = found.setdefault(tuple(str(row[key]) for key in KEYS), {})
@@ -176,7 +178,7 @@ def _throughput(loads: Sequence[Load]) -> dict[str, Any]:
 
 
 def _law(found: Throughput, metric: str) -> dict[str, Any]:
-    unit = METRICS[metric].unit if metric in METRICS else ""
+    unit = METRICS[metric].unit
     units = {"gamma": f"{unit} of one user", "alpha": "contention", "beta": "coherency", "most": unit}
     numbers = [_number(name, one, units[name]) for name, one in found.parameters.items()]
     return {
