@@ -45,8 +45,8 @@ class Line:
     """Line of the answer.
 
     Attributes:
-        label: SATURATION, LIMITS, KNEE, FIT, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those of one
-            label stand together.
+        label: SATURATION, LIMITS, KNEE, FIT, COST, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those
+            of one label stand together.
         parts: Texts, which terminals align in columns.
         tone: Of the first part.
     """
@@ -202,8 +202,8 @@ def next_command(data: ReportData, report: str = "") -> str:
 
 def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
-    makers = (_saturation, _limits, _knees, _fits, _recommended, _quality, _load, _data, _errors, _not_run, _engines)
-    return [line for make in makers for line in make(data)]
+    makers = (_saturation, _limits, _knees, _fits, _costs, _recommended, _quality, _load, _data, _errors)
+    return [line for make in (*makers, _not_run, _engines) for line in make(data)]
 
 
 def _saturation(data: ReportData) -> Iterator[Line]:

@@ -44,7 +44,6 @@ class ReportData:
             value, low, high, unit}], hold_out, least, largest}, and of a throughput {metric, law, is_near, curve}.
         users: Per sweep by users with an SLO {keys, kind, share, meets, misses, unsure, value, largest}.
         gpus: Number of GPUs of the machine under test; 0 unknown or none.
-        price: Its price {machine, usd_per_hour, pricing, price_date, price_source}; None if unknown.
         run: Name or folder of the stored run, as a command takes it; "" if it is not stored.
     """
 
@@ -61,7 +60,6 @@ class ReportData:
     fits: Sequence[dict[str, Any]] = ()
     users: Sequence[dict[str, Any]] = ()
     gpus: int = 0
-    price: Mapping[str, Any] | None = None
     exit_code: int | None = None
     calibration: str = ""
     late_readings_above: float = 1.0

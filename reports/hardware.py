@@ -66,12 +66,11 @@ def costs(rows: Sequence[Row]) -> Table:
         *("tokens per $", "J/token"),
     )
     foot = ["Each cost is all of the money, divided by that thing alone.", f"{_FULL}."]
-    foot += dict.fromkeys(price_in_words(row) for row in rows if row["usd_per_hour"] is not None)
+    foot += dict.fromkeys(_price(row) for row in rows if row["usd_per_hour"] is not None)
     return Table("Costs", head, [_cost(row) for row in rows], texts=3, foot=tuple(foot))
 
 
-def price_in_words(row: Row) -> str:
-    """Return the price of a machine with its date and source, as a sentence."""
+def _price(row: Row) -> str:
     price = f"{row['machine']} {row['pricing'].replace('_', ' ')} ${row['usd_per_hour']:.4g} an hour"
     return f"{price}, as of {row['price_date']}: {row['price_source']}."
 

@@ -11,7 +11,7 @@ from harness.capacity.cost import Tokens, unit_costs
 from harness.comparison.measured import Measurement
 from harness.comparison.sides import Side
 from harness.metrics import SCALAR
-from harness.prices.catalogue import Catalogue
+from harness.prices.catalogue import Catalogue, read_catalogue
 from harness.scenario.plan import Pricing
 from harness.store.manifest import Manifest
 
@@ -32,18 +32,16 @@ def hardware_rows(side: Side, instance: str | None, catalogue: Catalogue, pricin
     return _with_full([{"run": side.name, "gpus": gpus, **price, **one} for one in measured])
 
 
-def machine_under_test(manifest: Manifest, catalogue: Catalogue) -> tuple[int, dict[str, Any] | None]:
-    """Return the number of GPUs of the machine that a scenario names, and its price on demand; None if unknown.
+def gpus_under_test(manifest: Manifest) -> int:
+    """Return the number of GPUs of the machine that a scenario names; 0 unknown or none.
 
-    Without a name they are the GPUs of this machine, unless the server may be on another one: then 0.
+    Without a name they are the GPUs of this machine, unless the server may be on another one.
     """
-    machine = manifest.scenario_keys.instance
-    known = catalogue.instances.get(machine or "")
-    if known is None:
-        elsewhere = any(cell.engine_info.options.get("url") for cell in manifest.cells)
-        return 0 if elsewhere else len(manifest.provenance.must_match.gpus), None
-    priced = known.price(Pricing.ON_DEMAND) is not None
-    return known.gpus, _price(machine, catalogue, Pricing.ON_DEMAND) if priced else None
+    known = read_catalogue().instances.get(manifest.scenario_keys.instance or "")
+    if known is not None:
+        return known.gpus
+    elsewhere = any(cell.engine_info.options.get("url") for cell in manifest.cells)
+    return 0 if elsewhere else len(manifest.provenance.must_match.gpus)
 
 
 def _price(machine: str | None, catalogue: Catalogue, pricing: Pricing) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from reports.data import ReportData
 from reports.format import amount, shortened
-from reports.hardware import price_in_words
 from reports.plots import marks, scales
 from reports.plots.drawing import HEIGHT, Panel, Plot, picture
 from reports.plots.marks import COLOURS, DASHED, INK, MUTED, SHAPES
@@ -82,10 +81,10 @@ def _kinds(data: ReportData) -> Iterator[tuple[Kind, list[Spot]]]:
             Kind("per-gpu", "Throughput per GPU against speed per user", label, label),
             _spots(data, "output_tokens_per_s", 1 / data.gpus),
         )
-    if price := data.price:
+    if price := data.manifest.price:
         title, label = "Tokens per dollar against speed per user", "million output tokens per USD"
-        remark = f" {price_in_words(price)}"
-        factor = SECONDS_PER_HOUR / price["usd_per_hour"] / 1e6
+        remark = f" {price.text}: {price.source}."
+        factor = SECONDS_PER_HOUR / price.usd_per_hour / 1e6
         yield Kind("per-dollar", title, label, label, remark), _spots(data, "output_tokens_per_s", factor)
     title, label = "Throughput per watt against speed per user", "output tokens/s per W of the GPUs"
     yield Kind("per-watt", title, label, label), _spots(data, "energy_j_per_output_token", 1.0, inverted=True)

@@ -30,7 +30,7 @@ MOST_LIMITS, MOST_PLOTS, TALL = 4, 2, 1.5
 _DRAW = "`harness report RUN --format plots` draws"
 ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # in units of the pictures
 _UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; {_DRAW} those of every one."
-_SAID = ("RECOMMENDED", "KNEE", "FIT", "LOAD", "ERRORS", "NOT RUN")
+_SAID = ("RECOMMENDED", "KNEE", "FIT", "COST", "LOAD", "ERRORS", "NOT RUN")
 _TICKS = re.compile(r"`([^`]+)`")
 
 

@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 _RUN = "Folder or name of a run, or latest; or the folder of a tuning."
 
 
-_PRICES = "YAML file with prices of machines, for tokens per dollar; added to the shipped ones."
-
-
 def report(
     run: Annotated[str, typer.Argument(help=_RUN, show_default=False)],
     formats: Formats = [],  # noqa: B006
     exports: Exports = [],  # noqa: B006
     columns: Columns = None,
     as_json: AsJson = False,
-    prices: Annotated[Path | None, typer.Option(metavar="FILE", help=_PRICES)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports. [default: the run's folder]")] = None,
 ) -> None:
     """Make the reports of a stored run or tuning again."""
@@ -41,7 +37,7 @@ def report(
             report_again(folder, [*formats, *exports, *([columns] if columns else [])], out, as_json=as_json)
         )
     files = check_exports(exports)
-    made = write(find_run(run), check_formats(formats), out=out, columns=parse_columns(columns), prices=prices)
+    made = write(find_run(run), check_formats(formats), out=out, columns=parse_columns(columns))
     made.export(files)
     show(made, as_json=as_json, quiet=False)
     raise typer.Exit(made.exit_code)
@@ -83,22 +79,16 @@ def show(made: Report, *, as_json: bool, quiet: bool) -> None:
 
 
 def write(
-    run: Path,
-    formats: Sequence[str] | None,
-    *,
-    out: Path | None = None,
-    columns: Sequence[str] | None = None,
-    prices: Path | None = None,
+    run: Path, formats: Sequence[str] | None, *, out: Path | None = None, columns: Sequence[str] | None = None
 ) -> Report:
     """Derive a stored run's results and write its reports, into the run's folder or `out`.
 
     Args:
         formats: None for all.
         columns: Columns of the results table, instead of the scenario's.
-        prices: File of prices, added to the shipped ones.
 
-    Raises RunUnreadable if `run` is none, ScenarioError for wrong prices, StorageFailed if the reports cannot be
-    written, UsageError without `out` for a baseline.
+    Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written, UsageError without `out` for
+    a baseline.
     """
     from harness.store.baselines import is_kept
     from harness.store.streams import storage_errors
@@ -106,21 +96,18 @@ def write(
 
     if out is None and is_kept(run):
         raise UsageError(f"{run} is a baseline, which stays as it is: name a folder for the reports with --out")
-    data, exit_code = read(run, columns, keeps=out is None, prices=prices)
+    data, exit_code = read(run, columns, keeps=out is None)
     folder = out or run
     with storage_errors(folder):
         files = write_files(data, folder, formats)
     return Report(data, exit_code, tuple(files))
 
 
-def read(
-    run: Path, columns: Sequence[str] | None = None, *, keeps: bool = False, prices: Path | None = None
-) -> tuple[ReportData, ExitCode]:
-    """Derive a stored run's results. Raises RunUnreadable if `run` is none, ScenarioError for wrong prices.
+def read(run: Path, columns: Sequence[str] | None = None, *, keeps: bool = False) -> tuple[ReportData, ExitCode]:
+    """Derive a stored run's results. Raises RunUnreadable if `run` is none.
 
     Args:
         keeps: Write what later comparisons need beside the run, and nothing else.
-        prices: File of prices, added to the shipped ones.
     """
     from harness.comparison.sides import keep
     from harness.results import derive
@@ -132,24 +119,17 @@ def read(
     results = derive(stored.manifest, stored.trials(), run)
     if keeps:
         keep(stored, results)
-    return report_data(results, run.name if run.parent == RUNS else str(run), prices), results.exit_code
+    return report_data(results, run.name if run.parent == RUNS else str(run)), results.exit_code
 
 
-def report_data(results: Results, run: str = "", prices: Path | None = None) -> ReportData:
-    """Return the results as the plain tables that reports take.
-
-    Args:
-        run: Name or folder of the stored run.
-        prices: File of prices, added to the shipped ones.
-    """
-    from harness.capacity.hardware import machine_under_test
-    from harness.capacity.prices import read_catalogue
+def report_data(results: Results, run: str = "") -> ReportData:
+    """Return the results as the plain tables that reports take. run: name or folder of the stored run."""
+    from harness.capacity.hardware import gpus_under_test
     from harness.fits.sweeps import fits_of, users_of
     from harness.verdict.calibration import sentence
     from harness.verdict.thresholds import LATE_READINGS
     from reports.data import ReportData
 
-    gpus, price = machine_under_test(results.manifest, read_catalogue(prices))
     poor = {key: [metrics for _, metrics in one.poor] for key, one in results.validity.items()}
     return ReportData(
         title=results.manifest.name,
@@ -164,8 +144,7 @@ def report_data(results: Results, run: str = "", prices: Path | None = None) -> 
         pooled=results.pooled,
         fits=fits_of(results.manifest, results.summary, poor, results.series),
         users=users_of(results.manifest, results.summary, poor),
-        gpus=gpus,
-        price=price,
+        gpus=gpus_under_test(results.manifest),
         exit_code=int(results.exit_code),
         calibration=sentence(results.manifest.provenance.calibration),
         late_readings_above=LATE_READINGS.value,

@@ -8,20 +8,18 @@ from typing import Any
 
 import pytest
 
+from harness.store.manifest import Price
 from reports.data import ReportData
 from reports.plots.drawing import Plot
 from reports.plots.frontier import Spot, dominators, frontiers
 from reports.plots.marks import COLOURS
 from reports.sweeps import RATE, Estimate, Load
-from tests.fabricated import cell_entry, trial_entry
+from tests.fabricated import again, cell_entry, trial_entry
 from tests.reports.plots.paths import corners
 from tests.reports.sweep_of_rates import sweep_of
 
 pytestmark = pytest.mark.slow
-PRICE = {
-    "machine": "g5.xlarge", "usd_per_hour": 1.006, "pricing": "on_demand", "price_date": "2026-11",
-    "price_source": "a guide",
-}  # fmt: skip
+PRICE = Price(instance="g5.xlarge", pricing="on_demand", usd_per_hour=1.006, date="2026-11", source="a guide")
 
 
 def spot(speed: float, throughput: float, width: float = 0.02, *, kind: str = "sustained", **changes: Any) -> Spot:
@@ -84,7 +82,8 @@ def test_the_slo_of_a_token_is_a_line(three: ReportData) -> None:
 
 def test_throughput_per_gpu_and_per_dollar(three: ReportData) -> None:
     """By the machine's GPUs, and by its price, whose date and source stand beside the picture."""
-    found = pictures(replace(three, gpus=4, price=PRICE))
+    manifest = again(three.manifest, price=PRICE.stored())
+    found = pictures(replace(three, gpus=4, manifest=manifest))
     assert list(found) == ["system", "per-gpu", "per-dollar"]
     tables = {name: plot.table for name, plot in found.items()}
     first = {name: table.rows[0][2].value for name, table in tables.items() if table}
@@ -92,7 +91,7 @@ def test_throughput_per_gpu_and_per_dollar(three: ReportData) -> None:
     assert first["per-gpu"] == pytest.approx(first["system"] / 4)
     assert first["per-dollar"] == pytest.approx(first["system"] * 0.0036 / 1.006)
     assert "per GPU, of 4" in found["per-gpu"].svg
-    assert found["per-dollar"].reading.endswith("g5.xlarge on demand $1.006 an hour, as of 2026-11: a guide.")
+    assert found["per-dollar"].reading.endswith(" g5.xlarge at $1.006 an hour (on demand, as of 2026-11): a guide.")
 
 
 def test_throughput_per_watt() -> None:
