@@ -135,6 +135,13 @@ def test_lists(tmp_path: Path, what: str) -> None:
     assert {"scenarios": "quickstart", "engines": "llama-server", "models": "tiny"}[what] in ended.out
 
 
+def test_the_list_of_machines_has_prices_with_their_date(tmp_path: Path) -> None:
+    """As their source states them, each way to pay by its name."""
+    listed = harness("list", "instances", cwd=tmp_path).out.splitlines()
+    hardware = "g5.xlarge    A10G, 24 GB GPU memory, 4 vCPU, 16 GB memory"
+    assert listed[0] == f"{hardware}, an hour $1.006 on demand or $0.300 spot, as of 2026-11"
+
+
 def test_an_unknown_list_says_which_there_are(tmp_path: Path) -> None:
     """The sentence shows what to write."""
     ended = harness("list", "planets", cwd=tmp_path)

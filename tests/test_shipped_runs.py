@@ -134,6 +134,23 @@ RUNS = {
         {*LATENCIES, "attainment", "offered_rps"},
         {("", "saturate", "all")},
     ),
+    "phases": Shortened(
+        (
+            *("model=tiny", "workload.output_tokens.value=8", "workload.turns=2", "load.0.requests=3"),
+            *("load.1.users=[4]", "load.1.requests=8", "engines.1.quantization=[q8_0]"),
+        ),
+        {*LATENCIES, *MEMORY, "attainment", "load_s", "load_warm_s", "first_request_ms", "cached_share"},
+        _rows("f16 q8_0", "single_user sustained", "all cached uncached"),
+    ),
+    "serving_dimensions": Shortened(
+        (
+            *("engines.0.quantization=[f16]", "workload.output_tokens.value=8", "workload.prompt_tokens=140"),
+            *("load.0.requests=6", "load.1.requests=12", "load.1.rate=40", "load.2.spike.requests=6"),
+        ),
+        {*LATENCIES, *MEMORY, "offered_rps", "cached_share", "load_s", "first_request_ms"},
+        _rows("f16 q8_0", "single_user batch", "all cached uncached repeated original")
+        | _rows("f16 q8_0", "real-time", "all cached uncached streamed whole"),
+    ),
     "targets": Shortened(
         ("workload.output_tokens.value=32", "load.0.requests=3", "load.1.requests=10"),
         {*LATENCIES, "load_s", "load_warm_s", "output_tokens_per_s_per_user", "system_memory_peak_share"},

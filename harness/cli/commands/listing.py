@@ -16,6 +16,7 @@ from harness.units import format_bytes
 from reports.format import for_terminal, sampling
 
 if TYPE_CHECKING:
+    from harness.capacity.prices import Instance
     from harness.scenario.model import Scenario
     from harness.schedule.availability import Support
     from harness.schedule.cells import Cell, Skip, TrialPlan
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 BYTES_PER_RECORD = 500
 BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the uncompressed stream
-LISTS = ("scenarios", "engines", "models", "runs")
+LISTS = ("scenarios", "engines", "models", "instances", "runs")
 
 
-def list_(what: Annotated[str, typer.Argument(help="scenarios, engines, models or runs.", show_default=False)]) -> None:
-    """List the shipped scenarios, the engines, the built-in models, or the stored runs."""
+def list_(
+    what: Annotated[str, typer.Argument(help="scenarios, engines, models, instances or runs.", show_default=False)],
+) -> None:
+    """List the shipped scenarios, the engines, the built-in models, machines with their prices, or the stored runs."""
     if what not in LISTS:
         raise UsageError(f"there is no list of {what!r}; write `harness list {'|'.join(LISTS)}`")
     if what == "runs":
@@ -67,6 +70,10 @@ def _rows(what: str) -> dict[str, str]:
         from engines.models.source import built_in
 
         return built_in()
+    if what == "instances":
+        from harness.capacity.prices import read_catalogue
+
+        return {name: _priced(one) for name, one in read_catalogue().instances.items()}
     from engines import clashes
     from harness.schedule.availability import supported
 
@@ -74,6 +81,15 @@ def _rows(what: str) -> dict[str, str]:
     for name, clash in clashes().items():
         found[name] += f"\n{clash}"
     return found
+
+
+def _priced(one: Instance) -> str:
+    """Return the hardware of a machine, the prices of an hour, and their date."""
+    from harness.capacity.prices import Pricing
+
+    prices = ((pricing.value.replace("_", " "), one.price(pricing)) for pricing in Pricing)
+    hourly = [f"${price.hourly_usd:.3f} {how}" for how, price in prices if price is not None]
+    return ", ".join(filter(None, [one.hardware, f"an hour {' or '.join(hourly)}", f"as of {one.date}"]))
 
 
 def _support_lines(one: Support) -> Iterator[str]:

@@ -26,8 +26,8 @@ def test_the_shipped_scenarios_are_these() -> None:
     assert NAMES == [
         "batching_and_cache", "burst", "capacity", "cold_start", "conversations", "deployment_settings",
         "engines", "hardware_comparison", "load_test", "memory_levels", "mixed", "nightly",
-        "production_workload", "quantization_sweep", "quickstart", "saturation", "single_user", "sustained",
-        "targets",
+        "phases", "production_workload", "quantization_sweep", "quickstart", "saturation", "serving_dimensions",
+        "single_user", "sustained", "targets",
     ]  # fmt: skip
     assert all(list_scenarios().values())
 
