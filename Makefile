@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench battery scorecard otava docs wheel clean
+	test-gpu test-lowest coverage mutants bench battery scorecard examples otava docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -146,6 +146,9 @@ $(OTAVA)/.installed:
 	$(PYTHON) -m venv $(OTAVA)
 	$(OTAVA)/bin/python -m pip install --quiet --disable-pip-version-check apache-otava==0.8.0
 	@touch $@
+
+examples: $(STAMP)  ## make the outputs of docs/examples.md again, on this machine: half an hour
+	$(BIN)/python -m tests.examples exact alike made
 
 otava: $(STAMP) $(OTAVA)/.installed  ## change points against those of apache-otava, on 200 random series
 	HARNESS_OTAVA_PYTHON=$(abspath $(OTAVA))/bin/python $(BIN)/python -m benchmarks.otava

@@ -7,7 +7,8 @@ and sets `pause`, the seconds after each piece of a reply, `break_after`, the pi
 `cut_after`, those after which its connection closes, and `tell`: streams say who answered. GET of its `/health` tells
 how many `pieces` it has generated.
 
-stats: a cache of whole results by exact prompt, a batch window, and the peak memory that was really read.
+stats: a cache of whole results by exact prompt, a batch window, the peak memory that was really read, and a metrics
+page of its own names. Beyond `most` requests at a time (a manner), it answers 503.
 backend: two levels of one model are its backends, chosen by name, by urgency, or by which has less to do.
 ollama: `/api/generate`, `/api/chat`, `/api/tags` and `/api/version`, a JSON object a line.
 
@@ -189,20 +190,22 @@ class BatchWindow:
     def __init__(self, most: int = 32, wait_s: float = 0.05) -> None:
         self._most, self._wait_s = most, wait_s
         self._gate: asyncio.Event | None = None
-        self._waiting = 0
+        self.waiting = 0
 
     async def enter(self) -> None:
         """Come back when the batch begins."""
         if self._gate is None:
-            self._gate, self._waiting = asyncio.Event(), 0
+            self._gate, self.waiting = asyncio.Event(), 0
             asyncio.get_running_loop().call_later(self._wait_s, self._open, self._gate)
         gate = self._gate
-        self._waiting += 1
-        if self._waiting >= self._most:
+        self.waiting += 1
+        if self.waiting >= self._most:
             self._open(gate)
         await gate.wait()
 
     def _open(self, gate: asyncio.Event) -> None:
+        if self._gate is gate:
+            self.waiting = 0
         gate.set()
         self._gate = None if self._gate is gate else self._gate
 
@@ -217,14 +220,31 @@ class StatsApi(Api):
     def behave(self, manners: Mapping[str, Any]) -> None:
         """The cache is empty again."""
         super().behave(manners)
+        self._most: int | None = manners.get("most")
         self._results: dict[str, dict[str, Any]] = {}
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
-        return [web.post("/generate", self.generate), web.post("/generate/stream", self.stream)]
+        return [
+            web.post("/generate", self.generate),
+            web.post("/generate/stream", self.stream),
+            web.get("/metrics", self.metrics),
+        ]
+
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        """Prometheus' text: requests that are generated, and that wait for their batch."""
+        running = f"gpt2_active_requests {self.backends['q8_0'].busy}"
+        return web.Response(text=f"{running}\ngpt2_queued_requests {self._window.waiting}\n")
+
+    def _full(self) -> web.StreamResponse | None:
+        if self._most is None or self.backends["q8_0"].busy + self._window.waiting < self._most:
+            return None
+        return web.json_response({"error": "too many requests at a time"}, status=503)
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """A whole reply, from the cache where the same was asked before."""
+        if full := self._full():
+            return full
         body = await request.json()
         known = self._results.get(_key(body))
         if known is not None:
@@ -238,6 +258,8 @@ class StatsApi(Api):
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Stream the reply; a cached one comes in one piece."""
+        if full := self._full():
+            return full
         body = await request.json()
         answer = await opened(request, "text/event-stream")
         known = self._results.get(_key(body))
