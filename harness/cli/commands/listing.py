@@ -16,7 +16,7 @@ from harness.units import format_bytes
 from reports.format import for_terminal, sampling
 
 if TYPE_CHECKING:
-    from harness.capacity.prices import Instance
+    from harness.prices.catalogue import Instance
     from harness.scenario.model import Scenario
     from harness.schedule.availability import Support
     from harness.schedule.cells import Cell, Skip, TrialPlan
@@ -71,7 +71,7 @@ def _rows(what: str) -> dict[str, str]:
 
         return built_in()
     if what == "instances":
-        from harness.capacity.prices import read_catalogue
+        from harness.prices.catalogue import read_catalogue
 
         return {name: _priced(one) for name, one in read_catalogue().instances.items()}
     from engines import clashes
@@ -85,7 +85,7 @@ def _rows(what: str) -> dict[str, str]:
 
 def _priced(one: Instance) -> str:
     """Return the hardware of a machine, the prices of an hour, and their date."""
-    from harness.capacity.prices import Pricing
+    from harness.scenario.plan import Pricing
 
     prices = ((pricing.value.replace("_", " "), one.price(pricing)) for pricing in Pricing)
     hourly = [f"${price.hourly_usd:.3f} {how}" for how, price in prices if price is not None]
