@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from reports import plan_checks as checks
 from reports.format import THIN, UNKNOWN, amount, count, grouped, joined
 from reports.labels import LATENCIES
 from reports.names import ended
@@ -259,7 +260,8 @@ def lines(data: Data) -> list[tuple[str, str]]:
         found += [("BREAK-EVEN", api(data))] if data["api"] else []
     found += [("QUALITY", _quality(one)) for one in data["quality_costs"]]
     found += [("LEFT OUT", f"{one['name']} on {one['instance']}: {ended(one['why'])}") for one in data["excluded"]]
-    found += [("CHECKED", _check(one)) for one in data.get("checks", ())]
+    found += [("CHECKED", checks.sentence(one)) for one in data.get("checks", ()) if checks.has_sentence(one)]
+    found += [("PLANNER", checks.record(data))] if data["plans"] else []
     found += [("CAVEAT", one) for one in data["caveats"]]
     open_ends = [(one["why"], one["command"]) for one in (*data["missing"], *data["excluded"])]
     open_ends += [(f"{one['what']} was not measured", one["command"]) for one in data["otherwise"]]
@@ -341,23 +343,6 @@ def _quality(one: Data) -> str:
     return f"{cost}, at KL {amount(kl)} nats." if kl is not None else f"{cost}; its quality was not measured."
 
 
-def _check(one: Data) -> str:
-    """Return what was predicted of some replicas, and what they did."""
-    predicted = f"{one['replicas']} replicas of {one['predicted_from']} were predicted to hold"
-    holds, fails = one["holds_rps"], one["fails_rps"]
-    measured = "no tested rate surely holds" if holds is None else f"{holds:.4g} hold"
-    measured += f" and {fails:.4g} fail" if fails is not None else ""
-    ends = [end for end in (one["error_least"], one["error_largest"]) if end is not None]
-    error = f"; error {' to '.join(_signed(end) for end in ends)}" if ends else ""
-    wrong = sum(rate["wrong"] for rate in one["rates"])
-    rates = f"{wrong} of {len(one['rates'])} tested rates turned out otherwise"
-    return f"{predicted} {rate(one['predicted_rps'])}. In {one['run']}, {measured}{error}; {rates}."
-
-
-def _signed(share: float) -> str:
-    return f"{'+' if share > 0 else '−' if share < 0 else ''}{abs(100 * share):.3g}{THIN}%"
-
-
 def folded(data: Data) -> Sequence[str]:
     """Return what the plans do not model."""
     return [str(one) for one in data["not_modelled"]]
@@ -365,6 +350,7 @@ def folded(data: Data) -> Sequence[str]:
 
 def tables(data: Data) -> Iterator[Table]:
     """Yield all tables that have rows, in their order."""
-    for table in (ranking(data), costs(data), otherwise(data), tested(data), assumptions(data)):
+    checked = (checks.points(data), checks.errors(data))
+    for table in (ranking(data), costs(data), otherwise(data), tested(data), *checked, assumptions(data)):
         if table.rows:
             yield table

@@ -56,15 +56,26 @@ def terms(demand: Demand | float = 12.0, **assumed: Any) -> Terms:
 
 SLO = {"ttft_ms": 500.0, "tpot_ms": None, "e2e_ms": None, "stall_ms": None}
 _REQUESTS = 400
+VLLM: Mapping[str, str] = {"model": "m", "engine": "vllm"}
 
 
-def stored_run(path: Path, levels: Mapping[str, Mapping[float, float]], *, lag_ms: float = 0.0, **keys: Any) -> Path:
+def stored_run(
+    path: Path,
+    levels: Mapping[str, Mapping[float, float]],
+    *,
+    lag_ms: float = 0.0,
+    engine: Mapping[str, str] = VLLM,
+    **keys: Any,
+) -> Path:
     """A stored run of an open loop, as its levels answered at each rate: TTFT in the median, in ms.
 
-    lag_ms: how late requests were sent.   keys: of the trials, but for `scenario`, the scenario as resolved.
+    lag_ms: how late requests were sent.   engine: keys of the cells.   keys: of the trials, but for `scenario`, the
+    scenario as resolved.
     """
     scenario = {"name": path.name, "workload": {"prompt_tokens": 128, "output_tokens": 64}} | keys.pop("scenario", {})
-    cells = [_cell(number, level, rates, keys) for number, (level, rates) in enumerate(levels.items())]
+    cells = [
+        _cell(number, {**engine, "level": level}, rates, keys) for number, (level, rates) in enumerate(levels.items())
+    ]
     made = {"name": path.name, "status": "complete", "command": "harness run chat.yaml", "scenario": scenario}
     writer = RunWriter(path, Manifest.model_validate({**made, "created_utc": "2026-11-30T07:00:00+00:00"}))
     writer.manifest.cells = cells
@@ -80,8 +91,8 @@ def stored_run(path: Path, levels: Mapping[str, Mapping[float, float]], *, lag_m
     return path
 
 
-def _cell(number: int, level: str, rates: Mapping[float, float], keys: Mapping[str, Any]) -> CellEntry:
-    name = f"{number:03}-m-vllm-{level}"
+def _cell(number: int, named: Mapping[str, str], rates: Mapping[float, float], keys: Mapping[str, Any]) -> CellEntry:
+    name = f"{number:03}-m-{named['engine']}-{named['level']}"
     trials = [
         trial_entry(
             id=f"{place:03}-rate-{rate:g}",
@@ -95,9 +106,7 @@ def _cell(number: int, level: str, rates: Mapping[float, float], keys: Mapping[s
         for place, rate in enumerate(rates)
     ]
     start = {"load_s": 60.0}
-    return cell_entry(
-        id=name, index=number, model="m", engine="vllm", level=level, path=f"cells/{name}", trials=trials, start=start
-    )
+    return cell_entry(id=name, index=number, path=f"cells/{name}", trials=trials, start=start, **named)
 
 
 def _record(number: int, rate: float, ttft_ms: float, lag_ms: float) -> Any:

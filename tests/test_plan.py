@@ -86,9 +86,44 @@ def test_the_error_of_the_rule_is_kept_and_printed_with_later_plans(stored: Path
     assert told in ended.out.replace("\u202f", " ")
     ended = command("plan", "nowhere", "--demand", "3", "--instance", "g5.xlarge", cwd=stored)
     assert told in ended.out.replace("\u202f", " ")
-    for text, message in (("pair=0", "write RUN=N"), ("pair", "write RUN=N"), ("none=2", "there is no run 'none'")):
+    refused = {"pair=0": "write RUN=N", "pair": "write RUN=N", "none=2": "there is no run 'none'"}
+    for text, message in (refused | {"replicas=2": "add its address"}).items():
         ended = command("plan", "chat", "--demand", "12", "--validate", text, cwd=stored)
         assert (ended.code, message in ended.err) == (2, True), ended.err
+
+
+def test_a_held_out_point_is_predicted_then_measured_and_later_plans_print_the_error(tmp_path: Path) -> None:
+    """On the simulated engine: the prediction is stored first, and the plan is that without the new measurement."""
+    lengths = {"dist": "fixed", "value": 64, "exact": True}
+    scenario = MACHINE | {
+        "engines": [{"engine": "simulated", "options": {"ttft_ms": 5, "tpot_ms": 0.1}}],
+        "workload": {"prompt_tokens": 128, "output_tokens": lengths},
+        "load": [{"kind": "sustained", "rate": rate, "duration": "30s"} for rate in (20.0, 40.0)],
+        "slo": {"ttft": "500ms"},
+        "seed": 1,
+    }
+    engine = {"engine": "simulated", "model": ""}
+    stored_run(tmp_path / "runs" / "sim", {"": {20.0: 200.0, 40.0: 300.0}}, engine=engine, scenario=scenario)
+    before = json.loads(command("plan", "sim", "--demand", "12", "--json", cwd=tmp_path).out)
+    point = "rate=0.75,for=3s"
+    ended = command("plan", "sim", "--demand", "12", "--validate", point, "--json", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    after = json.loads(ended.out)
+    (check,) = after["checks"]
+    assert (check["kind"], check["asked"], check["rates"][0]["rate_rps"]) == ("rate", point, 30.0)
+    assert check["predicted_utc"] <= check["measured_utc"]
+    tokens = check["rates"][0]["output_tokens_per_s"]
+    assert tokens["predicted"] == pytest.approx(30 * 64, rel=0.02)
+    assert tokens["measured"] > 0
+    assert check["rates"][0]["ttft_p95_ms"]["predicted"] == pytest.approx((200 * 300) ** 0.5, rel=0.1)
+    assert before["plans"] == after["plans"]
+    run = tmp_path / "runs" / check["run"]
+    assert json.loads((run / "manifest.json").read_text())["notes"] == [
+        "held-out point `rate=0.75,for=3s` of a plan from sim"
+    ]
+    later = command("plan", "sim", "--demand", "12", cwd=tmp_path).out
+    assert re.search(r"PLANNER +Errors of its predictions in this folder: ", later)
+    assert "Points that the planner predicted" in later
 
 
 def test_every_assumption_is_an_option_and_stands_in_the_page_of_docs() -> None:

@@ -48,7 +48,8 @@ class Point:
         why_unknown: Why nothing is known of it, "" if something is.
         in_flight: Mean number of requests in flight.
         joules_per_output_token: Energy of its GPUs; None if it was not measured.
-        numbers: Further numbers by name: p95 of latencies, tokens per second.
+        numbers: Further numbers by name: p50 and p95 of latencies, tokens per second.
+        cv: Coefficient of variation of the gaps between its arrivals; None if the load does not state it.
         caveats: Sentences on what makes its numbers less good, or the plan more hopeful.
     """
 
@@ -62,6 +63,7 @@ class Point:
     joules_per_output_token: float | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
+    cv: float | None = None
 
     def tested(self, laxer: float = 1.0) -> Tried:
         """Return what this rate says of the capacity, with its requirements as they are or laxer by a factor."""
@@ -288,13 +290,23 @@ def _point(
         _value(rows, "mean_concurrency"),
         _known(_value(rows, "energy_j_per_output_token")),
         {
+            "ttft_p50_ms": _value(rows, "ttft_ms", "p50"),
             "ttft_p95_ms": _value(rows, "ttft_ms", "p95"),
+            "e2e_p50_ms": _value(rows, "e2e_ms", "p50"),
             "e2e_p95_ms": _value(rows, "e2e_ms", "p95"),
             "output_tokens_per_s": _value(rows, "output_tokens_per_s"),
             "attainment": _value(rows, ATTAINMENT),
         },
         tuple(_caveats(reasons, trial, results.manifest)),
+        _cv(_load_of(trial, results.manifest)),
     )
+
+
+def _cv(load: Mapping[str, Any]) -> float | None:
+    """Return the coefficient of variation of the gaps between a load's arrivals; None for recorded ones and bursts."""
+    if load.get("kind") == "burst":
+        return None
+    return {"constant": 0.0, "poisson": 1.0, "gamma": load.get("cv")}.get(str(load.get("arrivals")))
 
 
 def _caveats(reasons: Sequence[Reason], trial: TrialEntry, manifest: Manifest) -> Iterator[str]:

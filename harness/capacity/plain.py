@@ -21,6 +21,8 @@ from harness.scenario.plan import Pricing
 
 FORMAT = 1
 LEAST_SAVED_USD = 0.5
+NUMBERS = ("ttft_p50_ms", "ttft_p95_ms", "e2e_p50_ms", "e2e_p95_ms", "output_tokens_per_s")
+"""Numbers of a tested rate."""
 NOT_MODELLED = (
     "Balancers, network, storage, taxes and discounts: the cost is that of the machines alone.",
     "What replicas share: they are taken to be as fast together as one is alone.",
@@ -212,7 +214,7 @@ def _searched(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         share = found.get("share") or 0.95
         holds = low is not None and low >= share
         fails = one.get("overloaded") or (high is not None and high < share)
-        unknown = dict.fromkeys(("chance", "ttft_p95_ms", "e2e_p95_ms", "output_tokens_per_s"))
+        unknown = dict.fromkeys(("chance", *NUMBERS))
         told = "no" if fails else "yes" if holds else "unknown"
         named = {"load": one.get("state", ""), "least_sure": found.get("requirement") or ""}
         rows.append({**named, "rate_rps": one["rate"], "holds": told, **unknown, "attainment": one.get("attainment")})

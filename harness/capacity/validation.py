@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from harness.capacity.measured import Candidate, check_alike
+from harness.capacity.assumptions import Assumptions
+from harness.capacity.held_out import HeldOut
+from harness.capacity.measured import Candidate, Point, check_alike
+from harness.capacity.prediction import Predicted, Setting, largest_rate, predict
 from harness.capacity.rate import Capacity, Holds
-from harness.capacity.uncertainty import Draws
 from harness.errors import UsageError
-from harness.scenario.plan import Assumptions
-from harness.store.streams import write_atomically
 
-RECORD = "plan-check.json"
-"""File in the folder of a run of several replicas, with what was predicted of it."""
+NUMBERS = ("ttft_p95_ms", "output_tokens_per_s")
+"""Numbers of a rate that are predicted and scored, beside whether it holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Rate that several replicas were tested at.
+    """Rate that replicas were tested at.
 
     Attributes:
-        chance: Chance that they hold it, as predicted.
-        measured: Whether they did.
+        numbers: Measured numbers by name; None where they are unknown.
     """
 
     rate_rps: float
-    chance: float
+    predicted: Predicted
     measured: Holds
+    numbers: Mapping[str, float | None]
 
     @property
     def is_wrong(self) -> bool:
         """Whether the likelier outcome was predicted wrongly."""
-        return self.measured is not Holds.UNKNOWN and (self.chance >= 0.5) is not (self.measured is Holds.YES)
+        chance = self.predicted.chance
+        if chance is None or self.measured is Holds.UNKNOWN:
+            return False
+        return (chance >= 0.5) is not (self.measured is Holds.YES)
+
+    def error(self, name: str) -> float | None:
+        """Return the natural logarithm of predicted / measured of a number; None where one of both is unknown."""
+        return log_error(getattr(self.predicted, name), self.numbers.get(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,6 @@ class Validation:
     """
 
     run: str
-    replicas: int
     predicted_rps: float
     capacity: Capacity | None
     rates: tuple[Checked, ...]
@@ -65,9 +70,22 @@ class Validation:
         least = None if upper is None else self.predicted_rps / upper - 1
         return least, self.predicted_rps / self.capacity.lower_rps - 1
 
+    @property
+    def rate_error(self) -> float | None:
+        """Natural logarithm of predicted / likeliest measured rate; None unless a rate holds and another one fails."""
+        known = self.capacity if self.capacity is not None and self.capacity.is_bounded else None
+        return None if known is None else log_error(self.predicted_rps, known.value_rps)
+
+
+def log_error(predicted: float | None, measured: float | None) -> float | None:
+    """Return the natural logarithm of predicted / measured; None where it has none."""
+    if predicted is None or measured is None or not (predicted > 0 and measured > 0):
+        return None
+    return math.log(predicted / measured)
+
 
 def validate(one: Candidate, several: Sequence[Candidate], replicas: int, assumed: Assumptions) -> Validation:
-    """Return what a plan's rule predicts of some replicas, and what they did.
+    """Return what a plan's rule predicts of some replicas that were measured already, and what they did.
 
     Args:
         one: Candidate of one replica, with a capacity.
@@ -75,17 +93,59 @@ def validate(one: Candidate, several: Sequence[Candidate], replicas: int, assume
 
     Raises UsageError if that run has no such configuration, or other requirements or requests.
     """
-    known = one.capacity
-    assert known is not None
     other = _same(one, several)
     check_alike([one, other])
-    imbalance = assumed.imbalance if replicas > 1 else 1.0
-    rates = []
-    for point in other.points:
-        draws = Draws.of(known, point.rate_rps, Assumptions.model_construct(imbalance=imbalance, seed=assumed.seed))
-        rates.append(Checked(point.rate_rps, draws.chance(replicas), point.tested().holds))
-    predicted = replicas * known.value_rps / imbalance
-    return Validation(other.run, replicas, predicted, other.capacity, tuple(rates))
+    point = HeldOut(other.run, replicas=replicas)
+    return _validation(
+        one, other, point, assumed, [setting_of(point, tried.rate_rps, assumed, tried.cv) for tried in other.points]
+    )
+
+
+def scored(one: Candidate, other: Candidate, point: HeldOut, assumed: Assumptions) -> Validation:
+    """Return what a plan's rule predicts at the rates of a held-out measurement, and what was measured there."""
+    return _validation(
+        one, other, point, assumed, [setting_of(point, tried.rate_rps, assumed) for tried in other.points]
+    )
+
+
+def _validation(
+    one: Candidate, other: Candidate, point: HeldOut, assumed: Assumptions, settings: Sequence[Setting]
+) -> Validation:
+    known = one.capacity
+    assert known is not None
+    # A search chooses its rates itself, so that none of them was predicted.
+    pairs = [] if other.searched is not None else zip(other.points, settings, strict=True)
+    rates = tuple(_checked(tried, predict(one, setting, assumed.seed)) for tried, setting in pairs)
+    return Validation(other.run, predicted_rate(known, point, assumed), other.capacity, rates)
+
+
+def _checked(tried: Point, predicted: Predicted) -> Checked:
+    # Under a backlog that grows TTFT depends on how long one looks.
+    known = {} if tried.overloaded or tried.why_unknown else tried.numbers
+    numbers = {name: _known(known.get(name, math.nan)) for name in NUMBERS}
+    return Checked(tried.rate_rps, predicted, tried.tested().holds, numbers)
+
+
+def setting_of(point: HeldOut, rate_rps: float, assumed: Assumptions, cv: float | None = None) -> Setting:
+    """Return the setting of a held-out point at a rate. cv: variation of its arrivals, where they were measured."""
+    return Setting(rate_rps, point.replicas, point.cv if cv is None else cv, point.output, assumed.imbalance)
+
+
+def predicted_rate(known: Capacity, point: HeldOut, assumed: Assumptions) -> float:
+    """Return the largest rate that is predicted of the replicas of a held-out point."""
+    return largest_rate(known, setting_of(point, known.value_rps, assumed))
+
+
+def planned_rate(known: Capacity, point: HeldOut, assumed: Assumptions) -> float | None:
+    """Return the rate to measure a point at: a share of what its replicas surely hold; None for a search."""
+    if point.rate is None:
+        return None
+    unit = setting_of(point, 1.0, assumed)
+    return float(f"{point.rate * known.lower_rps / unit.busiest_rps:.4g}")
+
+
+def _known(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _same(one: Candidate, several: Sequence[Candidate]) -> Candidate:
@@ -98,40 +158,61 @@ def _same(one: Candidate, several: Sequence[Candidate]) -> Candidate:
     return found[0]
 
 
-def as_record(found: Validation, one: Candidate) -> dict[str, Any]:
+def predictions(one: Candidate, point: HeldOut, rate_rps: float | None, assumed: Assumptions) -> dict[str, Any]:
+    """Return the predictions at a held-out point as plain data, before it is measured."""
+    known = one.capacity
+    assert known is not None
+    rates = []
+    if rate_rps is not None:
+        predicted = predict(one, setting_of(point, rate_rps, assumed), assumed.seed)
+        rates.append(_rate(Checked(rate_rps, predicted, Holds.UNKNOWN, {})))
+    empty = dict.fromkeys(("run", "holds_rps", "fails_rps", "error_least", "error_largest", "rate_error"))
+    return _asked(one, point) | empty | {"predicted_rps": predicted_rate(known, point, assumed), "rates": rates}
+
+
+def as_record(found: Validation, one: Candidate, point: HeldOut) -> dict[str, Any]:
     """Return a check as plain data."""
     least, largest = found.error
     capacity = found.capacity
-    return {
+    return _asked(one, point) | {
         "run": found.run,
-        "predicted_from": one.run,
-        "configuration": one.name,
-        "replicas": found.replicas,
         "predicted_rps": found.predicted_rps,
         "holds_rps": None if capacity is None else capacity.lower_rps,
         "fails_rps": None if capacity is None else capacity.upper_rps,
         "error_least": least,
         "error_largest": largest,
-        "rates": [
-            {"rate_rps": rate.rate_rps, "chance": rate.chance, "measured": rate.measured.value, "wrong": rate.is_wrong}
-            for rate in found.rates
-        ],
+        "rate_error": found.rate_error,
+        "rates": [_rate(rate) for rate in found.rates],
     }
 
 
-def keep(record: dict[str, Any], folder: Path) -> None:
-    """Store a check in the folder of the run that it is about. Raises StorageFailed."""
-    write_atomically(folder / RECORD, json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+def _asked(one: Candidate, point: HeldOut) -> dict[str, Any]:
+    return {
+        "asked": point.text,
+        "kind": point.kind.value,
+        "predicted_from": one.run,
+        "configuration": one.name,
+        "replicas": point.replicas,
+        "cv": point.cv,
+        "output": point.output,
+    }
 
 
-def kept(runs: Path) -> list[dict[str, Any]]:
-    """Return the checks that are stored with runs; unreadable ones are left out, as they are made again."""
-    found = []
-    for file in sorted(runs.glob(f"*/{RECORD}")):
-        try:
-            record = json.loads(file.read_bytes())
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("predicted_rps"), int | float):
-            found.append(record)
-    return found
+def _rate(one: Checked) -> dict[str, Any]:
+    numbers = {
+        name: {
+            "predicted": getattr(one.predicted, name),
+            "measured": one.numbers.get(name),
+            "log_error": one.error(name),
+        }
+        for name in NUMBERS
+    }
+    return {
+        "rate_rps": one.rate_rps,
+        "load": one.predicted.load,
+        "chance": one.predicted.chance,
+        "measured": one.measured.value,
+        "wrong": one.is_wrong,
+        "why": [*one.predicted.why],
+        **numbers,
+    }

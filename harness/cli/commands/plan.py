@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import AsJson, machines_of
+from harness.cli.options import AsJson, Yes, machines_of
 from harness.cli.output import table_console
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from harness.capacity.measured import Candidate
-    from harness.capacity.ranking import Ranking
 
 _RUNS = "Runs with loads at several rates and an `slo` or limits: folder, name, latest or KEY=VALUE of a label."
 _DEMAND = "Requests per second, or a .csv, .parquet or .yaml file of the demand. [default: `plan` of the scenario]"
 _PRICES = "YAML file with prices of machines, added to the shipped ones. [default: `plan` of the scenario]"
 _INSTANCE = "Machine that the runs are of, or RUN=NAME of one. [default: `instance` of each scenario]"
-_VALIDATE = "RUN=N: a stored run against N replicas behind a balancer. Predict what they hold, compare, keep the error."
+_VALIDATE = (
+    "Predict a point, measure it, keep the error: rate=1.15, cv=2, output=1.2, replicas=2,url=URL, all. "
+    "RUN=N: a stored run against N replicas."
+)
 _ASSUMED = "Assumed: "
 _FORMATS = ("html", "md", "json")
 _EXPORTS = ("hpa",)
@@ -59,7 +61,7 @@ def plan(
     demand: Annotated[str | None, typer.Option(metavar="RATE|FILE", help=_DEMAND)] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help=_PRICES)] = None,
     instance: Annotated[list[str], typer.Option(metavar="NAME", help=_INSTANCE)] = [],  # noqa: B006
-    validate: Annotated[list[str], typer.Option(metavar="RUN=N", help=_VALIDATE)] = [],  # noqa: B006
+    validate: Annotated[list[str], typer.Option(metavar="POINT|RUN=N", help=_VALIDATE)] = [],  # noqa: B006
     growth: Growth = None,
     forecast_error: ForecastError = None,
     headroom: Headroom = None,
@@ -85,6 +87,7 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="Folder for the files. [default: here]")] = None,
     opens: Annotated[bool, typer.Option("--open", help="Write plan.html and show it.")] = False,
     as_json: AsJson = False,
+    yes: Yes = False,
 ) -> None:
     """Plan replicas and cost for a demand, from measured rates, prices and assumptions."""
     from harness.scenario.plan import KEYS
@@ -92,7 +95,7 @@ def plan(
     given = locals()
     options = {key: given[key] for key in KEYS if given.get(key) is not None}
     wanted, manifests = _wanted([*formats, *(["html"] if opens else [])]), _exports(exports)
-    data = planned(runs, demand, prices, instance, options, _replicas(validate))
+    data = planned(runs, demand, prices, instance, options, validate, consent=yes)
     files = store(data, wanted, out or Path())
     _export(data, manifests)
     if opens:
@@ -107,78 +110,34 @@ def planned(
     prices: Path | None,
     instances: Sequence[str],
     options: Mapping[str, Any],
-    checks: Mapping[str, int] | None = None,
+    validate: Sequence[str] = (),
+    *,
+    consent: bool = False,
 ) -> dict[str, Any]:
     """Return the plans as plain data. Raises UsageError or ScenarioError for what cannot be planned.
 
     Args:
-        checks: Number of replicas of each run that the rule is checked against.
+        validate: Checks of the predictions that are made first, as the command is given them.
+        consent: They may load another machine without a budget.
     """
     from harness.capacity.demand_files import read_demand
     from harness.capacity.plain import as_data
     from harness.capacity.plan import Terms
     from harness.capacity.ranking import rank
-    from harness.prices.catalogue import read_catalogue
+    from harness.capacity.track_record import errors
+    from harness.cli.held_out import check_asked, checks, records
 
-    stated = dict(_stated(runs))
-    own_demand, own_prices = stated.pop("demand", None), stated.pop("prices", None)
-    catalogue = read_catalogue(prices or (None if own_prices is None else Path(own_prices)))
-    if demand is None and own_demand is None:
-        raise UsageError("--demand is missing; write requests per second, such as `--demand 12`, or name a file")
-    asked = read_demand(demand or str(own_demand), options, catalogue, stated)
+    check_asked(validate)
+    catalogue = read_catalogue(prices)
+    asked = read_demand(demand, options, catalogue)
     machines = machines_of(instances, runs)
     for name in machines.values():
         catalogue.find(name)
     candidates = [one for run in runs for one in _candidates(run, asked.assumed.attainment, machines)]
     ranking = rank(candidates, Terms(asked.demand, asked.assumed, catalogue, asked.hours))
-    checked = [_checked(ranking, run, replicas) for run, replicas in (checks or {}).items()]
-    return as_data(ranking, asked.given) | {"checks": [*checked, *_kept({one["run"] for one in checked})]}
-
-
-def _stated(runs: Sequence[str]) -> Mapping[str, Any]:
-    """Return the `plan` of the runs' scenarios. Raises UsageError where two state different ones."""
-    from harness.store.run import Run, find_run
-
-    each = {run: Run.open(find_run(run)).manifest.scenario.get("plan") for run in runs}
-    stated = {run: section for run, section in each.items() if isinstance(section, dict)}
-    first = next(iter(stated), None)
-    for run, section in stated.items():
-        if section != stated[first or run]:
-            raise UsageError(f"the scenarios of {first} and {run} state different `plan`; plan each alone")
-    return stated[first] if first is not None else {}
-
-
-def _checked(ranking: Ranking, run: str, replicas: int) -> dict[str, Any]:
-    """Return the check of the cheapest plan's rule against some replicas, and keep it with their run."""
-    from harness.capacity.measured import read_candidates
-    from harness.capacity.validation import as_record, keep, validate
-
-    if ranking.best is None:
-        raise UsageError(f"--validate {run}: there is no plan to check; measure a rate that holds")
-    one, assumed = ranking.best.candidate, ranking.terms.assumed
-    several = read_candidates(run, assumed.attainment, one.instance)
-    record = as_record(validate(one, several, replicas, assumed), one)
-    keep(record, several[0].path)
-    return record
-
-
-def _kept(new: Collection[str]) -> list[dict[str, Any]]:
-    """Return earlier checks, without those that were made again."""
-    from harness.capacity.validation import kept
-    from harness.store.run import RUNS
-
-    return [one for one in kept(RUNS) if one["run"] not in new]
-
-
-def _replicas(validate: Sequence[str]) -> dict[str, int]:
-    """Return the number of replicas of each run. Raises UsageError."""
-    found = {}
-    for text in validate:
-        run, _, number = text.rpartition("=")
-        if not run or not number.isdecimal() or not int(number):
-            raise UsageError(f"--validate {text}: write RUN=N, with the number of its replicas")
-        found[run] = int(number)
-    return found
+    checks(ranking, validate, consent=consent)
+    kept = records()
+    return as_data(ranking, asked.given) | {"checks": kept, "planner_errors": errors(kept)}
 
 
 def _candidates(run: str, attainment: float, machines: Mapping[str, str]) -> list[Candidate]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from harness.capacity.assumptions import Assumptions
+from harness.capacity.held_out import HeldOut
 from harness.capacity.rate import Holds
-from harness.capacity.validation import RECORD, as_record, keep, kept, validate
+from harness.capacity.validation import as_record, planned_rate, predictions, scored, validate
 from harness.errors import UsageError
 from harness.scenario.plan import Assumptions
 from tests.planned import FAILS, candidate, point
@@ -33,8 +34,9 @@ def test_a_balancer_that_loses_half_is_an_error_of_the_plan() -> None:
     found = validate(candidate(), [slow], 2, Assumptions())
     assert found.error == (pytest.approx(10 / 6 - 1), pytest.approx(1.0))
     assert [one.is_wrong for one in found.rates] == [False, True]
-    assert as_record(found, candidate())["rates"][1] == {
-        "rate_rps": 6.0, "chance": found.rates[1].chance, "measured": "no", "wrong": True,
+    rate = as_record(found, candidate(), HeldOut("slow=2", replicas=2))["rates"][1]
+    assert {name: rate[name] for name in ("rate_rps", "measured", "wrong")} == {
+        "rate_rps": 6.0, "measured": "no", "wrong": True,
     }  # fmt: skip
 
 
@@ -46,14 +48,50 @@ def test_what_was_not_measured_has_no_error() -> None:
     assert unknown.error == (None, None)
 
 
-def test_a_check_is_kept_with_its_run(tmp_path: Path) -> None:
-    """Damaged ones are left out: the check can be made again."""
-    record = as_record(validate(candidate(), [PAIR], 2, Assumptions()), candidate())
-    for name in ("pair", "other", "broken"):
-        (tmp_path / name).mkdir()
-    keep(record, tmp_path / "pair")
-    (tmp_path / "broken" / RECORD).write_text("{")
-    assert kept(tmp_path) == [json.loads(json.dumps(record))]
+def test_the_likeliest_rates_are_compared_where_one_fails() -> None:
+    """10 predicted, 10 measured; of a rate that nobody saw fail the largest one is unknown."""
+    assert validate(candidate(), [PAIR], 2, Assumptions()).rate_error == pytest.approx(0.0)
+    assert validate(candidate(), [candidate([point(8.0)])], 2, Assumptions()).rate_error is None
+
+
+def test_ttft_and_tokens_are_scored_where_both_are_known() -> None:
+    """Predicted 300 ms and 640 tokens/s at 10 requests/s; measured 330 ms, and nothing beyond what was tested."""
+    numbers = {"ttft_p95_ms": 330.0, "output_tokens_per_s": 640.0}
+    several = candidate([point(10.0, numbers=numbers), point(20.0, FAILS, overloaded=True)])
+    known, beyond = validate(candidate(), [several], 2, Assumptions()).rates
+    assert known.error("ttft_p95_ms") == pytest.approx(math.log(300 / 330))
+    assert known.error("output_tokens_per_s") == pytest.approx(0.0)
+    assert beyond.error("ttft_p95_ms") is None
+    assert beyond.numbers["ttft_p95_ms"] is None
+
+
+def test_a_point_is_predicted_before_and_scored_by_the_same_numbers() -> None:
+    """Measuring changes no prediction."""
+    asked, assumed = HeldOut("rate=1.15", 1.15), Assumptions()
+    known = candidate().capacity
+    assert known is not None
+    rate = planned_rate(known, asked, assumed)
+    assert rate == pytest.approx(6.325)
+    before = predictions(candidate(), asked, rate, assumed)
+    measured = candidate([point(rate, FAILS)])
+    after = as_record(scored(candidate(), measured, asked, assumed), candidate(), asked)
+    assert before["predicted_rps"] == after["predicted_rps"]
+    for name in ("ttft_p95_ms", "output_tokens_per_s"):
+        assert before["rates"][0][name]["predicted"] == after["rates"][0][name]["predicted"]
+    assert before["rates"][0]["chance"] == after["rates"][0]["chance"]
+
+
+def test_points_of_every_kind_are_measured_at_the_same_load_of_a_replica() -> None:
+    """The rate that the plan rests on, for the busiest replica, in replies of the measured length."""
+    known = candidate().capacity
+    assert known is not None
+    for asked, rate in (
+        (HeldOut("", 0.5), 2.75),
+        (HeldOut("", output=1.1), 5.0),
+        (HeldOut("", replicas=2), 10.0),
+        (HeldOut("", None), None),
+    ):
+        assert planned_rate(known, asked, Assumptions()) == (rate if rate is None else pytest.approx(rate))
 
 
 def test_other_configurations_and_requirements_are_refused() -> None:

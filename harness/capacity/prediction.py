@@ -1,0 +1,144 @@
+"""What a plan's rule predicts at a point that was not measured: whether it holds, TTFT p95, and output tokens/s."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from harness.capacity.assumptions import Assumptions
+from harness.capacity.measured import Candidate, Point
+from harness.capacity.rate import Capacity
+from harness.capacity.replicas import ROUNDING
+from harness.capacity.uncertainty import Draws
+
+P95 = 1.644854
+"""Standard deviations from the median of a normal distribution to its 95th percentile."""
+ALIKE = 0.01
+"""Share within which two rates, or two variations of arrivals, count as the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Replicas and their load.
+
+    Attributes:
+        rate_rps: Requests per second to all replicas.
+        cv: Coefficient of variation of the gaps between arrivals; None: as measured.
+        output: Factor on the measured lengths of the replies.
+        imbalance: Rate of the busiest replica / the mean.
+    """
+
+    rate_rps: float
+    replicas: int = 1
+    cv: float | None = None
+    output: float = 1.0
+    imbalance: float = 1.0
+
+    @property
+    def busiest_rps(self) -> float:
+        """Rate of the busiest replica, in replies of the measured length: longer ones count as more of them."""
+        return self.rate_rps * self.output / self.replicas * (self.imbalance if self.replicas > 1 else 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Predictions at one rate; None where the rule has none, with the sentence that says why.
+
+    Attributes:
+        chance: Chance that the requirements hold.
+        load: Rate of the busiest replica / the likeliest rate that one holds.
+    """
+
+    chance: float | None
+    ttft_p95_ms: float | None
+    output_tokens_per_s: float | None
+    load: float
+    why: tuple[str, ...] = ()
+
+
+def predict(one: Candidate, setting: Setting, seed: int) -> Predicted:
+    """Return what a plan's rule predicts from one replica, which has a capacity.
+
+    Nothing is predicted beyond what was tested. Rates between tested ones are joined by lines in the logarithm of TTFT.
+    """
+    known = one.capacity
+    assert known is not None
+    measured = one.point(known.load)
+    bursty = _is_other(setting.cv, measured.cv)
+    chance = None if bursty else _chance(known, setting, seed)
+    ttft, why = _ttft(one, setting, measured)
+    tokens = None
+    if measured.tokens.output is not None and setting.busiest_rps <= (known.upper_rps or known.value_rps) + ROUNDING:
+        tokens = setting.rate_rps * measured.tokens.output * setting.output
+    reasons = [
+        "whether burstier arrivals hold is not predicted: headroom is for them" if bursty else "",
+        why,
+        "tokens/s are not predicted above the rate that a replica holds" if tokens is None else "",
+    ]
+    return Predicted(chance, ttft, tokens, setting.busiest_rps / known.value_rps, tuple(filter(None, reasons)))
+
+
+def largest_rate(known: Capacity, setting: Setting) -> float:
+    """Return the rate that replicas hold by the likeliest rate of one."""
+    each = known.value_rps * setting.replicas / setting.output
+    return each / (setting.imbalance if setting.replicas > 1 else 1.0)
+
+
+def _chance(known: Capacity, setting: Setting, seed: int) -> float:
+    assumed = Assumptions.model_construct(imbalance=setting.imbalance, seed=seed)
+    return Draws.of(known, setting.rate_rps * setting.output, assumed).chance(setting.replicas)
+
+
+def _is_other(cv: float | None, measured: float | None) -> bool:
+    return cv is not None and (measured is None or abs(cv - measured) > ALIKE)
+
+
+def _ttft(one: Candidate, setting: Setting, measured: Point) -> tuple[float | None, str]:
+    """Return TTFT p95 in ms; None and why where it is not predicted."""
+    sound = [point for point in one.points if not point.overloaded and not point.why_unknown]
+    stable = [point for point in sound if _is_known(point.numbers["ttft_p95_ms"])]
+    between = _between(stable, setting.busiest_rps)
+    if between is None:
+        tested = f"{stable[0].rate_rps:.4g} to {stable[-1].rate_rps:.4g} were tested" if stable else "none was tested"
+        return None, f"TTFT is not predicted at {setting.busiest_rps:.4g} requests/s for a replica: {tested}"
+    if not _is_other(setting.cv, measured.cv):
+        return between, ""
+    scaled = None if setting.cv is None else _burstier(between, stable[0], measured.cv, setting.cv)
+    return (
+        scaled,
+        "" if scaled is not None else "TTFT is not predicted: the variation of arrivals or replies is unknown",
+    )
+
+
+def _between(stable: list[Point], rate_rps: float) -> float | None:
+    """Return TTFT p95 at a rate by the tested ones on both sides of it; None outside of them."""
+    for point in stable:
+        if abs(point.rate_rps / rate_rps - 1) <= ALIKE:
+            return point.numbers["ttft_p95_ms"]
+    place = bisect_left([point.rate_rps for point in stable], rate_rps)
+    if not 0 < place < len(stable):
+        return None
+    below, above = stable[place - 1], stable[place]
+    share = (rate_rps - below.rate_rps) / (above.rate_rps - below.rate_rps)
+    ends = math.log(below.numbers["ttft_p95_ms"]), math.log(above.numbers["ttft_p95_ms"])
+    return math.exp(ends[0] + share * (ends[1] - ends[0]))
+
+
+def _burstier(ttft_ms: float, lowest: Point, before: float | None, after: float) -> float | None:
+    """Return TTFT p95 with other arrivals: what is above the unloaded TTFT grows with Ca^2 + Cs^2 (Allen and Cunneen).
+
+    The unloaded TTFT is the median at the lowest tested rate. Cs^2 is the variation of log-normal service times with
+    the median and p95 of E2E there.
+    """
+    unloaded, median, p95 = (lowest.numbers.get(name, math.nan) for name in ("ttft_p50_ms", "e2e_p50_ms", "e2e_p95_ms"))
+    if before is None or not all(map(_is_known, (unloaded, median, p95))):
+        return None
+    services = math.exp((math.log(p95 / median) / P95) ** 2) - 1
+    if before**2 + services <= 0:
+        return None
+    return unloaded + max(0.0, ttft_ms - unloaded) * (after**2 + services) / (before**2 + services)
+
+
+def _is_known(value: float) -> bool:
+    return math.isfinite(value) and value > 0

@@ -1,0 +1,132 @@
+"""What a planner predicted and what was measured, as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reports.format import THIN, UNKNOWN, amount, count, dotted
+from reports.tables.base import Cell, Table
+
+Data = Mapping[str, Any]
+SHOWN = 20
+"""Points of the table, the newest ones."""
+_KINDS = {"replicas": "replicas", "mix": "lengths", "burstiness": "burstiness", "rate": "rate", "all": "all"}
+_NUMBERS = {
+    "rate_rps": "largest rate",
+    "output_tokens_per_s": "output tokens/s",
+    "ttft_p95_ms": "TTFT p95",
+    "ttft_p95_ms_moderate": f"TTFT p95 below 80{THIN}% load",
+    "holds": "whether a rate holds",
+}
+_OUTCOMES = {"yes": ("holds", "good"), "no": ("fails", "bad"), "unknown": ("not sure", "doubtful")}
+
+
+def has_sentence(check: Data) -> bool:
+    """Return whether a check is about the largest rate: of a stored run, or of a search."""
+    return check["predicted_utc"] is None or not check["rates"]
+
+
+def sentence(check: Data) -> str:
+    """Return the largest rate that was predicted of some replicas, and what they did."""
+    replicas = check["replicas"]
+    predicted = (
+        f"{count(replicas, 'replica')} of {check['predicted_from']} {'was' if replicas == 1 else 'were'} predicted"
+    )
+    holds, fails = check["holds_rps"], check["fails_rps"]
+    measured = "no tested rate surely holds" if holds is None else f"{holds:.4g} hold"
+    measured += f" and {fails:.4g} fail" if fails is not None else ""
+    ends = [end for end in (check["error_least"], check["error_largest"]) if end is not None]
+    error = f"; error {' to '.join(_signed(end) for end in ends)}" if ends else ""
+    wrong = sum(rate["wrong"] for rate in check["rates"])
+    rates = f"; {wrong} of {len(check['rates'])} tested rates turned out otherwise" if check["rates"] else ""
+    return f"{predicted} to hold {check['predicted_rps']:.4g} requests/s. In {check['run']}, {measured}{error}{rates}."
+
+
+def _signed(share: float) -> str:
+    share = round(share, 6)
+    return f"{'+' if share > 0 else '−' if share < 0 else ''}{abs(100 * share):.3g}{THIN}%"
+
+
+def record(data: Data) -> str:
+    """Return the planner's errors so far, each with its number of points."""
+    total = [one for one in data.get("planner_errors", ()) if one["kind"] == _widest(data)]
+    if not total:
+        return (
+            "Its predictions were not checked in this folder; `--validate all` measures four points that it predicts."
+        )
+    return f"Errors of its predictions in this folder: {dotted(map(_told, total))}."
+
+
+def _widest(data: Data) -> str:
+    """Return the kind of points that the rows of all of them have."""
+    kinds = {one["kind"] for one in data.get("planner_errors", ())}
+    return "all" if len(kinds) != 1 else kinds.pop()
+
+
+def _told(one: Data) -> str:
+    name, points = _NUMBERS[one["number"]], count(one["n"], "point")
+    if one["number"] == "holds":
+        return f"{name} was predicted wrongly at {one['wrong']} of {points}"
+    return f"{name} {_share(one['typical'])}, at most {_share(one['largest'])} ({points})"
+
+
+def points(data: Data) -> Table:
+    """Return every rate that was predicted and measured, the newest first."""
+    head = (
+        *("point", "run", "rate", "chance", "it", "TTFT p95, ms", "predicted", "error"),
+        *("output tokens/s", "predicted", "error"),
+    )
+    rows = [row for check in reversed(data.get("checks", ())) for row in _points(check)]
+    more = len(rows) - SHOWN
+    foot = (f"{count(more, 'older point')} in runs/plan-checks.",) if more > 0 else ()
+    return Table("Points that the planner predicted", head, rows[:SHOWN], texts=2, foot=foot)
+
+
+def _points(check: Data) -> Iterator[tuple[Cell, ...]]:
+    for rate in check["rates"]:
+        word, tone = _OUTCOMES[rate["measured"]]
+        chance = rate["chance"]
+        yield (
+            Cell(check["asked"]),
+            Cell(check["run"]),
+            Cell(f"{rate['rate_rps']:.4g}", value=rate["rate_rps"]),
+            Cell(UNKNOWN if chance is None else f"{100 * chance:.3g}{THIN}%", value=chance),
+            Cell(word, tone=tone),
+            *_number(rate["ttft_p95_ms"], "time"),
+            *_number(rate["output_tokens_per_s"], ""),
+        )
+
+
+def _number(one: Data, show: str) -> tuple[Cell, Cell, Cell]:
+    """Return a measured number, what was predicted, and the error of the prediction."""
+    measured, predicted, error = one["measured"], one["predicted"], None
+    if one["log_error"] is not None:
+        error = predicted / measured - 1
+    shown = [UNKNOWN if value is None else amount(value, show=show) for value in (measured, predicted)]
+    return (
+        Cell(shown[0], value=measured),
+        Cell(shown[1], value=predicted),
+        Cell(UNKNOWN if error is None else _signed(error), value=error),
+    )
+
+
+def errors(data: Data) -> Table:
+    """Return the planner's errors for each kind of point."""
+    rows = [
+        (
+            Cell(_KINDS[one["kind"]]),
+            Cell(_NUMBERS[one["number"]]),
+            Cell(str(one["n"]), value=float(one["n"])),
+            Cell(_share(one["typical"]) if "typical" in one else f"{one['wrong']} wrong"),
+            Cell(_share(one["largest"]) if "largest" in one else ""),
+        )
+        for one in data.get("planner_errors", ())
+    ]
+    head = ("points with another", "number", "n", "typical error", "largest")
+    foot = ("Typical: exp(mean of |ln(predicted / measured)|) − 1.",)
+    return Table("Errors of the planner", head, rows, texts=2, foot=foot)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.{0 if value >= 0.1 else 1}f}{THIN}%"
