@@ -13,7 +13,8 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench battery scorecard examples otava docs wheel clean
+	test-gpu test-lowest coverage mutants bench battery scorecard otava saturation validation \
+	docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -154,6 +155,10 @@ otava: $(STAMP) $(OTAVA)/.installed  ## change points against those of apache-ot
 	HARNESS_OTAVA_PYTHON=$(abspath $(OTAVA))/bin/python $(BIN)/python -m benchmarks.otava
 saturation: $(STAMP)  ## searches for the largest rate on a queue of known truth, ours and bisection
 	$(BIN)/python -m benchmarks.saturation
+
+validation: $(STAMP)  ## the planner's predictions against real servers behind nginx, and the embedded engine's slots
+	$(BIN)/python -m benchmarks.validation
+	$(BIN)/python -m benchmarks.slots
 
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.scenario.reference

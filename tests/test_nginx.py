@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +16,7 @@ import pytest
 from command import scenario
 from loaded import harness
 
+from benchmarks.slotted_server import TOKENS, Service, slotted_server
 from engines.base import Endpoint, EngineSpec, ModelReference
 from engines.http.engine import HttpEngine
 from engines.llamacpp.server import LlamaServer
@@ -30,30 +26,13 @@ from harness.drivers.http.response import ResponseReader
 from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
 from harness.records import Clock, Loop, Record, Status
 from tests.authority import Authority, needs_openssl
+from tests.balancer import PROGRAM, Front, nginx
+from tests.planned import stored_run
 from tests.scripted_server import MS, Call, Plan, ending, measure, open_plan, piece, serving
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 TINY = f"{sys.executable} {Path(__file__).parent / 'engines' / 'tiny_server.py'} {{port}} --models m"
-CONFIGURATION = """
-daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    upstream engine {{ server 127.0.0.1:{engine}; {upstream} }}
-    server {{
-        listen {listen};
-        {server}
-        location / {{
-            proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection "";
-            proxy_buffering {buffering};
-        }}
-    }}
-}}
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,61 +48,6 @@ def nginx_is_here() -> None:
 def used_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """That it leaves connections open need not be found out first, so that they can be counted."""
     monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
-
-
-@dataclass
-class Front:
-    """An nginx that runs: its address and its process."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-
-
-@contextmanager
-def nginx(
-    folder: Path,
-    engine: int,
-    *,
-    buffering: str = "off",
-    server: str = "",
-    upstream: str = "keepalive 16;",
-    unix: bool = False,
-) -> Iterator[Front]:
-    """nginx before the engine at this port, with further lines in its `server` block, unprivileged, from a folder."""
-    home = folder / f"nginx-{time.monotonic_ns()}"
-    home.mkdir()
-    port, path = free_port(), home / "n.sock"
-    secure = "ssl_certificate" in server
-    listen = f"unix:{path}" if unix else f"127.0.0.1:{port}{' ssl' if secure else ''}"
-    text = CONFIGURATION.format(
-        folder=home, engine=engine, listen=listen, server=server, upstream=upstream, buffering=buffering
-    )
-    (home / "nginx.conf").write_text(text)
-    command = [str(PROGRAM), "-p", str(home), "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while not _answers(path if unix else port):
-            assert process.poll() is None, (home / "error.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        url = f"http+unix://{path}" if unix else f"{'https' if secure else 'http'}://localhost:{port}"
-        yield Front(url, process)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(60)
-
-
-def _answers(at: Path | int) -> bool:
-    with contextlib.suppress(OSError):
-        if isinstance(at, int):
-            socket.create_connection(("127.0.0.1", at), 1).close()
-            return True
-        with socket.socket(socket.AF_UNIX) as one:
-            one.connect(str(at))
-        return True
-    return False
 
 
 @contextmanager
@@ -321,3 +245,28 @@ def test_the_embedded_engine_behind_it(tmp_path: Path) -> None:
     direct, through = asyncio.run(main())
     assert {(record.status, record.error) for record in direct + through} == {(Status.OK, None)}
     assert [record.output_tokens for record in through] == [record.output_tokens for record in direct]
+
+
+def test_a_plan_is_checked_on_two_replicas_behind_it(tmp_path: Path) -> None:
+    """Predicted from one server of known slots; each of the two gets half of the requests."""
+    service = Service(slots=8, mean_s=0.05, cv=0.0)
+    lengths = {"dist": "fixed", "value": TOKENS, "exact": True}
+    with slotted_server(service, 1) as one, slotted_server(service, 2) as other, nginx(tmp_path, one, other) as front:
+        given = {
+            "instance": "g5.xlarge",
+            "engines": [{"engine": "http", "url": f"http://127.0.0.1:{one}", "dialect": "openai-completions"}],
+            "workload": {"prompt_tokens": 16, "output_tokens": lengths},
+            "load": [{"kind": "sustained", "rate": rate, "duration": "60s"} for rate in (10.0, 20.0)],
+            "slo": {"ttft": "500ms"},
+            "seed": 1,
+        }
+        http = {"engine": "http", "model": ""}
+        stored_run(tmp_path / "runs" / "one", {"": {10.0: 200.0, 20.0: 200.0}}, engine=http, scenario=given)
+        point = f"replicas=2,url={front.url.replace('localhost', '127.0.0.1')},for=3s"
+        ended = harness("plan", "one", "--demand", "30", "--validate", point, "--json", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    (check,) = json.loads(ended.out)["checks"]
+    (rate,) = check["rates"]
+    assert (check["kind"], check["replicas"], rate["rate_rps"]) == ("replicas", 2, pytest.approx(40 / 1.1, rel=0.01))
+    assert rate["output_tokens_per_s"]["predicted"] == pytest.approx(64 * 40 / 1.1, rel=0.02)
+    assert rate["output_tokens_per_s"]["measured"] > 0

@@ -37,11 +37,12 @@ def _replicas(texts: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def checks(ranking: Ranking, texts: Sequence[str], *, consent: bool) -> None:
+def checks(ranking: Ranking, texts: Sequence[str], *, consent: bool, wait_s: float) -> None:
     """Make the checks that `--validate` asks for, of the cheapest plan's candidate, and keep them.
 
     Args:
         consent: Load on another machine is allowed without a budget.
+        wait_s: Longest time that a measurement waits for another run on this machine to end.
     """
     stored, points = check_asked(texts)
     if not stored and not points:
@@ -53,7 +54,7 @@ def checks(ranking: Ranking, texts: Sequence[str], *, consent: bool) -> None:
         _check_stored(one, run, replicas, assumed)
     # All are predicted before the first is measured.
     for made in [_predicted(one, point, assumed, number, consent=consent) for number, point in enumerate(points)]:
-        _measure(made, one, assumed)
+        _measure(made, one, assumed, wait_s)
 
 
 def _check_stored(one: Candidate, run: str, replicas: int, assumed: Assumptions) -> None:
@@ -115,7 +116,7 @@ def _job(one: Candidate, point: HeldOut, changed: dict[str, Any], number: int) -
     return Job(scenario, planned, folder, stored=False, notes=notes)
 
 
-def _measure(made: _Prediction, one: Candidate, assumed: Assumptions) -> None:
+def _measure(made: _Prediction, one: Candidate, assumed: Assumptions, wait_s: float) -> None:
     """Measure a point, and add to its record what was found. The prediction stays as it was."""
     from harness.capacity.track_record import keep
     from harness.capacity.validation import as_record, scored
@@ -125,7 +126,7 @@ def _measure(made: _Prediction, one: Candidate, assumed: Assumptions) -> None:
 
     alone: dict[str, Any] = {"expect_workers": 0, "bind": LOOPBACK_BIND, "workers_within_s": 0.0}
     locust = options(made.job.scenario, web=False, **alone)
-    measure(made.job, ("html", "json"), wait_s=0.0, quiet=False, locust=locust)
+    measure(made.job, ("html", "json"), wait_s=wait_s, quiet=False, locust=locust)
     other = _candidate(made, one, assumed)
     record = as_record(scored(one, other, made.point, assumed), one, made.point) | {"run": made.job.folder.name}
     keep(record | {"predicted_utc": made.record["predicted_utc"], "measured_utc": _now()}, RUNS, made.job.folder.name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import AsJson, Yes, machines_of
+from harness.cli.options import AsJson, Wait, Yes, machines_of, parse_wait
 from harness.cli.output import table_console
 from harness.errors import ExitCode, UsageError
 
@@ -88,6 +88,7 @@ def plan(
     opens: Annotated[bool, typer.Option("--open", help="Write plan.html and show it.")] = False,
     as_json: AsJson = False,
     yes: Yes = False,
+    wait: Wait = "0s",
 ) -> None:
     """Plan replicas and cost for a demand, from measured rates, prices and assumptions."""
     from harness.scenario.plan import KEYS
@@ -95,7 +96,7 @@ def plan(
     given = locals()
     options = {key: given[key] for key in KEYS if given.get(key) is not None}
     wanted, manifests = _wanted([*formats, *(["html"] if opens else [])]), _exports(exports)
-    data = planned(runs, demand, prices, instance, options, validate, consent=yes)
+    data = planned(runs, demand, prices, instance, options, validate, consent=yes, wait_s=parse_wait(wait))
     files = store(data, wanted, out or Path())
     _export(data, manifests)
     if opens:
@@ -113,12 +114,14 @@ def planned(
     validate: Sequence[str] = (),
     *,
     consent: bool = False,
+    wait_s: float = 0.0,
 ) -> dict[str, Any]:
     """Return the plans as plain data. Raises UsageError or ScenarioError for what cannot be planned.
 
     Args:
         validate: Checks of the predictions that are made first, as the command is given them.
         consent: They may load another machine without a budget.
+        wait_s: Longest time that they wait for another run on this machine to end.
     """
     from harness.capacity.demand_files import read_demand
     from harness.capacity.plain import as_data
@@ -135,7 +138,7 @@ def planned(
         catalogue.find(name)
     candidates = [one for run in runs for one in _candidates(run, asked.assumed.attainment, machines)]
     ranking = rank(candidates, Terms(asked.demand, asked.assumed, catalogue, asked.hours))
-    checks(ranking, validate, consent=consent)
+    checks(ranking, validate, consent=consent, wait_s=wait_s)
     kept = records()
     return as_data(ranking, asked.given) | {"checks": kept, "planner_errors": errors(kept)}
 
