@@ -4,6 +4,7 @@ PYTHON ?= python3
 ENGINES ?= .venv-engines
 VLLM ?= .venv-vllm
 OTAVA ?= .venv-otava
+AIPERF ?= .venv-aiperf
 DOCTOR ?= .venv-doctor
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -153,8 +154,16 @@ examples: $(STAMP)  ## make the outputs of docs/examples.md again, on this machi
 
 otava: $(STAMP) $(OTAVA)/.installed  ## change points against those of apache-otava, on 200 random series
 	HARNESS_OTAVA_PYTHON=$(abspath $(OTAVA))/bin/python $(BIN)/python -m benchmarks.otava
-saturation: $(STAMP)  ## searches for the largest rate on a queue of known truth, ours and bisection
+
+# It brings some hundred packages, so it has an environment of its own.
+$(AIPERF)/.installed:
+	$(PYTHON) -m venv $(AIPERF)
+	$(AIPERF)/bin/python -m pip install --quiet --disable-pip-version-check aiperf==0.13.0
+	@touch $@
+
+saturation: $(STAMP) $(AIPERF)/.installed  ## searches for the largest rate where it is known: ours, bisection, AIPerf's
 	$(BIN)/python -m benchmarks.saturation
+	HARNESS_AIPERF_PYTHON=$(abspath $(AIPERF))/bin/python $(BIN)/python -m benchmarks.searches
 
 validation: $(STAMP)  ## the planner's predictions against real servers behind nginx, and the embedded engine's slots
 	$(BIN)/python -m benchmarks.validation
@@ -168,4 +177,4 @@ docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m tests.known_answers
 
 clean:  ## remove what was built here
-	rm -rf $(VENV) $(ENGINES) $(VLLM) $(OTAVA) $(DOCTOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(VLLM) $(OTAVA) $(AIPERF) $(DOCTOR) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -41,7 +41,7 @@ _HEAD = (
 )
 
 
-def run_tool(command: list[str], log: Path) -> float:
+def run_tool(command: list[str], log: Path, limit_s: float = LIMIT_S) -> float:
     """CPU seconds of the tool's whole process tree. Raises RuntimeError with its last words when it fails."""
     before = _children_s()
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -51,9 +51,9 @@ def run_tool(command: list[str], log: Path) -> float:
             command, stdout=out, stderr=out, env=environment, cwd=log.parent, start_new_session=True
         )
         try:
-            code = tool.wait(LIMIT_S)
+            code = tool.wait(limit_s)
         except subprocess.TimeoutExpired:
-            raise RuntimeError(f"stopped after {LIMIT_S} s") from None
+            raise RuntimeError(f"stopped after {limit_s} s") from None
         finally:
             if tool.poll() is None:  # too slow, or we were asked to end
                 os.killpg(tool.pid, signal.SIGKILL)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.slotted_server import ROOT
+from benchmarks.command import harness
 
 SLOTS = (2, 4)
 TOKENS = 128
@@ -44,7 +41,7 @@ class Measured:
 
 
 def measured(slots: int, seconds: float, search_s: float, folder: Path) -> Measured:
-    """Run the engine with some slots. Raises RuntimeError with the command's last words if that fails."""
+    """Run the engine with some slots. Raises RuntimeError if that fails, or the search finds no rate."""
     content = {
         "name": f"slots-{slots}",
         "model": "tiny",
@@ -59,11 +56,7 @@ def measured(slots: int, seconds: float, search_s: float, folder: Path) -> Measu
     path = folder / f"slots-{slots}.yaml"
     path.write_text(json.dumps(content))
     out = folder / f"slots-{slots}"
-    command = [sys.executable, "-m", "harness", "run", str(path), "--quiet", "--format", "json", "--out", str(out)]
-    command += ["--wait", "60m"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    if done.returncode not in (0, 4):
-        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-600:]}")
+    harness(folder, "run", str(path), "--quiet", "--format", "json", "--out", str(out), "--wait", "60m")
     summary = json.loads((out / "summary.json").read_text())
     closed = {users: _completed(summary["results"], f"sustained-users-{users}") for users in (1, slots)}
     search = summary["trials"][-1]["facts"]["saturation"]

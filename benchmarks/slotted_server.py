@@ -18,17 +18,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from time import monotonic_ns
 from typing import Any
 
 import numpy as np
 
+from benchmarks.command import ROOT
 from harness.drivers import stub
 from harness.seeding import generator
 
-ROOT = Path(__file__).parents[1]
 TOKENS = 16
 """Tokens of a reply whose service has the mean length."""
 _CHOICE = {"index": 0, "text": " a", "finish_reason": None}
@@ -100,8 +99,14 @@ def slotted_server(service: Service, seed: int) -> Iterator[int]:
         yield int(json.loads(process.stdout.readline())["port"])
 
 
-def true_rate(service: Service, slo_s: float, share: float = 0.95, *, count: int = 400_000, seed: int = 1) -> float:
-    """The largest rate at which a share of the waits is within the SLO, by bisection over long runs in virtual time."""
+def true_rate(
+    service: Service, slo_s: float, share: float = 0.95, *, tokens: int = TOKENS, count: int = 400_000, seed: int = 1
+) -> float:
+    """The largest rate at which a share of the waits is within the SLO, by bisection over long runs in virtual time.
+
+    tokens: of each reply, which make its service as much longer or shorter.
+    """
+    service = replace(service, mean_s=service.mean_s * tokens / TOKENS)
     low, high = 0.5 * service.most_rps, service.most_rps
     for _ in range(10):
         rate = (low + high) / 2

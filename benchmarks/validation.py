@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.slotted_server import ROOT, TOKENS, Service, slotted_server, true_rate
+from benchmarks.command import harness
+from benchmarks.slotted_server import TOKENS, Service, slotted_server, true_rate
 from harness.capacity.prices import Pricing, read_catalogue
 from harness.capacity.track_record import kept
 from tests.balancer import PROGRAM, nginx
@@ -36,15 +35,6 @@ HEADS = {
         *("tokens/s predicted", "measured", "error"),
     ),
 }
-
-
-def harness(folder: Path, *arguments: str) -> None:
-    """Run a command there. Raises RuntimeError with its last words if it fails."""
-    command = [sys.executable, "-m", "harness", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode not in (0, 4):  # 4: the data of a busy machine; the errors say how much that was
-        raise RuntimeError(f"harness {' '.join(arguments)}: exit code {done.returncode}: {done.stderr[-600:]}")
 
 
 def scenario(folder: Path, url: str, seconds: float) -> Path:

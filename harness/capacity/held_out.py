@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from zlib import crc32
 
 from harness.capacity.measured import Candidate
 from harness.errors import UsageError
@@ -138,7 +139,7 @@ def scenario_of(point: HeldOut, one: Candidate, rate_rps: float | None) -> dict[
         "load": [_load(point, one, rate_rps)],
         "repetitions": 1,
     }
-    given["seed"] = given["seed"] + 1  # other arrivals and prompts than those that the prediction rests on
+    given["seed"] = given["seed"] + 1 + crc32(point.text.encode()) % 1000  # arrivals and prompts of its own
     if point.output != 1:
         given["workload"] = given["workload"] | {"output_tokens": _longer(point, given)}
     if point.url is not None:

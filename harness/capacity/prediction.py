@@ -14,6 +14,8 @@ from harness.capacity.uncertainty import Draws
 
 P95 = 1.644854
 """Standard deviations from the median of a normal distribution to its 95th percentile."""
+WAITING = 2.0
+"""Median TTFT / that at the lowest tested rate, from which on most requests wait."""
 ALIKE = 0.01
 """Share within which two rates, or two variations of arrivals, count as the same."""
 
@@ -104,25 +106,40 @@ def _ttft(one: Candidate, setting: Setting, measured: Point) -> tuple[float | No
         return None, f"TTFT is not predicted at {setting.busiest_rps:.4g} requests/s for a replica: {tested}"
     if not _is_other(setting.cv, measured.cv):
         return between, ""
-    scaled = None if setting.cv is None else _burstier(between, stable[0], measured.cv, setting.cv)
+    assert setting.cv is not None
+    if not _most_wait(stable, setting.busiest_rps):
+        return None, "TTFT of burstier arrivals is predicted only where most requests wait"
+    scaled = _burstier(between, stable[0], measured.cv, setting.cv)
     return (
         scaled,
         "" if scaled is not None else "TTFT is not predicted: the variation of arrivals or replies is unknown",
     )
 
 
-def _between(stable: list[Point], rate_rps: float) -> float | None:
-    """Return TTFT p95 at a rate by the tested ones on both sides of it; None outside of them."""
+def _most_wait(stable: list[Point], rate_rps: float) -> bool:
+    """Return whether more than half of the requests wait at a rate: the median TTFT is twice that at the lowest rate.
+
+    Where few wait, p95 depends on how many arrive at once more than on how long they wait.
+    """
+    at, lowest = (_between(stable, rate, "ttft_p50_ms") for rate in (rate_rps, stable[0].rate_rps))
+    return at is not None and lowest is not None and at >= WAITING * lowest
+
+
+def _between(stable: list[Point], rate_rps: float, name: str = "ttft_p95_ms") -> float | None:
+    """Return a latency at a rate by the tested ones on both sides of it; None outside of them, or if it is unknown."""
     for point in stable:
         if abs(point.rate_rps / rate_rps - 1) <= ALIKE:
-            return point.numbers["ttft_p95_ms"]
+            found = point.numbers.get(name, math.nan)
+            return found if _is_known(found) else None
     place = bisect_left([point.rate_rps for point in stable], rate_rps)
     if not 0 < place < len(stable):
         return None
     below, above = stable[place - 1], stable[place]
     share = (rate_rps - below.rate_rps) / (above.rate_rps - below.rate_rps)
-    ends = math.log(below.numbers["ttft_p95_ms"]), math.log(above.numbers["ttft_p95_ms"])
-    return math.exp(ends[0] + share * (ends[1] - ends[0]))
+    ends = [point.numbers.get(name, math.nan) for point in (below, above)]
+    if not all(map(_is_known, ends)):
+        return None
+    return math.exp(math.log(ends[0]) + share * math.log(ends[1] / ends[0]))
 
 
 def _burstier(ttft_ms: float, lowest: Point, before: float | None, after: float) -> float | None:

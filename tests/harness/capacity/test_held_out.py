@@ -83,7 +83,8 @@ def test_a_point_is_measured_by_the_same_scenario_with_another_load_and_seed() -
     found = changed("rate=1.15")
     (load,) = found["load"]
     assert load == {"kind": "sustained", "rate": 6.0, "duration": "60s", "warmup": "5s", "timeout": "30s"}
-    assert (found["slo"], found["seed"], found["name"]) == ({"ttft": "500ms"}, 8, "chat-held-out")
+    assert (found["slo"], found["name"]) == ({"ttft": "500ms"}, "chat-held-out")
+    assert len({GIVEN["seed"], *(changed(text)["seed"] for text in ("rate=1.15", "rate=0.85", "cv=2"))}) == 4
     for text in ("rate=1", "cv=2", "output=1.2", "rate=search", "replicas=2,url=http://127.0.0.1:9,for=10s"):
         Scenario.model_validate(changed(text, None if "search" in text else 6.0))
 

@@ -64,13 +64,23 @@ def test_burstier_arrivals_need_the_variation_of_those_measured() -> None:
     assert len(found.why) == 2
 
 
+def test_where_few_requests_wait_burstier_arrivals_are_not_predicted() -> None:
+    """p95 is decided by how many come at once, of which the law of long queues knows nothing."""
+    calm = {"ttft_p50_ms": 20.0, "e2e_p50_ms": 900.0, "e2e_p95_ms": 1900.0, "output_tokens_per_s": 1.0}
+    points = [point(rate, cv=1.0, numbers=calm | {"ttft_p95_ms": 25.0}) for rate in (4.0, 5.5)]
+    found = predicted(Setting(5.5, cv=2.0), candidate(points))
+    assert found.ttft_p95_ms is None
+    assert "TTFT of burstier arrivals is predicted only where most requests wait" in found.why
+
+
 @pytest.mark.parametrize("cv", [0.5, 1.5, 2.0])
 def test_the_wait_of_one_server_is_predicted_from_poisson_arrivals(cv: float) -> None:
     """Known answer: a single server at 80 % load, log-normal services with a variation of 0.5, long runs."""
     poisson, other = (_ttft_ms(one) for one in (1.0, cv))
-    services = {"ttft_p50_ms": 1.0, "e2e_p50_ms": 894.4, "e2e_p95_ms": 894.4 * np.exp(1.644854 * 0.4724)}
-    numbers = {"ttft_p95_ms": poisson, "output_tokens_per_s": 1.0, "attainment": 1.0, **services}
-    found = predicted(Setting(5.5, cv=cv), candidate([point(5.5, cv=1.0, numbers=numbers)]))
+    services = {"e2e_p50_ms": 894.4, "e2e_p95_ms": 894.4 * np.exp(1.644854 * 0.4724), "output_tokens_per_s": 1.0}
+    calm = point(1.0, cv=1.0, numbers={"ttft_p50_ms": 1.0, "ttft_p95_ms": 900.0, **services})
+    busy = point(5.5, cv=1.0, numbers={"ttft_p50_ms": 1000.0, "ttft_p95_ms": poisson, **services})
+    found = predicted(Setting(5.5, cv=cv), candidate([calm, busy]))
     assert found.ttft_p95_ms == pytest.approx(other, rel=0.15)
 
 
