@@ -68,7 +68,8 @@ def _told(one: Data) -> str:
     name, points = _NUMBERS[one["number"]], count(one["n"], "point")
     if one["number"] == "holds":
         return f"{name} was predicted wrongly at {one['wrong']} of {points}"
-    return f"{name} {_share(one['typical'])}, at most {_share(one['largest'])} ({points})"
+    judged = f", {one['inside']} of {one['judged']} inside of the measured interval" if one["judged"] else ""
+    return f"{name} {_share(one['typical'])}, at most {_share(one['largest'])} ({points}{judged})"
 
 
 def points(data: Data) -> Table:
@@ -120,11 +121,14 @@ def errors(data: Data) -> Table:
             Cell(str(one["n"]), value=float(one["n"])),
             Cell(_share(one["typical"]) if "typical" in one else f"{one['wrong']} wrong"),
             Cell(_share(one["largest"]) if "largest" in one else ""),
+            Cell(f"{one['inside']} of {one['judged']}" if one.get("judged") else ""),
         )
         for one in data.get("planner_errors", ())
     ]
-    head = ("points with another", "number", "n", "typical error", "largest")
-    foot = ("Typical: exp(mean of |ln(predicted / measured)|) − 1.",)
+    head = ("points with another", "number", "n", "typical error", "largest", "inside")
+    foot = (
+        "Typical: exp(mean of |ln(predicted / measured)|) − 1. Inside: of the measurement's own 95\u202f% interval.",
+    )
     return Table("Errors of the planner", head, rows, texts=2, foot=foot)
 
 

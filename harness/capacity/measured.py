@@ -49,6 +49,7 @@ class Point:
         in_flight: Mean number of requests in flight.
         joules_per_output_token: Energy of its GPUs; None if it was not measured.
         numbers: Further numbers by name: p50 and p95 of latencies, tokens per second.
+        intervals: 95 % intervals of some of these numbers; an end is NaN where it is unknown.
         cv: Coefficient of variation of the gaps between its arrivals; None if the load does not state it.
         caveats: Sentences on what makes its numbers less good, or the plan more hopeful.
     """
@@ -62,6 +63,7 @@ class Point:
     in_flight: float = math.nan
     joules_per_output_token: float | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
     cv: float | None = None
 
@@ -297,6 +299,10 @@ def _point(
             "output_tokens_per_s": _value(rows, "output_tokens_per_s"),
             "attainment": _value(rows, ATTAINMENT),
         },
+        {
+            "ttft_p95_ms": _interval(rows, "ttft_ms", "p95"),
+            "output_tokens_per_s": _interval(rows, "output_tokens_per_s"),
+        },
         tuple(_caveats(reasons, trial, results.manifest)),
         _cv(_load_of(trial, results.manifest)),
     )
@@ -363,6 +369,13 @@ def _why_unknown(reasons: Sequence[Reason], trials: Sequence[tuple[CellEntry, Tr
 def _value(rows: Mapping[tuple[str, str], Mapping[str, Any]], metric: str, statistic: str = SCALAR) -> float:
     row = rows.get((metric, statistic))
     return math.nan if row is None else float(row["value"])
+
+
+def _interval(
+    rows: Mapping[tuple[str, str], Mapping[str, Any]], metric: str, statistic: str = SCALAR
+) -> tuple[float, float]:
+    row = rows.get((metric, statistic), {})
+    return float(row.get("low", math.nan)), float(row.get("high", math.nan))
 
 
 def _known(number: float) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.capacity.assumptions import Assumptions
@@ -24,12 +24,14 @@ class Checked:
 
     Attributes:
         numbers: Measured numbers by name; None where they are unknown.
+        intervals: Their 95 % intervals.
     """
 
     rate_rps: float
     predicted: Predicted
     measured: Holds
-    numbers: Mapping[str, float | None]
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def is_wrong(self) -> bool:
@@ -42,6 +44,13 @@ class Checked:
     def error(self, name: str) -> float | None:
         """Return the natural logarithm of predicted / measured of a number; None where one of both is unknown."""
         return log_error(getattr(self.predicted, name), self.numbers.get(name))
+
+    def is_inside(self, name: str) -> bool | None:
+        """Return whether the prediction of a number is inside of its measured interval; None without either."""
+        predicted, (low, high) = getattr(self.predicted, name), self.intervals.get(name, (math.nan, math.nan))
+        if self.error(name) is None or math.isnan(low) or math.isnan(high):
+            return None
+        return bool(low <= predicted <= high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,7 @@ def _checked(tried: Point, predicted: Predicted) -> Checked:
     # Under a backlog that grows TTFT depends on how long one looks.
     known = {} if tried.overloaded or tried.why_unknown else tried.numbers
     numbers = {name: _known(known.get(name, math.nan)) for name in NUMBERS}
-    return Checked(tried.rate_rps, predicted, tried.tested().holds, numbers)
+    return Checked(tried.rate_rps, predicted, tried.tested().holds, numbers, tried.intervals)
 
 
 def setting_of(point: HeldOut, rate_rps: float, assumed: Assumptions, cv: float | None = None) -> Setting:
@@ -165,7 +174,7 @@ def predictions(one: Candidate, point: HeldOut, rate_rps: float | None, assumed:
     rates = []
     if rate_rps is not None:
         predicted = predict(one, setting_of(point, rate_rps, assumed), assumed.seed)
-        rates.append(_rate(Checked(rate_rps, predicted, Holds.UNKNOWN, {})))
+        rates.append(_rate(Checked(rate_rps, predicted, Holds.UNKNOWN)))
     empty = dict.fromkeys(("run", "holds_rps", "fails_rps", "error_least", "error_largest", "rate_error"))
     return _asked(one, point) | empty | {"predicted_rps": predicted_rate(known, point, assumed), "rates": rates}
 
@@ -203,7 +212,9 @@ def _rate(one: Checked) -> dict[str, Any]:
         name: {
             "predicted": getattr(one.predicted, name),
             "measured": one.numbers.get(name),
+            "interval": [_known(end) for end in one.intervals.get(name, ())],
             "log_error": one.error(name),
+            "inside": one.is_inside(name),
         }
         for name in NUMBERS
     }

@@ -57,11 +57,13 @@ def test_the_likeliest_rates_are_compared_where_one_fails() -> None:
 def test_ttft_and_tokens_are_scored_where_both_are_known() -> None:
     """Predicted 300 ms and 640 tokens/s at 10 requests/s; measured 330 ms, and nothing beyond what was tested."""
     numbers = {"ttft_p95_ms": 330.0, "output_tokens_per_s": 640.0}
-    several = candidate([point(10.0, numbers=numbers), point(20.0, FAILS, overloaded=True)])
+    intervals = {"ttft_p95_ms": (310.0, 350.0), "output_tokens_per_s": (600.0, 700.0)}
+    several = candidate([point(10.0, numbers=numbers, intervals=intervals), point(20.0, FAILS, overloaded=True)])
     known, beyond = validate(candidate(), [several], 2, Assumptions()).rates
     assert known.error("ttft_p95_ms") == pytest.approx(math.log(300 / 330))
     assert known.error("output_tokens_per_s") == pytest.approx(0.0)
-    assert beyond.error("ttft_p95_ms") is None
+    assert (known.is_inside("ttft_p95_ms"), known.is_inside("output_tokens_per_s")) == (False, True)
+    assert (beyond.error("ttft_p95_ms"), beyond.is_inside("ttft_p95_ms")) == (None, None)
     assert beyond.numbers["ttft_p95_ms"] is None
 
 
