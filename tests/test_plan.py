@@ -106,6 +106,11 @@ def test_a_held_out_point_is_predicted_then_measured_and_later_plans_print_the_e
     stored_run(tmp_path / "runs" / "sim", {"": {20.0: 200.0, 40.0: 300.0}}, engine=engine, scenario=scenario)
     before = json.loads(command("plan", "sim", "--demand", "12", "--json", cwd=tmp_path).out)
     point = "rate=0.75,for=3s"
+    ended = command("plan", "sim", "--demand", "12", "--validate", "replicas=2,url=foo", cwd=tmp_path)
+    assert (ended.code, "--validate replicas=2,url=foo: engines.0.url: 'foo' is not an address" in ended.err) == (
+        2,
+        True,
+    )
     ended = command("plan", "sim", "--demand", "12", "--validate", point, "--json", cwd=tmp_path)
     assert ended.code == 0, ended.err
     after = json.loads(ended.out)

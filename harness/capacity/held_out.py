@@ -16,6 +16,8 @@ from harness.units import format_duration, parse_duration_s
 KEYS = ("rate", "cv", "output", "replicas", "url", "for")
 ALL = ("rate=0.85", "rate=1.15", "cv=2", "output=1.2")
 """Points that need no other server than the one that was measured."""
+BOUNDS = {"rate": (0.05, 2.0), "cv": (0.05, 20.0), "output": (0.5, 2.0)}
+"""Least and largest value: a plan is no claim about loads that are far from what was measured."""
 SEARCH = "search"
 """`rate` of a point where the largest rate is searched for."""
 SEARCH_FOR_S = 900.0
@@ -97,13 +99,14 @@ def _point(text: str) -> HeldOut:
 def _factor(given: Mapping[str, str], key: str, text: str) -> float | None:
     if key not in given:
         return None
+    low, high = BOUNDS[key]
     try:
         found = float(given[key])
     except ValueError:
         found = 0.0
-    if not 0 < found <= 20:
-        or_search = f", or `rate={SEARCH}`" if key == "rate" else ""
-        raise _wrong(text, f"`{key}` is a number above 0 and at most 20, such as `{key}=1.15`{or_search}")
+    if not low <= found <= high:
+        or_search = f" or `{SEARCH}`," if key == "rate" else ""
+        raise _wrong(text, f"`{key}` is a number from {low:g} to {high:g},{or_search} such as `{key}=1.15`")
     return found
 
 

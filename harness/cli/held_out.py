@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import TrialFailed, UsageError
+from harness.errors import ScenarioError, TrialFailed, UsageError
 
 if TYPE_CHECKING:
     from harness.capacity.assumptions import Assumptions
@@ -103,7 +103,11 @@ def _job(one: Candidate, point: HeldOut, changed: dict[str, Any], number: int) -
     from harness.schedule.matrix import check_variables, expand
     from harness.store.run import MANIFEST, new_run_path
 
-    scenario = restore(changed, one.path / MANIFEST)
+    try:
+        scenario = restore(changed, one.path / MANIFEST)
+    except ScenarioError as error:
+        first = error.problems[0]
+        raise UsageError(f"--validate {point.text}: {first.key}: {first.message}") from None
     planned = expand(scenario)
     if point.url is None:
         planned = [cell for cell in planned if cell_entry(cell).keys == one.keys]

@@ -54,11 +54,11 @@ def test_a_point_says_what_differs_from_the_measurement() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rate=fast", "`rate` is a number above 0 and at most 20, such as `rate=1.15`, or `rate=search`"),
+        ("rate=fast", "`rate` is a number from 0.05 to 2, or `search`, such as `rate=1.15`"),
         ("rate=1,rate=2", "write KEY=VALUE once for each of rate, cv, output, replicas, url and for"),
         ("rate=1,users=4", "write KEY=VALUE once for each of"),
-        ("output=0", "`output` is a number above 0"),
-        ("cv=inf", "`cv` is a number above 0"),
+        ("output=0", "`output` is a number from 0.5 to 2, such as"),
+        ("cv=inf", "`cv` is a number from 0.05 to 20"),
         ("replicas=two,url=http://a:1", "`replicas` is a whole number"),
         ("replicas=2", "several replicas have a balancer; add its address"),
         ("rate=1,for=5", "`for`: 5 has no unit"),
