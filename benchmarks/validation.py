@@ -67,7 +67,7 @@ def measure(folder: Path, seconds: float, search_s: float) -> None:
         for name, lines in BALANCERS.items():
             front = stack.enter_context(nginx(folder, *ports, upstream=lines))
             both = f"replicas=2,url={front.url.replace('localhost', '127.0.0.1')}"
-            for rate in ("0.85", "1"):
+            for rate in ("0.85", "1", "1.3"):
                 _validate(folder, name, "rates", *plan, "--validate", f"{both},rate={rate}")
             _validate(folder, name, "search", *plan, "--validate", f"{both},rate=search,for={search_s:g}s")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from reports.format import THIN, UNKNOWN, amount, count, dotted
+from reports.names import ended
 from reports.tables.base import Cell, Table
 
 Data = Mapping[str, Any]
@@ -75,28 +76,32 @@ def _told(one: Data) -> str:
 def points(data: Data) -> Table:
     """Return every rate that was predicted and measured, the newest first."""
     head = (
-        *("point", "run", "rate", "chance", "it", "TTFT p95, ms", "predicted", "error"),
-        *("output tokens/s", "predicted", "error"),
+        *("point", "run", "rate", "chance", "it", "TTFT p95, ms", "TTFT predicted", "TTFT error"),
+        *("tokens/s", "tokens/s predicted", "tokens/s error"),
     )
-    rows = [row for check in reversed(data.get("checks", ())) for row in _points(check)]
-    more = len(rows) - SHOWN
-    foot = (f"{count(more, 'older point')} in runs/plan-checks.",) if more > 0 else ()
-    return Table("Points that the planner predicted", head, rows[:SHOWN], texts=2, foot=foot)
+    found = [(check, rate) for check in reversed(data.get("checks", ())) for rate in check["rates"]]
+    reasons = dict.fromkeys(ended(_sentence(why)) for _, rate in found[:SHOWN] for why in rate["why"])
+    older = [f"{count(len(found) - SHOWN, 'older point')} in runs/plan-checks."] if len(found) > SHOWN else []
+    rows = [_point(check, rate) for check, rate in found[:SHOWN]]
+    return Table("Points that the planner predicted", head, rows, texts=2, foot=(*reasons, *older))
 
 
-def _points(check: Data) -> Iterator[tuple[Cell, ...]]:
-    for rate in check["rates"]:
-        word, tone = _OUTCOMES[rate["measured"]]
-        chance = rate["chance"]
-        yield (
-            Cell(check["asked"]),
-            Cell(check["run"]),
-            Cell(f"{rate['rate_rps']:.4g}", value=rate["rate_rps"]),
-            Cell(UNKNOWN if chance is None else f"{100 * chance:.3g}{THIN}%", value=chance),
-            Cell(word, tone=tone),
-            *_number(rate["ttft_p95_ms"], "time"),
-            *_number(rate["output_tokens_per_s"], ""),
-        )
+def _sentence(why: str) -> str:
+    return f"{why[:1].upper()}{why[1:]}"
+
+
+def _point(check: Data, rate: Data) -> tuple[Cell, ...]:
+    word, tone = _OUTCOMES[rate["measured"]]
+    chance = rate["chance"]
+    return (
+        Cell(check["asked"]),
+        Cell(check["run"]),
+        Cell(f"{rate['rate_rps']:.4g}", value=rate["rate_rps"]),
+        Cell(UNKNOWN if chance is None else f"{100 * chance:.3g}{THIN}%", value=chance),
+        Cell(word, tone=tone),
+        *_number(rate["ttft_p95_ms"], "time"),
+        *_number(rate["output_tokens_per_s"], ""),
+    )
 
 
 def _number(one: Data, show: str) -> tuple[Cell, Cell, Cell]:

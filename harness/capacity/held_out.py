@@ -91,6 +91,8 @@ def _point(text: str) -> HeldOut:
         given.get("url"),
         _seconds(given, text),
     )
+    if found.rate is None and found.cv is not None:
+        raise _wrong(text, f"the largest rate of burstier arrivals is not predicted; leave `cv` or `rate={SEARCH}` out")
     if found.replicas > 1 and found.url is None:
         raise _wrong(text, "several replicas have a balancer; add its address, such as `url=http://127.0.0.1:8080`")
     return found

@@ -70,15 +70,10 @@ def predict(one: Candidate, setting: Setting, seed: int) -> Predicted:
     bursty = _is_other(setting.cv, measured.cv)
     chance = None if bursty else _chance(known, setting, seed)
     ttft, why = _ttft(one, setting, measured)
-    tokens = None
-    if measured.tokens.output is not None and setting.busiest_rps <= (known.upper_rps or known.value_rps) + ROUNDING:
-        tokens = setting.rate_rps * measured.tokens.output * setting.output
-    reasons = [
-        "whether burstier arrivals hold is not predicted: headroom is for them" if bursty else "",
-        why,
-        "tokens/s are not predicted above the rate that a replica holds" if tokens is None else "",
-    ]
-    return Predicted(chance, ttft, tokens, setting.busiest_rps / known.value_rps, tuple(filter(None, reasons)))
+    tokens, why_not = _tokens(known, setting, measured.tokens.output)
+    burstier = "whether burstier arrivals hold is not predicted: headroom is for them" if bursty else ""
+    reasons = tuple(filter(None, (burstier, why, why_not)))
+    return Predicted(chance, ttft, tokens, setting.busiest_rps / known.value_rps, reasons)
 
 
 def largest_rate(known: Capacity, setting: Setting) -> float:
@@ -90,6 +85,15 @@ def largest_rate(known: Capacity, setting: Setting) -> float:
 def _chance(known: Capacity, setting: Setting, seed: int) -> float:
     assumed = Assumptions.model_construct(imbalance=setting.imbalance, seed=seed)
     return Draws.of(known, setting.rate_rps * setting.output, assumed).chance(setting.replicas)
+
+
+def _tokens(known: Capacity, setting: Setting, each: float | None) -> tuple[float | None, str]:
+    """Return output tokens/s; None and why where they are not predicted. each: tokens of a reply as measured."""
+    if each is None:
+        return None, "tokens/s are not predicted: the tokens of a reply are unknown"
+    if setting.busiest_rps > (known.upper_rps or known.value_rps) + ROUNDING:
+        return None, "tokens/s are not predicted above the rate that a replica holds"
+    return setting.rate_rps * each * setting.output, ""
 
 
 def _is_other(cv: float | None, measured: float | None) -> bool:

@@ -75,6 +75,17 @@ def test_a_planner_that_was_never_checked_says_so() -> None:
     assert not plan_checks.points(data()).rows
 
 
+def test_why_something_was_not_predicted_stands_below() -> None:
+    """Each reason once."""
+    asked = HeldOut("rate=2", 2.0)
+    other = replace(candidate([point(12.0, FAILS)]), run="held-out-2")
+    check = as_record(scored(candidate(), other, asked, Assumptions()), candidate(), asked) | TIMES
+    assert plan_checks.points(data(check, check)).foot == (
+        "TTFT is not predicted at 12 requests/s for a replica: 4 to 7 were tested.",
+        "Tokens/s are not predicted above the rate that a replica holds.",
+    )
+
+
 def test_only_the_newest_points_are_shown() -> None:
     """The foot says how many others there are."""
     table = plan_checks.points(data(*[held_out()] * 25))

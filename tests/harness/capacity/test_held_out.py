@@ -61,6 +61,7 @@ def test_a_point_says_what_differs_from_the_measurement() -> None:
         ("cv=inf", "`cv` is a number from 0.05 to 20"),
         ("replicas=two,url=http://a:1", "`replicas` is a whole number"),
         ("replicas=2", "several replicas have a balancer; add its address"),
+        ("rate=search,cv=2", "the largest rate of burstier arrivals is not predicted; leave `cv` or `rate=search` out"),
         ("rate=1,for=5", "`for`: 5 has no unit"),
     ],
 )
