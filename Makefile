@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench battery scorecard otava saturation validation \
+	test-gpu test-lowest coverage mutants bench battery scorecard examples otava saturation validation \
 	docs wheel clean
 
 help:  ## list the targets

@@ -17,8 +17,9 @@ from typing import Any
 
 from benchmarks.command import harness
 from benchmarks.slotted_server import TOKENS, Service, slotted_server, true_rate
-from harness.capacity.prices import Pricing, read_catalogue
 from harness.capacity.track_record import kept
+from harness.prices.catalogue import read_catalogue
+from harness.scenario.plan import Pricing
 from tests.balancer import PROGRAM, nginx
 
 SERVICE = Service()

@@ -6,11 +6,11 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.measured import Candidate, Point
 from harness.capacity.rate import Capacity
 from harness.capacity.replicas import ROUNDING
 from harness.capacity.uncertainty import Draws
+from harness.scenario.plan import Assumptions
 
 P95 = 1.644854
 """Standard deviations from the median of a normal distribution to its 95th percentile."""

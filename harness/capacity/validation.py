@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.held_out import HeldOut
 from harness.capacity.measured import Candidate, Point, check_alike
 from harness.capacity.prediction import Predicted, Setting, largest_rate, predict
 from harness.capacity.rate import Capacity, Holds
 from harness.errors import UsageError
+from harness.scenario.plan import Assumptions
 
 NUMBERS = ("ttft_p95_ms", "output_tokens_per_s")
 """Numbers of a rate that are predicted and scored, beside whether it holds."""

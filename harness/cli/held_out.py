@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ScenarioError, TrialFailed, UsageError
 
 if TYPE_CHECKING:
-    from harness.capacity.assumptions import Assumptions
     from harness.capacity.held_out import HeldOut
     from harness.capacity.measured import Candidate
     from harness.capacity.ranking import Ranking
     from harness.run.job import Job
+    from harness.scenario.plan import Assumptions
 
 
 def check_asked(texts: Sequence[str]) -> tuple[dict[str, int], list[HeldOut]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.held_out import HeldOut
 from harness.capacity.track_record import errors
 from harness.capacity.validation import as_record, scored, validate
+from harness.scenario.plan import Assumptions
 from reports import plan_checks
 from tests.planned import FAILS, candidate, point
 

@@ -129,10 +129,15 @@ def planned(
     from harness.capacity.ranking import rank
     from harness.capacity.track_record import errors
     from harness.cli.held_out import check_asked, checks, records
+    from harness.prices.catalogue import read_catalogue
 
     check_asked(validate)
-    catalogue = read_catalogue(prices)
-    asked = read_demand(demand, options, catalogue)
+    stated = dict(_stated(runs))
+    own_demand, own_prices = stated.pop("demand", None), stated.pop("prices", None)
+    catalogue = read_catalogue(prices or (None if own_prices is None else Path(own_prices)))
+    if demand is None and own_demand is None:
+        raise UsageError("--demand is missing; write requests per second, such as `--demand 12`, or name a file")
+    asked = read_demand(demand or str(own_demand), options, catalogue, stated)
     machines = machines_of(instances, runs)
     for name in machines.values():
         catalogue.find(name)
@@ -141,6 +146,19 @@ def planned(
     checks(ranking, validate, consent=consent, wait_s=wait_s)
     kept = records()
     return as_data(ranking, asked.given) | {"checks": kept, "planner_errors": errors(kept)}
+
+
+def _stated(runs: Sequence[str]) -> Mapping[str, Any]:
+    """Return the `plan` of the runs' scenarios. Raises UsageError where two state different ones."""
+    from harness.store.run import Run, find_run
+
+    each = {run: Run.open(find_run(run)).manifest.scenario.get("plan") for run in runs}
+    stated = {run: section for run, section in each.items() if isinstance(section, dict)}
+    first = next(iter(stated), None)
+    for run, section in stated.items():
+        if section != stated[first or run]:
+            raise UsageError(f"the scenarios of {first} and {run} state different `plan`; plan each alone")
+    return stated[first] if first is not None else {}
 
 
 def _candidates(run: str, attainment: float, machines: Mapping[str, str]) -> list[Candidate]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from harness.capacity.assumptions import Assumptions
 from harness.capacity.held_out import HeldOut
 from harness.capacity.rate import Holds
 from harness.capacity.validation import as_record, planned_rate, predictions, scored, validate
