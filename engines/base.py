@@ -200,6 +200,7 @@ class EngineSpec:
             served_model.
         python: Interpreter of the environment that has the engine. None is our own.
         devices: Accelerators to use, as the driver numbers them ("0", "1"), or ("cpu",). () is the engine's choice.
+        labels: Labels of the run, which a command may name.
         log_path: Output file of the engine's process. None inherits ours.
     """
 
@@ -213,6 +214,7 @@ class EngineSpec:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_key: str | None = field(default=None, repr=False)
     log_path: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,7 @@ class HttpEngine:
         command = ServerCommand(
             command=options.command,
             model=self._spec.model.name if self._spec.model else None,
+            labels=self._spec.labels,
             env=self._spec.env,
             headers=self._headers(),
             ready_path=ready.get("path"),

@@ -1,4 +1,4 @@
-"""Placeholders in a command line: `{port}` and `{model}` are filled in, `{{word}}` stands for the text `{word}`.
+"""Placeholders in a command line: `{port}`, `{model}` and `{label.NAME}`; `{{word}}` stands for the text `{word}`.
 
 Only a name in braces is a placeholder. JSON, `{}` and a shell's `${NAME}` stay as they are.
 """
@@ -13,6 +13,7 @@ from functools import partial
 
 PORT, MODEL = "port", "model"
 KNOWN = (PORT, MODEL)
+_LABEL = "label."
 _IN_BRACES = re.compile(r"(?<![${])(\{+)(\s*[A-Za-z_]\w*(?:[.-]\w+)*\s*)(\}+)")
 
 
@@ -30,12 +31,22 @@ def names_in(text: str) -> Iterator[str]:
 
 def problem_with(text: str) -> str | None:
     """Return what is wrong with the placeholders in a text: the first that is unknown, and what to write."""
-    unknown = next((name for name in names_in(text) if name not in KNOWN), None)
+    unknown = next((name for name in names_in(text) if name not in KNOWN and not name.startswith(_LABEL)), None)
     if unknown is None:
         return None
     near = get_close_matches(unknown.strip().lower(), KNOWN, n=1)
-    instead = f"did you mean `{{{near[0]}}}`?" if near else "known are `{port}` and `{model}`."
+    instead = f"did you mean `{{{near[0]}}}`?" if near else "known are `{port}`, `{model}` and `{label.NAME}`."
     return f"unknown placeholder `{{{unknown}}}`: {instead} Write `{{{{{unknown}}}}}` for these characters themselves"
+
+
+def labels_in(text: str) -> Iterator[str]:
+    """Yield the names of the labels that stand in a text, as `commit` for `{label.commit}`."""
+    return (name.removeprefix(_LABEL) for name in names_in(text) if name.startswith(_LABEL))
+
+
+def label_values(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of the placeholders of labels."""
+    return {f"{_LABEL}{name}": value for name, value in labels.items()}
 
 
 def command_of(words: Sequence[str]) -> str:

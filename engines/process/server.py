@@ -24,7 +24,7 @@ import psutil
 
 from engines.base import NO_USAGE_REPORTS, EngineError, StartFailed
 from engines.process.log import begun, read_from, size_of
-from engines.process.placeholders import MODEL, PORT, filled, names_in
+from engines.process.placeholders import MODEL, PORT, filled, label_values, labels_in, names_in
 from engines.secrets import masked
 
 READY_LIMIT_S = 300.0
@@ -53,6 +53,7 @@ class ServerCommand:
     stop: str | None = None  # command to run after the process has ended, to clean up; {port} is filled in
     log_path: Path | None = None  # output is appended to it; None is this process' own output
     port: int | None = None  # None is a free one
+    labels: Mapping[str, str] = field(default_factory=dict)  # of the run, which the command may name
 
 
 class ServerProcess:
@@ -129,10 +130,13 @@ class ServerProcess:
             raise StartFailed("the command is empty; write how to start the server")
         if self._command.model is None and MODEL in names_in(self._command.command):
             raise StartFailed("the command contains {model}, but the scenario names no model; add `model:`")
+        if lacking := next((one for one in labels_in(self._command.command) if one not in self._command.labels), None):
+            raise StartFailed(f"the command contains {{label.{lacking}}}, which is not set; add --label {lacking}=...")
         return [self._filled(part) for part in parts]
 
     def _filled(self, text: str) -> str:
-        return filled(text, {PORT: str(self.port), MODEL: self._command.model or ""})
+        own = {PORT: str(self.port), MODEL: self._command.model or ""}
+        return filled(text, {**own, **label_values(self._command.labels)})
 
     def _spawn(self) -> None:
         arguments = self._arguments()

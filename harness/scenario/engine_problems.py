@@ -13,7 +13,7 @@ from engines import engine_class
 from engines.base import EngineError, EngineSpec, ModelReference, UnknownOption
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
-from engines.process.placeholders import MODEL, names_in
+from engines.process.placeholders import MODEL, labels_in, names_in
 from harness.errors import Problem
 from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock, Level, Variant
@@ -83,16 +83,20 @@ def _of_options(error: EngineError, key: str) -> Problem:
 
 
 def _command_problems(scenario: Scenario) -> Iterator[Problem]:
-    """Yield each command that names the model of a scenario without one."""
+    """Yield each command that names a label, or a model, that the scenario lacks."""
     for number, block in enumerate(scenario.engines):
-        if scenario.model or any(level.model for level in block.quantization):
-            continue
+        has_model = scenario.model or any(level.model for level in block.quantization)
         commands = {"command": block.command, "stop": block.stop}
         for name, variant in block.variants.items():
             commands |= {f"variants.{name}.command": variant.command, f"variants.{name}.stop": variant.stop}
         for key, command in commands.items():
-            if command is not None and MODEL in names_in(command):
-                yield Problem("contains `{model}`, and the scenario names none; add `model`", f"engines.{number}.{key}")
+            place = f"engines.{number}.{key}"
+            if command is not None and MODEL in names_in(command) and not has_model:
+                yield Problem("contains `{model}`, and the scenario names none; add `model`", place)
+            for label in dict.fromkeys(labels_in(command or "")):
+                if not scenario.labels.get(label):
+                    why = f"contains `{{label.{label}}}`, which is not set; add --label {label}=VALUE, or `labels`"
+                    yield Problem(why, place)
 
 
 def _levels(block: EngineBlock) -> tuple[str, ...]:

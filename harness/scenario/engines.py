@@ -233,8 +233,8 @@ class HttpKeys(StrictModel):
     )
     command: Annotated[str, AfterValidator(_checked_command)] | None = Field(
         default=None,
-        description="Command that starts the server, without a shell. `{port}` and `{model}` are filled in; "
-        "`{{word}}` stands for `{word}`.",
+        description="Command that starts the server, without a shell. `{port}`, `{model}` and `{label.NAME}` are "
+        "filled in; `{{word}}` stands for `{word}`.",
         examples=["vllm serve {model} --port {port}"],
     )
     ready: Ready | None = Field(default=None, description="Readiness check of the server.")

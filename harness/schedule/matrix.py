@@ -93,7 +93,9 @@ def expand(
     """
     secrets = os.environ if env is None else env
     planned = [
-        _cell_or_skip(scenario, one, index, secrets, refusal(scenario, one, engine_spec(one, secrets), secrets))
+        _cell_or_skip(
+            scenario, one, index, secrets, refusal(scenario, one, engine_spec(one, secrets, scenario.labels), secrets)
+        )
         for index, one in enumerate(combinations(scenario))
     ]
     kept = planned if not only else chosen(planned, only)
@@ -135,7 +137,7 @@ def _cell_or_skip(
     names = (index, _cell_id(scenario, one, index), *one.names, one.repetition)
     if reason is not None:
         return Skip(*names, reason, lacking_variable(one, secrets))
-    engine, spec = one.block.engine, engine_spec(one, secrets)
+    engine, spec = one.block.engine, engine_spec(one, secrets, scenario.labels)
     elsewhere = engine == "http" and not all(is_loopback(url) for url in listed(spec.options.get("url") or ()))
     python = spec.python if spec.python and answers_in_process(engine) else None
     timeout_s = max(one.block.start_timeout_s, float(dict(spec.options.get("ready") or {}).get("timeout_s", 0)))
@@ -150,7 +152,7 @@ def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:
     return "-".join([f"{index:03d}", *(slug(part) for part in parts if part)])
 
 
-def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
+def engine_spec(one: Combination, secrets: Mapping[str, str], labels: Mapping[str, str]) -> EngineSpec:
     """Return the specification of a combination's engine. Its secrets, which are read here, are hidden."""
     block = one.block
     headers = {header: secrets[name] for header, name in block.headers_env.items() if secrets.get(name)}
@@ -174,6 +176,7 @@ def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
         env=dict(block.env),
         headers=headers,
         api_key=api_key,
+        labels=dict(labels),
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engines.process.placeholders import command_of, filled, literal, names_in, problem_with
 
-VALUES = {"port": "8000", "model": "m"}
+VALUES = {"port": "8000", "model": "m", "label.commit": "a1 b2"}
 BRACED = st.text(st.sampled_from("{}$ ab.-_1\"':,"), max_size=30)
 
 
@@ -20,6 +20,7 @@ BRACED = st.text(st.sampled_from("{}$ ab.-_1\"':,"), max_size=30)
         ("serve {model} --port {port}", "serve m --port 8000"),
         ('serve --override \'{"a": {"b": 1}}\' {port}', 'serve --override \'{"a": {"b": 1}}\' 8000'),
         ("serve '{\"port\":{port}}'", "serve '{\"port\":8000}'"),
+        ("out/{label.commit}/serve {port}", "out/a1 b2/serve 8000"),
         ("echo {{port}} {{x}}", "echo {port} {x}"),
         ("echo {{{port}}}", "echo {{port}}"),
         ("sh -c 'echo ${HOME} ${port}'", "sh -c 'echo ${HOME} ${port}'"),
@@ -40,7 +41,7 @@ def test_only_names_in_single_braces_are_filled_in(text: str, becomes: str) -> N
         ("serve {modle} {port}", "unknown placeholder `{modle}`: did you mean `{model}`?"),
         ("serve {PORT}", "unknown placeholder `{PORT}`: did you mean `{port}`?"),
         ("serve { port }", "unknown placeholder `{ port }`: did you mean `{port}`?"),
-        ("serve {gpu} {port}", "unknown placeholder `{gpu}`: known are `{port}` and `{model}`."),
+        ("serve {gpu} {port}", "unknown placeholder `{gpu}`: known are `{port}`, `{model}` and `{label.NAME}`."),
         ("serve {model.path}", "unknown placeholder `{model.path}`: did you mean `{model}`?"),
         ("serve {cuda-devices}", "unknown placeholder `{cuda-devices}`: known are"),
         ("serve '{\"size\":{size}}'", "unknown placeholder `{size}`"),

@@ -215,6 +215,10 @@ def test_a_server_that_is_never_ready_times_out(
         ("/no/such/program {port}", "cannot run '/no/such/program': No such file or directory; check `command`"),
         ("serve 'quote {port}", 'the command "serve \'quote {port}" cannot be split: No closing quotation'),
         ("serve {model} {port}", "the command contains {model}, but the scenario names no model; add `model:`"),
+        (
+            "out/{label.commit}/serve {port}",
+            "the command contains {label.commit}, which is not set; add --label commit=...",
+        ),
     ],
 )
 def test_commands_that_cannot_run_are_refused(command: str, sentence: str) -> None:
@@ -249,22 +253,26 @@ def test_possible_secrets_are_not_shown() -> None:
 
 
 def test_the_model_environment_and_stop_command_are_used(tmp_path: Path) -> None:
-    """{model} and {port} are filled in without a shell, env is passed on, and `stop` runs after the end."""
+    """{model}, {port} and labels are filled in without a shell, env is passed on, and `stop` runs after the end."""
     log = tmp_path / "log"
     code = "import os,signal,socket,sys; print(sys.argv[1:], os.environ['COLOUR'], flush=True); "
     code += "server = socket.create_server(('127.0.0.1', int(sys.argv[2]))); signal.pause()"
-    command = f'{sys.executable} -c "{code}" {{model}} {{port}} $HOME'
+    command = f'{sys.executable} -c "{code}" {{model}} {{port}} $HOME {{label.commit}}'
     stop = f"{sys.executable} -c \"import sys; print('stopped', sys.argv[1]); sys.exit(1)\" {{port}}"
 
+    labels = {"commit": "a 1"}
+
     async def body() -> int:
-        server = ServerProcess(ServerCommand(command, "a model", {"COLOUR": "blue"}, stop=stop, log_path=log))
+        server = ServerProcess(
+            ServerCommand(command, "a model", {"COLOUR": "blue"}, stop=stop, log_path=log, labels=labels)
+        )
         await server.start()  # it listens after it has told
         await server.stop()
         return server.port
 
     port = asyncio.run(body())
     written = log.read_text()
-    assert f"['a model', '{port}', '$HOME'] blue" in written
+    assert f"['a model', '{port}', '$HOME', 'a 1'] blue" in written
     assert f"stopped {port}" in written
     assert "ended with exit code 1" in written
 

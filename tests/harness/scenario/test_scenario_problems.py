@@ -186,12 +186,16 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str
         ),
         (
             "{engine: http, command: \"serve {port}\", stop: \"kill {pid}\"}",
-            "1:57: engines.0.stop: unknown placeholder `{pid}`: known are `{port}` and `{model}`. Write `{{pid}}` for "
-            "these characters themselves",
+            "1:57: engines.0.stop: unknown placeholder `{pid}`: known are `{port}`, `{model}` and `{label.NAME}`. Write "
+            "`{{pid}}` for these characters themselves",
         ),
         (
             "{engine: http, command: \"serve {model} {port}\"}",
             "1:26: engines.0.command: contains `{model}`, and the scenario names none; add `model`",
+        ),
+        (
+            "{engine: http, command: \"out/{label.commit}/serve {port}\"}",
+            "1:26: engines.0.command: contains `{label.commit}`, which is not set; add --label commit=VALUE, or `labels`",
         ),
         ("{engine: http, command: serve}", "1:35: engines.0.command: has no `{port}`; write it where the server takes its port"),
         (
