@@ -27,6 +27,10 @@ MOST_CORRELATION = 0.95
 AUTOCORRELATED = 0.3
 SURE = 1.645
 """Standard errors below an estimate beyond which the true value lies with 5 %."""
+LEAST_NOISY = 5
+"""Nights that tell a wider spread."""
+NOISIER_LIKELIHOOD = 12.0
+"""Twice the logarithm of the likelihood ratio from which on the later of two spreads is the wider one."""
 STEADY, USUAL, LOUD = 0.01, 0.03, 0.1
 
 
@@ -65,11 +69,11 @@ class Noise:
     def dependent(self) -> bool:
         """Whether nights follow each other so closely that a test of independent ones is wrong.
 
-        Above AUTOCORRELATED, and for sure above half of it.
+        Above AUTOCORRELATED for sure.
         """
         if self.nights < TREND_NIGHTS:
             return False
-        return self.correlation > max(AUTOCORRELATED, AUTOCORRELATED / 2 + SURE / math.sqrt(self.nights))
+        return self.correlation > AUTOCORRELATED + SURE / math.sqrt(self.nights)
 
     @property
     def word(self) -> NoiseClass:
@@ -147,6 +151,27 @@ def without_spikes(values: Floats) -> Floats:
     return cleaned
 
 
+def alike_from(values: Floats) -> int:
+    """Return the first of the nights up to the last that are about as noisy as the last ones.
+
+    Of all divisions of normal nights into two spreads, the later of them the wider one, the most likely; 0 if one
+    spread explains them about as well.
+    """
+    n = len(values)
+    if n < LEAST_NIGHTS + LEAST_NOISY:
+        return 0
+    away = values - median(values)
+    most = SPIKE_SIGMAS * step_sigma(values)
+    squares = np.cumsum(np.clip(away, -most, most) ** 2) + 1e-300
+    before = np.arange(LEAST_NIGHTS, n - LEAST_NOISY + 1)
+    after = n - before
+    early, late = squares[before - 1] / before, (squares[-1] - squares[before - 1]) / after + 1e-300
+    likelihood = n * np.log(squares[-1] / n) - before * np.log(early) - after * np.log(late)
+    likelihood[late < early] = 0.0
+    best = int(np.argmax(likelihood))
+    return int(before[best]) if likelihood[best] > NOISIER_LIKELIHOOD else 0
+
+
 def residuals(values: Floats, cuts: Sequence[int]) -> list[Floats]:
     """Return the values of each regime less its level: its median, or a line through many nights."""
     edges = [0, *cuts, len(values)]
@@ -186,4 +211,6 @@ def noise_of(values: Floats, cuts: Sequence[int], recall: int) -> Noise:
     parts = residuals(values[begin:], [cut - begin for cut in cuts if cut > begin])
     together = np.concatenate(parts) if parts else values
     own = parts[-1] if parts and len(parts[-1]) >= LEAST_NIGHTS else together
-    return Noise(robust_sigma(own), correlation(parts), len(together))
+    alike = alike_from(own)
+    sigma = max(robust_sigma(own), float(own[alike:].std(ddof=1))) if alike else robust_sigma(own)
+    return Noise(sigma, correlation(parts), len(together))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -15,14 +15,23 @@ from harness.comparison.change import Change
 from harness.history.detector.bursts import bursts
 from harness.history.detector.changes import LEAST, P, change_points, p_of, placed
 from harness.history.detector.nights import Nights
-from harness.history.detector.noise import LEAST_NIGHTS, Noise, median, noise_of, step_sigma, without_spikes
+from harness.history.detector.noise import (
+    LEAST_NIGHTS,
+    Noise,
+    alike_from,
+    median,
+    noise_of,
+    robust_sigma,
+    step_sigma,
+    without_spikes,
+)
 from harness.scenario.margins import Scale
 
 BOTH_ENDS = 0.025
 """Chance beyond each end of a change's interval: 95 % lie within."""
 NEAR = 2
 """Nights by which two changes may differ and have one cause."""
-IN_NOISE = "in noisy nights"
+IN_NOISE, LITTLE = "in noisy nights", "little by little"
 NEEDS_CONFIRMATION = "needs a confirmation: nights follow each other"
 ROUGH, ROUGH_CAP, ROUGH_NIGHTS = 3.0, 9.0, 10
 """Mean square of the differences between neighbours around a change, in that of the nights before, from which on the
@@ -33,6 +42,12 @@ UNEQUAL = 4.0
 """Ratio of variances from which on they are not pooled."""
 STEP_LIKELIHOOD = 12.0
 """Twice the logarithm of the likelihood ratio from which on a change is a step and no drift."""
+LEAST_DRIFT = 21
+"""Nights that a drift lasts at least: a shorter one may be called a step."""
+BENT_LIKELIHOOD = 2.0
+"""The same against a drift that begins within the nights, which has one more way to fit."""
+LEVEL_LIKELIHOOD = 4.0
+"""The same from which on the level of a few nights changed, and not their spread."""
 YOUNG_SERIES = 14
 """Nights since a reset before which no step is told: their noise is unknown."""
 USUAL_SIGMAS = 2.5
@@ -153,13 +168,18 @@ def course_of(
         points = change_points(cleaned, policy.p, policy.recall, policy.nights, whole=policy.whole)
         cuts = [one.index for one in points]
         noisy = bursts(nights.values[begin:end]) if policy.checks else []
-        steps += [_shifted(_held(one, noisy), begin) for one in steps_of(cleaned, cuts, nights.scale, policy)]
+        found = steps_of(cleaned, cuts, nights.scale, policy, nights.values[begin:end])
+        steps += [_shifted(_held(one, noisy), begin) for one in found]
     begin = nights.start
     cuts = [step.night - begin for step in steps if step.night > begin]
     noise = noise_of(cleaned, cuts, policy.recall)
-    told = [step.night - begin for step in steps if step.night > begin and not step.lacks]
     marks = [one - begin for one in (*releases, *known)]
-    creep = creep_of(cleaned, told, marks, noise, nights.scale, policy) if policy.checks else None
+
+    def creep_until(last: int, told: Sequence[int]) -> Step | None:
+        before = [one for one in marks if one < last]
+        return creep_of(cleaned[:last], told, before, noise, nights.scale, policy) if policy.checks else None
+
+    steps, creep = _with_creep(steps, cleaned, begin, creep_until)
     jump = jump_of(nights, cuts, noise, policy) if policy.checks else None
     return Course(
         nights,
@@ -169,6 +189,29 @@ def course_of(
         None if jump is None else _shifted(jump, begin),
         tuple((first + begin, last + begin) for first, last in noisy),
     )
+
+
+def _with_creep(
+    steps: Sequence[Step], values: Floats, begin: int, creep_until: Callable[[int, Sequence[int]], Step | None]
+) -> tuple[list[Step], Step | None]:
+    """Return the steps, and the creeping change up to the last night.
+
+    The last step is a part of a creeping change, if the level crept in its direction before it or afterwards, unless it
+    is clearly none of a drift. values: those from `begin` on.
+    """
+    told = [step.night - begin for step in steps if step.night > begin and not step.lacks]
+    creep = creep_until(len(values), told)
+    last = next((one for one in reversed(steps) if one.night > begin and not one.lacks), None)
+    if last is None:
+        return [*steps], creep
+    before = [one for one in told if one < last.night - begin]
+    others = [one for one in (creep, creep_until(last.night - begin, before)) if one is not None]
+    level = max(before, default=0)
+    drifts = any(one.change.at * last.change.at > 0 for one in others)
+    if not drifts or _over_drift(values[level:], last.night - begin - level) >= STEP_LIKELIHOOD:
+        return [*steps], creep
+    without = [replace(one, lacks=LITTLE) if one is last else one for one in steps]
+    return without, creep_until(len(values), before)
 
 
 def _gated(step: Step, noise: Noise, policy: Policy) -> Step:
@@ -188,27 +231,35 @@ def _shifted(step: Step, by: int) -> Step:
     return replace(step, night=step.night + by, first=step.first + by, last=step.last + by)
 
 
-def steps_of(values: Floats, cuts: Sequence[int], scale: Scale, policy: Policy) -> list[Step]:
-    """Return the steps at change points of one stretch, judged."""
+def steps_of(values: Floats, cuts: Sequence[int], scale: Scale, policy: Policy, raw: Floats) -> list[Step]:
+    """Return the steps at change points of one stretch, judged. raw: the values with those that stand alone."""
     edges = [0, *cuts, len(values)]
     found = []
     for place, cut in enumerate(cuts, 1):
         begin, end = edges[place - 1], edges[place + 1]
         noise = noise_of(values[:end], cuts[:place], policy.recall)
         inflation = noise.inflation if policy.correlation else 1.0
-        change, p = shift(values[begin:cut], values[cut:end], scale, inflation)
+        alike = begin + (alike_from(raw[begin:cut]) if policy.checks else 0)
+        change, p = shift(values[alike:cut], values[cut:end], scale, inflation)
         first, last = placed(values[begin:end], cut - begin)
         step = Step(cut, begin + first, begin + last, end - cut, change, p)
         if policy.checks:
-            why = lacks(step, values[begin:end], cut - begin, noise, policy) or _rough_text(values, cut, noise)
+            why = lacks(step, values[begin:end], cut - begin, alike - begin, noise, policy)
+            why = why or _rough_text(values, cut, noise)
             step = replace(step, lacks=why)
         found.append(step)
     return found
 
 
-def lacks(step: Step, values: Floats, cut: int, noise: Noise, policy: Policy) -> str:
-    """Return what keeps a step from being told; "" if nothing does. values: both of its sides."""
+def lacks(step: Step, values: Floats, cut: int, alike: int, noise: Noise, policy: Policy) -> str:
+    """Return what keeps a step from being told; "" if nothing does.
+
+    Args:
+        values: Both of its sides.
+        alike: First night that is as noisy as those just before the step.
+    """
     size = abs(step.change.at)
+    left, right = values[alike:cut], values[cut:]
     sigmas = policy.sigmas if step.age < policy.young else policy.sigmas_later
     if noise.nights < YOUNG_SERIES:
         return "too few nights to know the noise"
@@ -218,7 +269,9 @@ def lacks(step: Step, values: Floats, cut: int, noise: Noise, policy: Policy) ->
         return "too small to matter"
     if size < sigmas * noise.sigma:
         return "within the noise"
-    return "little by little" if _ramps(values, cut) else ""
+    if step.age < policy.young and _widens(left, right):
+        return IN_NOISE
+    return LITTLE if _ramps(values, cut) else ""
 
 
 def _rough_text(values: Floats, cut: int, noise: Noise) -> str:
@@ -237,16 +290,44 @@ def _rough(values: Floats, begin: int, end: int, noise: Noise, but: int = -1) ->
     return float(np.minimum((steps / before) ** 2 / 2, ROUGH_CAP).mean()) > ROUGH
 
 
+def _widens(left: Floats, right: Floats) -> bool:
+    """Return whether a wider spread explains the nights after a change about as well as another level does.
+
+    Of normal nights, twice the logarithm of the likelihood ratio: another mean and the spread before, against the mean
+    before and another spread.
+    """
+    variance, n = float(left.var(ddof=1)), len(right)
+    if n < LEAST or not variance > 0:
+        return False
+    wide = float(((right - left.mean()) ** 2).mean()) / variance
+    rest = float(((right - right.mean()) ** 2).sum()) / variance
+    return n * math.log(max(wide, 1e-300)) + n - rest < LEVEL_LIKELIHOOD
+
+
 def _ramps(values: Floats, cut: int) -> bool:
-    """Return whether a line explains two stretches about as well as a step, which may choose its night."""
+    """Return whether a drift explains two stretches about as well as a step, which may choose its night.
+
+    It is a line through all nights, or begins within them.
+    """
     if min(cut, len(values) - cut) < LEAST_RAMP:
         return False
+    return _over_drift(values, cut, line=True) < STEP_LIKELIHOOD or _over_drift(values, cut) < BENT_LIKELIHOOD
+
+
+def _over_drift(values: Floats, cut: int, *, line: bool = False) -> float:
+    """Return twice the logarithm of the likelihood ratio of a step against the best drift.
+
+    A drift is a line that begins on any night, at least LEAST_DRIFT before the last. line: It begins on the first.
+    """
+    n = len(values)
     left, right = values[:cut], values[cut:]
     step = float(((left - left.mean()) ** 2).sum() + ((right - right.mean()) ** 2).sum())
-    nights = np.arange(len(values)) - (len(values) - 1) / 2
+    begins = np.arange(1 if line else max(n - LEAST_DRIFT, 0) + 1)[:, None]
+    rises = np.maximum(np.arange(n)[None, :] - begins, 0).astype(float)
+    rises -= rises.mean(axis=1, keepdims=True)
     centred = values - values.mean()
-    line = float((centred**2).sum() - (nights * centred).sum() ** 2 / (nights**2).sum())
-    return len(values) * math.log(max(line, 1e-300) / max(step, 1e-300)) < STEP_LIKELIHOOD
+    rest = float(((centred**2).sum() - (rises @ centred) ** 2 / (rises**2).sum(axis=1)).min())
+    return n * math.log(max(rest, 1e-300) / max(step, 1e-300))
 
 
 def shift(left: Floats, right: Floats, scale: Scale, inflation: float = 1.0) -> tuple[Change, float]:
@@ -284,7 +365,7 @@ def creep_of(
     recent = values[-policy.window :]
     if mark - before + 3 * policy.window > len(values) or not noise.sigma >= 0:
         return None
-    sides = [np.clip(side, *_usual(side, noise.sigma)) for side in (reference, recent)]
+    sides = [np.clip(side, *_usual(side, max(noise.sigma, _spread(side)))) for side in (reference, recent)]
     at = float(sides[1].mean() - sides[0].mean())
     early = float(sides[1][: len(recent) // 2].mean() - sides[0].mean())
     if at == 0 or early / at < 0.5 or _rough(values, len(values) - policy.window, len(values), noise):
@@ -304,6 +385,10 @@ def creep_of(
     if p > policy.p or size < max(policy.least(scale), policy.sigmas_later * noise.sigma):
         return None
     return Step(mark, mark, len(values) - 1, policy.window, change, p, Shape.CREEP)
+
+
+def _spread(values: Floats) -> float:
+    return robust_sigma(values - median(values))
 
 
 def _usual(values: Floats, sigma: float) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.history.bank import BEFORE, MODELS, alarms_of, false_alarms, normal, own_residuals, resampled, steps_found
+from harness.history.detector.states import State
 from harness.history.series import Series
 from harness.history.store import folder as stored
 from tests.harness.cli.test_regress import Store
@@ -45,6 +46,30 @@ def test_a_single_night_of_eight_standard_deviations_is_no_alert() -> None:
 
     alerts = [alert for one in alarms_of(spike, 12, seed=1) for _, alert in one]
     assert [alert for alert in alerts if alert.shape] == []
+
+
+def test_a_creeping_loss_is_told_once() -> None:
+    """However long it goes on: 0.5 % a week for 80 nights, as a drift or as one step."""
+
+    def creeping(rng: np.random.Generator) -> np.ndarray:
+        return SPREAD * normal(rng, BEFORE + 80) + 0.005 / 7 * np.maximum(np.arange(BEFORE + 80) - BEFORE, 0)
+
+    alerts = alarms_of(creeping, 10, seed=4)
+    assert [len(one) for one in alerts] == [1] * 10
+    assert sum(one[0][1].shape == "creep" for one in alerts) >= 7
+
+
+def test_a_spread_that_stays_wide_is_noise() -> None:
+    """Most such series are never told of another level, and three of four become noisy."""
+
+    def wider(rng: np.random.Generator) -> np.ndarray:
+        logs = SPREAD * normal(rng, BEFORE + 40)
+        logs[BEFORE:] *= 3
+        return logs
+
+    alerts = [[alert for _, alert in one] for one in alarms_of(wider, 16, seed=6)]
+    assert sum(any(alert.shape for alert in one) for one in alerts) <= 9
+    assert sum(any(alert.state is State.NOISY for alert in one) for one in alerts) >= 8
 
 
 def test_the_noise_of_a_real_series_is_drawn_again_without_its_steps() -> None:

@@ -9,6 +9,7 @@ from harness.analysis.stats import Floats
 from harness.history.detector.bursts import bursts
 from harness.history.detector.noise import (
     NoiseClass,
+    alike_from,
     correlation,
     noise_of,
     running_median,
@@ -39,11 +40,12 @@ def test_the_autocorrelation_of_short_series_is_right_on_average(rho: float) -> 
 
 
 def test_the_spread_is_that_after_the_last_change() -> None:
-    """Until there are ten nights since, that of all."""
+    """Until there are ten nights since, that of all, unless the last ones are clearly noisier."""
     rng = np.random.default_rng(1)
     values = np.concatenate([rng.normal(0, 1, 80), rng.normal(9, 3, 20)])
     assert noise_of(values, (80,), 100).sigma == pytest.approx(3, rel=0.4)
-    assert noise_of(values[:85], (80,), 100).sigma == pytest.approx(1, rel=0.3)
+    assert noise_of(values[:83], (80,), 100).sigma == pytest.approx(1, rel=0.3)
+    assert noise_of(values[:88], (80,), 100).sigma == pytest.approx(3, rel=0.5)
 
 
 def test_steps_do_not_widen_the_spread_of_neighbours() -> None:
@@ -113,3 +115,14 @@ def test_a_noisy_week_is_seen_and_a_step_or_slow_nights_are_not() -> None:
     slow = rng.normal(0, 1, 70)
     slow[[61, 65]] += 8
     assert bursts(step) == bursts(slow) == []
+
+
+def test_nights_that_became_noisier_are_told_from_those_before() -> None:
+    """The place is found to a few nights. A steady series is alike from the first, as is one with a single odd night."""
+    rng = np.random.default_rng(3)
+    steady = rng.normal(size=100)
+    assert alike_from(steady) == 0
+    assert alike_from(np.concatenate([steady[:99], [8.0]])) == 0
+    wider = np.concatenate([steady[:70], 3 * steady[70:]])
+    assert alike_from(wider) == pytest.approx(70, abs=5)
+    assert alike_from(steady[:10]) == alike_from(np.zeros(40)) == 0
