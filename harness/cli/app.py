@@ -32,6 +32,7 @@ from harness.cli.commands.selftest import selftest
 from harness.cli.commands.tune import tune
 from harness.cli.commands.validate import validate
 from harness.cli.commands.worker import worker
+from harness.cli.confirm import Confirming
 from harness.cli.leave import leave
 from harness.cli.limits import check_limits
 from harness.cli.options import check_pairs
@@ -69,7 +70,7 @@ def harness(
 
 COMMANDS = (run, saturate, tune, rerun, quality, worker, report, compare, bisect, regress, plan, validate, init)
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=Confirming if command is regress else None)(command)
 app.command(name="import")(import_)
 app.command(name="list")(list_)
 app.command(name="open")(open_)

@@ -92,6 +92,7 @@ class Alert:
         confirmed: Whether both builds measured in turns differ; None if nobody measured them.
         told: Whether it was told before.
         fails: Whether a number that gates regressed.
+        lead: Series that changed most.
     """
 
     state: State
@@ -106,6 +107,7 @@ class Alert:
     confirmed: bool | None = None
     told: bool = False
     fails: bool = False
+    lead: str = ""
 
     @property
     def identity(self) -> str:
@@ -327,6 +329,7 @@ def _alert(members: Sequence[_Member], judged: Sequence[Judged], names: Sequence
         _cause(lead, one),
         None if lead.step is None else lead.step.change,
         suspects(one, lead) if lead.state in LEVELS else (),
+        lead=identity(one.key),
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -14,9 +12,10 @@ import typer
 
 from harness.cli.alerts import AlertsTo, Page, WebhookEnv, tell
 from harness.cli.commands.compare import parse_margins
+from harness.cli.confirm import check_confirm, confirmation
 from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive
 from harness.cli.output import say
-from harness.errors import ExitCode, UsageError, first_that_applies
+from harness.errors import ExitCode, first_that_applies
 from reports.format import for_terminal
 
 if TYPE_CHECKING:
@@ -28,7 +27,10 @@ Folder = Annotated[Path | None, typer.Option("--store", metavar="DIR", help=_STO
 _HTML = "Write the pages of the history to this folder."
 _REPORTS = "Address of the page of a run, with {run} for its name, such as ../runs/{run}/report.html."
 _DRY = "Show what there is, and remember no alert as told."
-_CONFIRM = "Command that measures both suspects of a new alert in turns, such as a gate with {before} and {after}."
+_CONFIRM = (
+    "Measure both builds of a new alert in turns before it is told: with the scenario of a night, or by a COMMAND with "
+    "{before} and {after}."
+)
 _MOST_NAMED = 5
 
 
@@ -51,12 +53,13 @@ def regress(
     from harness.history.webhook import address_in
 
     fails = check_inconclusive(inconclusive)
-    hook = None if confirm is None else confirmation(confirm)
+    check_confirm(confirm)
     address = None if webhook_env is None else address_in(webhook_env)
     store = Store.open(folder or default_folder())
     margins = parse_margins(fail_on or store.settings.fail_on)
     told = [one for text in store.told() if (one := parse_told(text)) is not None]
-    board = make_board(store.series(), datetime.now(UTC), store.settings.schedule, told, margins, hook)
+    series = store.series()
+    board = make_board(series, datetime.now(UTC), store.settings.schedule, told, margins, confirmation(confirm, series))
     for sentence in store.damage:
         say(f"harness: {sentence}")
     code = exit_code(board, inconclusive_fails=fails)
@@ -85,42 +88,6 @@ def published(board: Board, folder: Path | None, address: str | None, page: str)
     if folder is None and address is None:
         return True
     return tell(cast("Tables", board_tables(board)), folder, address, page)
-
-
-def confirmation(command: str) -> Callable[[Alert], bool | None]:
-    """Return what confirms an alert: a command whose exit code is that of a gate.
-
-    `{before}` and `{after}` stand for the first label that differs; they are swapped for an improvement, so that exit
-    code 5 says that the change is there, and 0 that it is not. Raises UsageError for a command that names neither.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise UsageError(f"--confirm: {error}; check the quotes") from error
-    if not any(place in command for place in ("{before}", "{after}")):
-        raise UsageError("--confirm: write {before} and {after} where the command takes the two versions")
-
-    def confirmed(alert: Alert) -> bool | None:
-        from harness.history.detector.states import State
-
-        if not alert.suspects:
-            return None
-        _, before, after = alert.suspects[0]
-        if alert.state is State.IMPROVED:
-            before, after = after, before
-        ended = ran([word.replace("{before}", before).replace("{after}", after) for word in words])
-        return {int(ExitCode.REGRESSED): True, int(ExitCode.HOLDS): False}.get(ended)
-
-    return confirmed
-
-
-def ran(words: Sequence[str]) -> int:
-    """Return the exit code of a command, whose output goes to standard error. Raises UsageError if it cannot start."""
-    say(f"harness: confirms with {shlex.join(words)}")
-    try:
-        return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
-    except OSError as error:
-        raise UsageError(f"--confirm: {words[0]}: {error.strerror}; name a command that can be started") from error
 
 
 def exit_code(board: Board, *, inconclusive_fails: bool) -> ExitCode:

@@ -178,3 +178,13 @@ def test_a_command_that_cannot_confirm_is_refused(monkeypatch: pytest.MonkeyPatc
     assert isinstance(done.exception, UsageError)
     assert sentence in str(done.exception)
     assert not store.texts
+
+
+def test_an_alert_without_a_stored_night_stays_unconfirmed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """--confirm alone measures by the scenario of a night; without one the alert is told, and why."""
+    monkeypatch.chdir(tmp_path)
+    done = ended(monkeypatch, Store([slower()]), "--confirm", "--dry-run")
+    assert (done.exit_code, "unconfirmed" in done.stdout) == (5, True)
+    assert "no run of 'nightly' is in runs/" in done.stderr + capfd.readouterr().err
