@@ -21,7 +21,7 @@ SPREAD = 0.01
 
 @pytest.mark.parametrize("model", MODELS)
 def test_noise_is_hardly_ever_told(model: str) -> None:
-    """In three series-years at most one alert, or three where nights follow each other or have heavy tails."""
+    """Known answer 18: in three series-years at most one alert, or three where nights follow each other or have heavy tails."""
     found = false_alarms(MODELS[model], 8, 140, SPREAD, seed=7)
     assert found.years == pytest.approx(3.1, abs=0.1)
     assert found.alerts <= (1 if model == "normal" else 3)
@@ -29,7 +29,7 @@ def test_noise_is_hardly_ever_told(model: str) -> None:
 
 
 def test_a_step_of_three_standard_deviations_is_told_within_five_nights() -> None:
-    """In 95 % of the series, and nine of ten are placed right to a night."""
+    """Known answer 18: in 95 % of the series, and nine of ten are placed right to a night."""
     found = steps_found(normal, 0.03, 120, SPREAD, seed=3)
     assert found.within(5) >= 0.91  # 95 % less three standard errors
     assert found.placed >= 0.85
@@ -37,7 +37,7 @@ def test_a_step_of_three_standard_deviations_is_told_within_five_nights() -> Non
 
 
 def test_a_single_night_of_eight_standard_deviations_is_no_alert() -> None:
-    """Of a change of the level; nor are two of them, weeks apart."""
+    """Known answer 18: of a change of the level; nor are two of them, weeks apart."""
 
     def spike(rng: np.random.Generator) -> np.ndarray:
         logs = SPREAD * normal(rng, BEFORE + 25)
