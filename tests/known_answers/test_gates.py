@@ -60,7 +60,7 @@ def share(found: Counter[Word], *which: Word) -> float:
     [(1.0, (0.0, 0.001), (0.89, 0.95)), (1.03, (0.03, 0.07), (0.03, 0.07)), (1.06, (0.89, 0.95), (0.0, 0.001))],
 )
 def test_six_pairs(true_ratio: float, regressed: tuple[float, float], passed: tuple[float, float]) -> None:
-    """Known answer 17: no change fails in at most 0.1 %, 6 % are found in 92 %, and a change of the margin itself in 5 %."""
+    """Known answer 17: no change fails in at most 0.1 %, 6 % in 92 %, and a change of the margin itself in 5 %."""
     found, _ = words(true_ratio, Pairs(6, 6), 17)
     assert regressed[0] <= share(found, Word.REGRESSED) <= regressed[1], found
     assert passed[0] <= share(found, *PASSES) <= passed[1], found

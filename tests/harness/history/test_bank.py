@@ -21,7 +21,7 @@ SPREAD = 0.01
 
 @pytest.mark.parametrize("model", MODELS)
 def test_noise_is_hardly_ever_told(model: str) -> None:
-    """Known answer 18: in three series-years at most one alert, or three where nights follow each other or have heavy tails."""
+    """Known answer 18: at most one alert in three series-years, or three where nights are not normal."""
     found = false_alarms(MODELS[model], 8, 140, SPREAD, seed=7)
     assert found.years == pytest.approx(3.1, abs=0.1)
     assert found.alerts <= (1 if model == "normal" else 3)

@@ -118,7 +118,7 @@ def test_a_noisy_week_is_seen_and_a_step_or_slow_nights_are_not() -> None:
 
 
 def test_nights_that_became_noisier_are_told_from_those_before() -> None:
-    """The place is found to a few nights. A steady series is alike from the first, as is one with a single odd night."""
+    """The place is found to a few nights. Steady series are alike from the first, those with one odd night as well."""
     rng = np.random.default_rng(3)
     steady = rng.normal(size=100)
     assert alike_from(steady) == 0
