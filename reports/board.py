@@ -141,6 +141,7 @@ class Alert(TypedDict):
         shape: "creep" if it came little by little; other words count as a step.
         scale: Unit of the change, as a series has it.
         fails: Whether a number that gates regressed (the default for "regressed").
+        lead: Identity of the series that changed most; the first one without it.
     """
 
     id: str
@@ -158,6 +159,7 @@ class Alert(TypedDict):
     shape: NotRequired[str]
     scale: NotRequired[str]
     fails: NotRequired[bool]
+    lead: NotRequired[str]
 
 
 class Board(TypedDict):
@@ -372,14 +374,20 @@ def bisect_command(alert: Alert, board: Board) -> str:
     clean = all(label.isprintable() and "`" not in label for label in ends)
     if not (steps and found and len(set(ends)) == 2 and clean) or size is None or not known(size):
         return ""
-    one, key = found[0], found[0]["key"]
+    one = next((each for each in found if each["id"] == alert.get("lead")), found[0])
+    key = one["key"]
     points = (alert.get("scale") or one.get("scale")) == "points"
     half = 50 * (abs(size) if points else abs(size - 1))
     name = ".".join(filter(None, (key["class_name"], key["metric"])))
     number = name if key["statistic"] == "value" else f"{name} {key['statistic']}"
-    margin = f"{number} {'+' if one['better'] == 'lower' else '-'}{half:.2g}{'pp' if points else '%'}"
+    margin = f"{number} {'+' if one['better'] == 'lower' else '-'}{_two_digits(half)}{'pp' if points else '%'}"
     named = " ".join(shlex.quote(short_label(label)) for label in ends)
     return f"harness bisect {named} --fail-on {shlex.quote(margin)} --scenario FILE --command COMMAND"
+
+
+def _two_digits(value: float) -> str:
+    """Return a number with two digits that count, and without an exponent, which no margin has."""
+    return f"{float(f'{value:.2g}'):f}".rstrip("0").rstrip(".")
 
 
 def sentence(alert: Alert, board: Board) -> str:

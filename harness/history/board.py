@@ -84,7 +84,7 @@ class Alert:
 
     Attributes:
         shape: "step", "creep" or "jump" for a change of the level, else "".
-        since: Night on which it began in most series; for a creeping change the night that it is measured from.
+        since: Night on which its state began in most series; for a creeping change the night that it is measured from.
         between: Nights between which it began in the series that changed most.
         change: Largest change, with its interval; None for other alerts.
         suspects: For each label that differs: its name, and its values on the last night before and the first after.
@@ -319,13 +319,14 @@ def _alert(members: Sequence[_Member], judged: Sequence[Judged], names: Sequence
     number, lead = max((one for one in members if one[1].state is state), key=lambda one: _weight(one[1]))
     one = judged[number].series
     series = tuple(dict.fromkeys(identity(judged[place].series.key) for place, _ in members))
+    same = [one for one in members if one[1].state is state]
     return Alert(
         state,
         lead.shape.value if lead.shape is not None else "",
-        members[0][1].since,
+        same[0][1].since,
         (lead.first, lead.last),
         series,
-        _title(state, lead, names[number], len(series)),
+        _title(lead, names[number], len({place for place, _ in same}), len(series)),
         _cause(lead, one),
         None if lead.step is None else lead.step.change,
         suspects(one, lead) if lead.state in LEVELS else (),
@@ -337,11 +338,13 @@ def _weight(finding: Finding) -> float:
     return abs(finding.step.change.at) if finding.step is not None else 0.0
 
 
-def _title(state: State, lead: Finding, name: str, number: int) -> str:
-    more = f" and {number - 1} more" if number > 1 else ""
+def _title(lead: Finding, name: str, same: int, number: int) -> str:
+    """Return what changed how. same: Number of series in the state of the first, of `number` in all."""
+    more = f" and {same - 1} more" if same > 1 else ""
+    others = f"; {number - same} changed otherwise" if number > same else ""
     size = f" {ratio_text(lead.step.change)}" if lead.step is not None else ""
     how = " little by little" if lead.shape is Shape.CREEP else ""
-    return f"{name}{more}: {state}{size}{how}"
+    return f"{name}{more}: {lead.state}{size}{how}{others}"
 
 
 def _cause(lead: Finding, series: Series) -> str:

@@ -110,6 +110,7 @@ def _alert(alert: Alert) -> dict[str, Any]:
         **(_sizes(alert.change) if alert.change is not None else dict.fromkeys(("change", "low", "high"))),
         "scale": _scale(alert.change.scale) if alert.change is not None else "ratio",
         "series": [*alert.series],
+        "lead": alert.lead,
         "suspects": [*alert.suspects[0][1:]] if alert.suspects else [],
         "labels": [{"label": name, "before": before, "after": after} for name, before, after in alert.suspects],
         "cause": alert.cause,

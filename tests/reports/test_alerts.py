@@ -84,6 +84,7 @@ def test_the_command_that_finds_the_version_is_given_where_there_is_a_range() ->
     rest = "--scenario FILE --command COMMAND"
     assert command() == f"""harness bisect v1 'it'"'"'s' --fail-on 'chat.error_rate +0.6pp' {rest}"""
     assert "--fail-on 'ttft_ms p95 -5%'" in command(series=["b"], change=0.9)
+    assert "--fail-on 'ttft_ms p95 -200%'" in command(series=["a", "b"], lead="b", change=5.08)
     for changes in (
         {"shape": "creep"},
         {"suspects": ["", "v2"]},

@@ -337,3 +337,15 @@ def test_a_board_as_plain_data_is_json_without_nan() -> None:
     assert {name for alert in data["alerts"] for name in alert["series"]} <= {one["id"] for one in data["series"]}
     assert data["alerts"][0]["change"] == pytest.approx(1.06, abs=0.02)
     assert data["alerts"][0]["suspects"] == ["c59", "c60"]
+
+
+def test_an_improvement_beside_a_regression_does_not_move_it() -> None:
+    """They are one alert, whose night, title and first suspects are those of the regression."""
+    slower = series(Noise(80).step(70, 0.2).values)
+    smaller = series(Noise(80, seed=1).step(69, -0.05).values, metric="memory_peak_bytes", statistic="value")
+    (alert,) = board([slower, smaller], 79).new
+    assert alert.state is State.REGRESSED
+    assert len(alert.series) == 2
+    assert (alert.since, alert.lead) == (night(70), identity(slower.key))
+    assert alert.title.startswith("chat ttft_ms p95: regressed +")
+    assert alert.title.endswith("; 1 changed otherwise")
