@@ -15,6 +15,7 @@ from engines.process.placeholders import labels_in
 from harness.comparison.change import Change
 from harness.history.board import Alert
 from harness.history.detector.states import State
+from harness.history.detector.steps import BOTH_ENDS
 from harness.history.series import Key, Series
 from harness.metrics import METRICS, SCALAR
 from harness.scenario.loads.kinds import load_names
@@ -31,7 +32,7 @@ def gate_options(alert: Alert, lead: Series, scenario: Scenario) -> list[str]:
     """Return the options of `harness run` that make a gate of both builds; none if they cannot be started.
 
     Exit code 5 of that gate says that the change is there: for an improvement the sides are swapped. Its margin is half
-    of the change.
+    of the least change that the nights agree with.
 
     Args:
         lead: Series that changed most.
@@ -59,9 +60,13 @@ def scenario_text(scenario: Scenario, key: Key) -> str:
 def _by_label(suspects: Mapping[str, tuple[str, str]], key: Key, scenario: Scenario) -> list[str]:
     """Return the options that start both builds by the labels in the command."""
     named = [name for name in dict.fromkeys(_labels(key, scenario)) if name in suspects]
-    sides = [("--base-set", f"labels.{name}={json.dumps(suspects[name][0])}") for name in named]
-    sides += [("--label", f"{name}={suspects[name][1]}") for name in named]
-    return [*(word for pair in sides for word in pair), *_only(key)] if named else []
+    sides = [  # not by `--label`, which holds for both sides
+        word
+        for name in named
+        for option, value in zip(("--base-set", "--set"), suspects[name], strict=True)
+        for word in (option, f"labels.{name}={json.dumps(value)}")
+    ]
+    return [*sides, *_only(key)] if named else []
 
 
 def _labels(key: Key, scenario: Scenario) -> Iterator[str]:
@@ -88,10 +93,17 @@ def _only(key: Key) -> Sequence[str]:
     return "--only", ",".join(f"{name}={value}" for name, value in parts.items() if value)
 
 
+def _logarithm(value: float, scale: Scale) -> float:
+    """Return the logarithm of a ratio; a difference itself."""
+    return value if scale is Scale.DIFFERENCE or not value > 0 else math.log(value)
+
+
 def _margin(lead: Series, change: Change) -> str:
-    """Return half of a change as a margin of its number; "" if no margin of that number says so."""
+    """Return half of the least change that the nights agree with, as a margin; "" without a margin of that kind."""
     key, metric = lead.key, METRICS.get(lead.key.metric)
-    size = abs(change.value if change.scale is Scale.DIFFERENCE else change.value - 1) / 2
+    least = min(change.interval(BOTH_ENDS), key=lambda end: abs(_logarithm(end, change.scale)))
+    half = _logarithm(least, change.scale) / 2
+    size = abs(half if change.scale is Scale.DIFFERENCE else math.expm1(half))
     if metric is None or scale_of(metric) is not change.scale or not math.isfinite(size):
         return ""
     name = " ".join((".".join(filter(None, (key.class_name, key.metric))), key.statistic)).removesuffix(f" {SCALAR}")

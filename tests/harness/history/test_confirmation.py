@@ -39,11 +39,11 @@ def scenario(**engine: Any) -> Scenario:
 
 
 def test_both_builds_are_started_by_the_label_in_the_command() -> None:
-    """With half of the change as margin; a label that the command does not name stays as it is."""
+    """With half of the least change as margin; a label that the command does not name stays as it is."""
     options = gate_options(ALERT, LEAD, scenario(command=COMMAND))
     assert options == [
-        *("--base-set", 'labels.commit="old"', "--label", "commit=1e3", "--only", "engine=http"),
-        *("--fail-on", "tpot_ms p50 +5.00%"),
+        *("--base-set", 'labels.commit="old"', "--set", 'labels.commit="1e3"', "--only", "engine=http"),
+        *("--fail-on", "tpot_ms p50 +3.86%"),
     ]
 
 
@@ -51,7 +51,7 @@ def test_an_improvement_is_confirmed_the_other_way_around() -> None:
     """So that the gate fails where it is there."""
     change = Change(Scale.RATIO, -0.105, 0.01, 0.01)
     options = gate_options(replace(ALERT, state=State.IMPROVED, change=change), LEAD, scenario(command=COMMAND))
-    assert options[:4] == ["--base-set", 'labels.commit="1e3"', "--label", "commit=old"]
+    assert options[:4] == ["--base-set", 'labels.commit="1e3"', "--set", 'labels.commit="old"']
 
 
 def test_variants_named_as_the_labels_are_builds() -> None:
