@@ -96,17 +96,22 @@ def segments(series: Series) -> list[Segment]:
     return found
 
 
-def sparkline(series: Series) -> str:
+def spark_nights(board: Sequence[Series]) -> int:
+    """Return how many nights the sparklines of a board have room for: those of its longest series, if they are few."""
+    return min(SPARK_NIGHTS, max((len(one["points"]) for one in board), default=SPARK_NIGHTS))
+
+
+def sparkline(series: Series, nights: int = SPARK_NIGHTS) -> str:
     """Return the path of the last nights, in SPARK_WIDTH and SPARK_HEIGHT; nights are evenly spaced."""
-    points = series["points"][-SPARK_NIGHTS:]
+    points = series["points"][-nights:]
     finite = [_number(one["value"]) for one in points if known(one["value"])]
     if not finite:
         return ""
     low, high = _ends(finite)
     if high <= low:
         low, high = low - 1.0, high + 1.0
-    step = SPARK_WIDTH / (SPARK_NIGHTS - 1)
-    begin = SPARK_NIGHTS - len(points)
+    step = SPARK_WIDTH / max(nights - 1, 1)
+    begin = nights - len(points)
 
     def place(number: int) -> Spot:
         return round((begin + number) * step), 2 + _up(_number(points[number]["value"]), low, high, SPARK_HEIGHT - 4)

@@ -83,6 +83,7 @@ class _Site:
         self._last = max((one["points"][-1]["at"] for one in board["series"] if one["points"]), default="")
         made = board["made"][:16].replace("T", " ")
         self._footer = f"made {made} UTC"
+        self._nights = nights.spark_nights(board["series"])
 
     def index(self) -> str:
         """Return the board."""
@@ -101,11 +102,13 @@ class _Site:
             counts=[(state, number, boards.tone(state)) for state, number in boards.counts(board)],
             fresh=[alert for alert in told if alert["new"]],
             told=[alert for alert in told if not alert["new"]],
-            wrong=_safe("\n".join(_row(one, place=boards.place_of(one, self._parts)) for one in wrong[:MOST_WRONG])),
+            wrong=_safe(
+                "\n".join(_row(one, self._nights, boards.place_of(one, self._parts)) for one in wrong[:MOST_WRONG])
+            ),
             wrong_left=max(0, len(wrong) - MOST_WRONG),
             rows=_safe("\n".join(self._rows())),
             shared=boards.shared(board),
-            nights=nights.SPARK_NIGHTS,
+            nights=self._nights,
             states=list(STATES.items()),
         )
 
@@ -115,7 +118,7 @@ class _Site:
         for place, same in groupby(sorted(named, key=lambda one: one[0]), key=lambda one: one[0]):
             if place:
                 yield f'<tr class="place"><th colspan="5" scope="rowgroup">{_escape(place)}'
-            yield from (_row(one) for _, one in same)
+            yield from (_row(one, self._nights) for _, one in same)
 
     def series(self, series: Series) -> str:
         """Return the page of a series."""
@@ -196,8 +199,8 @@ def _safe(html: str) -> Markup:
     return Markup(html)
 
 
-def _row(series: Series, place: str = "") -> str:
-    """Return the row of a series on the board."""
+def _row(series: Series, most: int, place: str = "") -> str:
+    """Return the row of a series on the board. most: nights that its sparkline has room for."""
     last = series["points"][-1]["value"] if series["points"] else None
     tone = boards.tone(series["state"])
     changes = series["changes"]
@@ -205,7 +208,7 @@ def _row(series: Series, place: str = "") -> str:
     when = f"<small>{boards.day(changes[-1]['at'])}</small>" if changes else ""
     where = f"<small>{_escape(place)}</small>" if place else ""
     again = "<small>wants another run</small>" if series.get("wants_run") else ""
-    spark = nights.sparkline(series)
+    spark = nights.sparkline(series, most)
     colour = f" {tone}" if tone != "good" else ""
     drawn = f'<svg class="k{colour}" aria-hidden="true"><path d="{spark}"/></svg>' if spark else ""
     return (

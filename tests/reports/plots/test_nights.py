@@ -51,6 +51,12 @@ def test_every_place_lies_within_the_picture(values: list[float | None]) -> None
     spark = corners(nights.sparkline(of(values)))
     assert all(0 <= x <= nights.SPARK_WIDTH and 0 <= y <= nights.SPARK_HEIGHT for x, y in spark)
     assert bool(spark) is bool(known)
+    few = corners(nights.sparkline(of(values), nights.spark_nights([of(values)])))
+    assert len(few) == len(spark)
+    assert all(0 <= x <= nights.SPARK_WIDTH for x, _ in few)
+    assert not known or max(x for x, _ in few) - min(x for x, _ in few) >= max(x for x, _ in spark) - min(
+        x for x, _ in spark
+    )
     if made is not None:
         for path in (made.line, made.dots, made.beyond, made.levels):
             assert "nan" not in path
