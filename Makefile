@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench battery scorecard examples otava saturation validation \
+	test-gpu test-lowest coverage mutants bench battery scorecard examples nights otava saturation validation \
 	docs wheel clean
 
 help:  ## list the targets
@@ -142,6 +142,10 @@ $(DOCTOR)/.installed:
 SCORECARD ?= build/scorecard
 scorecard: $(STAMP) $(DOCTOR)/.installed  ## 70 gates of known truth on real servers; the same command goes on (docs/compare.md)
 	HARNESS_DOCTOR_PYTHON=$(abspath $(DOCTOR))/bin/python $(BIN)/python -m benchmarks.scorecard --out $(SCORECARD)
+
+REAL_NIGHTS ?= build/nights
+nights: $(STAMP)  ## fourteen real nights with a slowdown of known place; the same command goes on (docs/regress.md)
+	$(BIN)/python -m benchmarks.nights --out $(REAL_NIGHTS)
 
 # It pins numpy and brings clients of databases, so it has an environment of its own.
 $(OTAVA)/.installed:
