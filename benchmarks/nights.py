@@ -248,7 +248,7 @@ def _trials(manifest: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
 
 def report(nights: Nights) -> tuple[list[str], bool]:
     """Return what was found, a line each, and whether all of it is right."""
-    alert, good = nights.alert(), False
+    alert = nights.alert()
     lines = [f"s.d. of {QUIET} nights {100 * nights.deviation:.2f} %; the change is {100 * nights.slowdown:.1f} %"]
     if alert is None:
         return [*lines, "FOUND   no"], False
