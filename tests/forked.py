@@ -18,6 +18,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.command import Ended, environment, not_longer_than_the_test, start, to_its_end
-from tests.forked_children import LARGEST_REQUEST_BYTES, NUMBER, STREAMS, fork_children, in_virtual_time
+from tests.forked_children import LARGEST_REQUEST_BYTES, NUMBER, STREAMS, fork_children, read_early
 
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
@@ -69,18 +70,10 @@ PRELOADED = (
     "reports.writers.terminal",
     "scipy.special",
 )
+MEASURING = ("bisect", "quality", "rerun", "run", "saturate")  # commands that start cells
 # It replaces what is private to `subprocess`.
 CAN_FORK = sys.platform.startswith("linux") and sys.version_info < (3, 14)
-READ_EARLY = (
-    "PYTHON",
-    "LD_",
-    "LC_",
-    "LANG",
-    "OPENBLAS",
-    "OMP_",
-    "MPL",
-    "HF_",
-)  # by interpreters, or at imports
+ROOM_FOR_A_NAME = "-" * 400  # the command lines of cells are written there
 
 
 def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Ended:
@@ -107,11 +100,6 @@ def program() -> tuple[str, dict[str, str]]:
     return f'exec {sys.executable} {Path(__file__).with_name("forked_program.py")} "$@"', {
         "HARNESS_LOADED": loaded().address
     }
-
-
-def read_early(env: Mapping[str, str]) -> dict[str, str]:
-    """What a process that has been loaded would not notice; the path for imports it does."""
-    return {name: value for name, value in env.items() if name != "PYTHONPATH" and name.startswith(READ_EARLY)}
 
 
 def as_loaded(env: Mapping[str, str]) -> dict[str, str]:
@@ -183,7 +171,7 @@ def loaded() -> Loaded:
     with theirs, others:
         numbers = theirs.fileno(), others.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-P", __file__, *map(str, numbers)],
+            [sys.executable, "-P", __file__, *map(str, numbers), ROOM_FOR_A_NAME],
             env=env,
             pass_fds=numbers,
             stdin=subprocess.DEVNULL,
@@ -266,10 +254,24 @@ def become(request: dict[str, Any], out: int, err: int) -> None:
     sys.path[:] = [*own, *(folder for folder in sys.path if folder not in own)]
     importlib.invalidate_caches()
     sys.argv[1:] = request["arguments"]
-    if in_virtual_time(request["env"]["PYTHONPATH"]):
+    if sys.argv[1:2] and sys.argv[1] in MEASURING:
         fork_children()
-    runpy.run_module("harness", run_name="__main__", alter_sys=True)
-    raise SystemExit
+    code: object = None
+    try:
+        runpy.run_module("harness", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    end_with(code)
+
+
+def end_with(code: object) -> None:
+    """End as an interpreter does, but without taking its modules apart: they are most of what a command costs."""
+    assert code is None or isinstance(code, int)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":

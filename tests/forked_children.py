@@ -1,7 +1,8 @@
-"""Processes of cells in virtual time, forked as the command is: each costs a third of what its start costs.
+"""Processes of cells, forked as the command is: each costs a third of what its start costs.
 
-Nothing in virtual time reads the machine, so such a process need not be new. It is a child of the command all the same:
-the command is their subreaper, so that they become its own when the process between them has ended.
+It is a child of the command all the same, with the command line of one that was started: the command is a subreaper
+while it is made, so that it becomes the command's own when the process between them has ended. Memory alone tells the
+difference: a forked process shares most of it, so tests that measure an engine's in our process start a new one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import struct
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 CHILD = "harness.run.child"
-VIRTUAL_TIME = "virtual_time"  # a folder of the path for imports
+READ_EARLY = ("PYTHON", "LD_", "LC_", "LANG", "OPENBLAS", "OMP_", "MPL", "HF_")  # by interpreters, or at imports
 SUBREAPER = 36  # of prctl(2)
 LARGEST_REQUEST_BYTES = 1 << 17
 NUMBER = struct.Struct("i")
@@ -29,14 +30,14 @@ STREAMS = 3  # of a request
 _ordinary = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
 
-def in_virtual_time(path: str) -> bool:
-    """Whether the cells of a command live in virtual time, by its path for imports."""
-    return any(Path(folder).name == VIRTUAL_TIME for folder in path.split(os.pathsep))
+def read_early(env: Mapping[str, str]) -> dict[str, str]:
+    """What a process that has been loaded would not notice; the path for imports it does."""
+    return {name: value for name, value in env.items() if name != "PYTHONPATH" and name.startswith(READ_EARLY)}
 
 
 def fork_children() -> None:
-    """From now on, cells of this process are forked from one that is as it is now."""
-    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    """From now on, cells of this process are forked from one that is as it is now, unless they need another start."""
+    loaded, process_control = read_early(os.environ), ctypes.CDLL(None).prctl
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
@@ -46,14 +47,15 @@ def fork_children() -> None:
 
     def execute_child(self: Any, arguments: Sequence[str], *more: Any) -> None:
         env, pipes = more[5], more[9:15]
-        path = (env or {}).get("PYTHONPATH", "")
-        if [*arguments[1:4]] != ["-P", "-m", CHILD] or not in_virtual_time(path):
+        if [*arguments[:4]] != [sys.executable, "-P", "-m", CHILD] or read_early(env or os.environ) != loaded:
             _ordinary(self, arguments, *more)
             return
         p2cread, _, _, c2pwrite, _, errwrite = pipes
-        request = json.dumps({"arguments": arguments[4:], "env": dict(env)}).encode()
+        request = json.dumps({"arguments": [*arguments], "env": dict(env or os.environ)}).encode()
+        process_control(SUBREAPER, 1, 0, 0, 0)
         socket.send_fds(ours, [request], [p2cread, c2pwrite, errwrite])
         self.pid = NUMBER.unpack(ours.recv(NUMBER.size))[0]
+        process_control(SUBREAPER, 0, 0, 0, 0)
         self._child_created = True
         self._close_pipe_fds(*pipes)
 
@@ -94,7 +96,8 @@ def become(request: dict[str, Any], streams: Sequence[int]) -> None:
         os.close(stream)
     os.environ.clear()
     os.environ.update(request["env"])
-    sys.argv[1:] = request["arguments"]
+    sys.argv[1:] = request["arguments"][4:]
+    name_as(request["arguments"])
     code = 1
     try:
         importlib.import_module(CHILD).main()
@@ -107,3 +110,10 @@ def become(request: dict[str, Any], streams: Sequence[int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def name_as(arguments: Sequence[str]) -> None:
+    """Show a command line to whoever lists processes, cut to the room that ours has in memory."""
+    start, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    line = "\0".join(arguments).encode()
+    ctypes.memmove(start, line[: end - start - 1].ljust(end - start, b"\0"), end - start)
