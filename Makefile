@@ -10,9 +10,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
+# Bytecode is kept even where the environment forbids it, as some containers do: each of the thousand processes that the
+# tests start would compile our files again.
+export PYTHONDONTWRITEBYTECODE :=
 # Four test processes, also on two cores: the tests wait more than they compute, for servers and processes of their own.
 WORKERS ?= 4
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
+IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -p no:benchmark  # in the order of tests/conftest.py
+PYTEST := $(BIN)/python -m pytest $(IN_PARALLEL)
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
 	test-gpu test-lowest coverage mutants bench battery scorecard examples nights otava saturation validation \
 	docs wheel clean
@@ -105,7 +109,7 @@ test-lowest: pyproject.toml  ## the unit tests with the lowest versions that pyp
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test]'
-	$(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark -q \
+	$(VENV)-lowest/bin/python -m pytest $(IN_PARALLEL) -q \
 		-m "not slow and not gpu" --hypothesis-profile fast -W ignore::DeprecationWarning
 
 coverage: $(STAMP)  ## the unit tests with coverage by line and branch; its floor stands in pyproject.toml
