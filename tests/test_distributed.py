@@ -27,7 +27,6 @@ from command import (
     on_path,
     records,
     rows_on_disk,
-    running,
     scenario,
     wait_until,
 )
@@ -35,6 +34,7 @@ from command import (
 from harness.drivers.stub import StubServer, model_name
 from harness.store.streams import read_batches
 from tests.echoing_server import echoing, left_in
+from tests.forked import running
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow

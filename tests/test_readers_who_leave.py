@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from command import VIRTUAL_TIME, environment, manifest, scenario
 
-from tests.forked import harness
+from tests.forked import harness, program
 
-HARNESS = [sys.executable, "-P", "-m", "harness"]
+STARTED = f'exec {sys.executable} -P -m harness "$@"'
 RUN = ("run", "scenario.yaml", "--out", "run", "--format", "md")
 LEAVING = ["| head -1", "2> >(head -1 >/dev/null)", ">&-", "2>&-", ">&- 2>&- <&-"]
 
 
 def redirected(folder: Path, redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command whose streams go where the shell is told."""
-    shell = ["bash", "-c", f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}', "bash", *HARNESS, *arguments]
-    env = environment(VIRTUAL_TIME)
+    """A command whose streams go where the shell is told. It is started, not forked, where one of them is closed."""
+    script, variables = (STARTED, dict[str, str]()) if "&-" in redirection else program()
+    shell = ["bash", "-c", f"(\n{script}\n) {redirection}; exit ${{PIPESTATUS[0]}}", "bash", *arguments]
+    env = environment({**VIRTUAL_TIME, **variables})
     return subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
 
 

@@ -19,7 +19,7 @@ from tests.scripted_server import Call, ending, piece, reply, serving
 SLOTS, SERVICE_S = 4, 0.08
 MOST_RPS = SLOTS / SERVICE_S
 SLO_MS = 400
-LOAD = {"kind": "saturate", "within": "24s", "measure": "5s", "first_rate": 10, "timeout": "20s"}
+LOAD = {"kind": "saturate", "within": "16s", "measure": "3s", "first_rate": 10, "timeout": "20s"}
 
 
 class Slots:
