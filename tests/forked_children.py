@@ -23,6 +23,7 @@ from typing import Any
 
 CHILD = "harness.run.child"
 READ_EARLY = ("PYTHON", "LD_", "LC_", "LANG", "OPENBLAS", "OMP_", "MPL", "HF_")  # by interpreters, or at imports
+READ_LATE = ("PYTHONPATH", "HF_TOKEN")  # though they begin like these
 SUBREAPER = 36  # of prctl(2)
 LARGEST_REQUEST_BYTES = 1 << 17
 NUMBER = struct.Struct("i")
@@ -31,8 +32,8 @@ _ordinary = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
 
 def read_early(env: Mapping[str, str]) -> dict[str, str]:
-    """What a process that has been loaded would not notice; the path for imports it does."""
-    return {name: value for name, value in env.items() if name != "PYTHONPATH" and name.startswith(READ_EARLY)}
+    """What a process that has been loaded would not notice."""
+    return {name: value for name, value in env.items() if name.startswith(READ_EARLY) and name not in READ_LATE}
 
 
 def fork_children() -> None:

@@ -30,7 +30,7 @@ OPEN_FOR_A_TIME = {"kind": "sustained", "rate": 100, "warmup": "200ms", "duratio
 CLOSED = {"kind": "sustained", "users": 6, "requests": 40, "timeout": "10s", "think_time": "5ms"}
 SESSIONS = {"kind": "sessions", "rate": 40, "sessions": 12, "turns": 3, "think_time": "10ms", "timeout": "10s"}
 LOADS = [OPEN, OPEN_FOR_A_TIME, CLOSED, SESSIONS]
-PROCESSES = (1, 3)  # how any number divides a plan: tests/harness/drivers/test_shards.py
+PROCESSES = (1, 2)  # how any number divides a plan: tests/harness/drivers/test_shards.py
 LONG = {"kind": "sustained", "rate": 30, "duration": "60s", "arrivals": "constant", "timeout": "200s"}
 SHORTER = LONG | {"rate": 50, "duration": "6s"}
 PLANNED = ("request", "class", "session", "turn", "user", "phase", "after", "think_ns", "requested_prompt_tokens",
@@ -74,7 +74,7 @@ def who_stored(run: Path) -> int:
 
 @pytest.fixture(scope="module")
 def shared_run(tmp_path_factory: pytest.TempPathFactory, server: StubServer) -> Path:
-    """A run of all loads by 1 and by 3 processes, a cell each: a load's seed follows from its place in its cell."""
+    """A run of all loads by 1 and by 2 processes, a cell each: a load's seed follows from its place in its cell."""
     folder = tmp_path_factory.mktemp("load")
     blocks = [
         {**block, "variants": {f"{workers} processes": {}}, "load": [{**load, "workers": workers} for load in LOADS]}
@@ -88,7 +88,7 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory, server: StubServer) -> 
 
 @pytest.mark.parametrize("index", range(len(LOADS)), ids=["open", "timed", "closed", "sessions"])
 def test_the_load_is_the_same_whatever_the_number_of_processes(shared_run: Path, index: int) -> None:
-    """The same plan hash and the same multiset of requests, due times and lengths from 1 and from 3 processes. Of users
+    """The same plan hash and the same multiset of requests, due times and lengths from 1 and from 2 processes. Of users
     with a number of requests in common, who is faster sends more: what they sent is the same as far as both came.
     """
     found = []

@@ -6,13 +6,13 @@ import configparser
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from harness.history.store.folder import Store
 from harness.history.store.settings import read_settings
+from tests.forked import program
 from tests.test_ci_examples import EXAMPLES, PARTS, ROOT, Workplace
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def place(tmp_path: Path) -> Workplace:
     """A runner with a scenario of a night, the settings of the example, and `harness` on its path."""
     found = Workplace(tmp_path)
     (tmp_path / "temp").mkdir()
-    found.program("harness", f'{JUDGE}\nexec {sys.executable} -P -m harness "$@"')
+    found.program("harness", f"{JUDGE}\n{program()[0]}")
     engine = {"variants": {"control": {"ttft_ms": 40.0}, "head": {"ttft_ms": 60.0}}}
     found.speed("nightly.yaml", 60.0, engine=engine, limits=["ttft_ms p50 <= 50"])
     shutil.copy(EXAMPLES / "history.yaml", tmp_path)
@@ -58,7 +58,7 @@ def test_cron_runs_a_night(place: Workplace) -> None:
     stored = ROOT / "tests" / "data" / "runs" / "v1" / "quick"
     measure = f'test -f "$2" || exit 2; mkdir -p runs; cp -r {stored} "$4"; echo "$*" > asked; exit 1'
     judged_too = f'if [ "$1" = run ]; then {measure}; fi\n{JUDGE}'
-    place.program("harness", f'{judged_too}\nexec {sys.executable} -P -m harness "$@"')
+    place.program("harness", f"{judged_too}\n{program()[0]}")
     (line,) = re.findall(r"^30 2 \* \* \* (.*)$", PAGE, re.MULTILINE)
     shutil.copy(EXAMPLES / "nightly.sh", place.folder)
     done = place.run(line.replace("/srv/bench", str(place.folder)), COMMIT="cafe")

@@ -21,7 +21,7 @@ from reports.writers import html
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
 from tests.reports.conftest import manifest, memory
 
-LARGEST_BYTES = 3_000_000
+LARGEST_BYTES = 150_000  # of a trial: 3 MB for twenty, docs/adr/0011-cost-of-plots.md
 LEAST_CONTRAST = 4.5
 INKS = ("ink", "soft", "link", "good", "bad", "doubtful")
 GROUNDS = ("paper", "band")
@@ -65,9 +65,9 @@ def test_contrast_is_that_of_the_standard() -> None:
 
 
 @pytest.mark.slow
-def test_twenty_trials_make_a_small_page() -> None:
-    """Under three megabytes, pictures and the numbers behind them included; prints how long it took."""
-    loads = [f"rate-{number}" for number in range(10)]
+def test_ten_trials_make_a_small_page() -> None:
+    """Under a megabyte and a half, pictures and the numbers behind them included; prints how long it took."""
+    loads = [f"rate-{number}" for number in range(5)]
     levels = {"f16": 1.0, "q4": 0.7}
     trials = [
         FabricatedTrial(
@@ -87,9 +87,9 @@ def test_twenty_trials_make_a_small_page() -> None:
     began = time.perf_counter()
     page = html.render(data)
     took_s, size = time.perf_counter() - began, len(page.encode())
-    sys.stdout.write(f"20 trials: {size / 1e6:.2f} MB in {took_s:.1f} s, {page.count('<svg ')} pictures\n")
+    sys.stdout.write(f"{len(trials)} trials: {size / 1e6:.2f} MB in {took_s:.1f} s, {page.count('<svg ')} pictures\n")
     assert page.count("<article ") == len(trials)
-    assert size < LARGEST_BYTES
+    assert size < LARGEST_BYTES * len(trials)
 
 
 def test_a_cell_keeps_the_number_behind_its_text() -> None:
