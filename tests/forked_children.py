@@ -7,6 +7,7 @@ difference: a forked process shares most of it, so tests that measure an engine'
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib
 import json
@@ -40,11 +41,18 @@ def fork_children() -> None:
     """From now on, cells of this process are forked from one that is as it is now, unless they need another start."""
     loaded, process_control = read_early(os.environ), ctypes.CDLL(None).prctl
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
+    server = os.fork()
+    if server == 0:
         ours.close()
         serve(theirs)
         os._exit(0)
     theirs.close()
+
+    def leave() -> None:
+        ours.close()
+        os.waitpid(server, 0)
+
+    atexit.register(leave)  # a command leaves no process behind, and neither does a forked one
 
     def execute_child(self: Any, arguments: Sequence[str], *more: Any) -> None:
         env, pipes = more[5], more[9:15]
