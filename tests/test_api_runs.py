@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from command import Ended, environment, manifest, measured, scenario
-from loaded import harness
 
 from engines.http.detection import detect
 from engines.process.server import ServerCommand, ServerProcess
+from tests.forked import harness
 
 PROGRAM = f"{sys.executable} {Path(__file__).parent / 'engines' / 'real_apis.py'} {{port}}"
 WORKLOAD = {"prompt_tokens": 12, "output_tokens": {"dist": "fixed", "value": 12}, "sampling": {"temperature": 0.0}}

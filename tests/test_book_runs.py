@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import loaded
 import pytest
 from command import scenario, wait_until
 
@@ -17,7 +16,7 @@ from engines.base import EngineSpec, ModelReference
 from engines.llamacpp.server import LlamaServer
 from harness.results import Results, derive
 from harness.store.run import Run
-from tests.forked import running
+from tests.forked import harness, running
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
@@ -68,7 +67,7 @@ def test_alone_with_the_server_the_books_balance(server: str, tmp_path: Path) ->
     """Every token of prompt and output that the server counted is one of ours, warm-up included; and the texts of the
     replies have, by the model's tokenizer, the tokens that the server says.
     """
-    loaded.harness(*command_against(server, tmp_path), cwd=tmp_path)
+    harness(*command_against(server, tmp_path), cwd=tmp_path)
     results = results_in(tmp_path)
     ((_, facts),) = results.facts.items()
     entries = {entry["what"]: entry for entry in facts["books"]}

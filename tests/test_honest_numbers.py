@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command import manifest, scenario
-from loaded import harness
 
 from engines.process.server import free_port
 from harness.errors import UsageError
@@ -21,7 +20,7 @@ from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 from harness.schedule.cells import Cell
 from harness.schedule.matrix import expand
-from tests.forked import running
+from tests.forked import harness, running
 
 pytestmark = pytest.mark.slow
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from command import Ended, manifest, measured, scenario
-from loaded import harness
 
 from engines.process.server import ServerCommand, ServerProcess, free_port
 from harness.scenario.reader import load
+from tests.forked import harness
 
 TINY = f"{sys.executable} {Path(__file__).parent / 'engines' / 'tiny_server.py'} {{port}}"
 LOAD = [{"kind": "sustained", "users": 2, "requests": 12, "timeout": "10s"}]

@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from command import scenario
-from loaded import harness
 
 from benchmarks.slotted_server import TOKENS, Service, slotted_server
 from engines.base import Endpoint, EngineSpec, ModelReference
@@ -28,6 +27,7 @@ from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
 from harness.records import Clock, Loop, Record, Status
 from tests.authority import Authority, needs_openssl
 from tests.balancer import PROGRAM, Front, nginx
+from tests.forked import harness
 from tests.planned import stored_run
 from tests.scripted_server import MS, Call, Plan, ending, measure, open_plan, piece, serving
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from command import Ended, manifest, records, scenario
-from loaded import harness
 
 from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
-from tests import forked
+from tests.forked import harness
 from tests.scripted_server import Call, ending, piece, reply, serving
 
 SLOTS, SERVICE_S = 4, 0.08
@@ -50,7 +49,7 @@ def searched(folder: Path, *arguments: str, **keys: Any) -> Ended:
             path = scenario(folder, engines=[engine], slo={"ttft": f"{SLO_MS}ms"}, **keys)
             command, *rest = arguments
             whole = (command, str(path), *rest, "--out", "run", "--format", "json,md")
-            return await asyncio.to_thread(forked.harness, *whole, cwd=folder)
+            return await asyncio.to_thread(harness, *whole, cwd=folder)
 
     return asyncio.run(main())
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command import ROOT, VIRTUAL_TIME, manifest
-from loaded import harness
 
 from harness.scenario.templates import list_scenarios
-from tests import forked
+from tests.forked import harness
 
 LATENCIES = {"ttft_ms", "tpot_ms", "e2e_ms", "error_rate", "output_tokens_per_s"}
 MEMORY = {"rss_peak_bytes", "weight_bytes"}
@@ -181,10 +180,7 @@ def test_each_runs_to_its_end(name: str, tmp_path: Path) -> None:
     sets = [word for text in short.sets for word in ("--set", text)]
     path = ROOT / "scenarios" / f"{name}.yaml"
     arguments = ("run", str(path), "--out", "run", "--format", "csv,md", *sets)
-    in_process = name in IN_VIRTUAL_TIME
-    ended = (
-        forked.harness(*arguments, cwd=tmp_path, env=VIRTUAL_TIME) if in_process else harness(*arguments, cwd=tmp_path)
-    )
+    ended = harness(*arguments, cwd=tmp_path, env=VIRTUAL_TIME if name in IN_VIRTUAL_TIME else None, timeout_s=280)
     assert ended.code in (0, 1, 4, 6), ended.err
     assert "Traceback" not in ended.out + ended.err
     cells = manifest(tmp_path / "run")["cells"]
