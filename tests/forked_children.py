@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_early(env: Mapping[str, str]) -> dict[str, str]:
 
 def fork_children() -> None:
     """From now on, cells of this process are forked from one that is as it is now, unless they need another start."""
-    loaded, process_control = read_early(os.environ), ctypes.CDLL(None).prctl
+    loaded, process_control, one_at_a_time = read_early(os.environ), ctypes.CDLL(None).prctl, threading.Lock()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server = os.fork()
     if server == 0:
@@ -61,10 +62,11 @@ def fork_children() -> None:
             return
         p2cread, _, _, c2pwrite, _, errwrite = pipes
         request = json.dumps({"arguments": [*arguments], "env": dict(env or os.environ)}).encode()
-        process_control(SUBREAPER, 1, 0, 0, 0)
-        socket.send_fds(ours, [request], [p2cread, c2pwrite, errwrite])
-        self.pid = NUMBER.unpack(ours.recv(NUMBER.size))[0]
-        process_control(SUBREAPER, 0, 0, 0, 0)
+        with one_at_a_time:
+            process_control(SUBREAPER, 1, 0, 0, 0)
+            socket.send_fds(ours, [request], [p2cread, c2pwrite, errwrite])
+            self.pid = NUMBER.unpack(ours.recv(NUMBER.size))[0]
+            process_control(SUBREAPER, 0, 0, 0, 0)
         self._child_created = True
         self._close_pipe_fds(*pipes)
 
