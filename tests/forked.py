@@ -70,7 +70,7 @@ PRELOADED = (
     "reports.writers.terminal",
     "scipy.special",
 )
-MEASURING = ("bisect", "quality", "rerun", "run", "saturate")  # commands that start cells
+MEASURING = ("bisect", "plan", "quality", "regress", "rerun", "run", "saturate", "tune")  # commands that start cells
 # It replaces what is private to `subprocess`.
 CAN_FORK = sys.platform.startswith("linux") and sys.version_info < (3, 14)
 ROOM_FOR_A_NAME = "-" * 400  # the command lines of cells are written there
