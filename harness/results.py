@@ -58,6 +58,8 @@ def derive(
     trials: Sequence[StoredTrial],
     folder: Path | None = None,
     statistics: Collection[tuple[str, str]] = (),
+    *,
+    pictures: bool = True,
 ) -> Results:
     """Return the results of a run. Trials without records are judged by the manifest.
 
@@ -65,10 +67,9 @@ def derive(
         trials: Trials with records.
         folder: Folder of the run, for figures of quality.
         statistics: Further (metric, statistic) pairs, such as ("ttft_ms", "p99.9").
+        pictures: Whether the data of plots and the choice between configurations are needed.
     """
-    tried = [((cell.id, trial.id), trial) for cell, trial in manifest.trials() if cell.status != "skipped"]
-    lose_missing(trial for key, trial in tried if key not in {(one.cell.id, one.trial.id) for one in trials})
-    validity = {key: unmeasured(trial) for key, trial in tried if trial.status not in ("pending", "skipped")}
+    validity = _unmeasured(manifest, trials)
     calibration = manifest.provenance.calibration
     facts, series = {}, {}
     measures: list[Measures] = []
@@ -87,22 +88,27 @@ def derive(
         facts[key] = facts_of(one.cell, reading, samples) | steady_and_saturated(reading)
         validity[key] = judge(one.trial, reading, facts[key], calibration, manifest.scenario_keys.tolerance)
         measured = measure(one, reading, samples, facts[key])
-        curves = {found.class_name: found.distributions for found in measured}
-        series[key] = series_of(reading, samples, facts[key], curves)
+        if pictures:
+            series[key] = series_of(reading, samples, facts[key], {of.class_name: of.distributions for of in measured})
         measures.extend(measured)
     lost = [f"{sentence}; memory, load and counters of its configuration are missing" for sentence in cells.damage]
     manifest.notes = [*manifest.notes, *lost]
     summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder), manifest.price)
     _compare_starts(manifest, summary, validity, facts)
-    groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
-    strict = manifest.scenario_keys.limits_confidence is not None
-    verdicts = gate.judge_all(groups, summary, measures, strict=strict)
-    _note_open_limits(manifest, verdicts, validity)
-    code = _exit_code(manifest, verdicts, groups)
-    decisions = decide(manifest, summary, validity, verdicts, facts, measures)
+    verdicts, code = _judge_limits(manifest, summary, measures, validity, facts)
     told = [verdict for verdict in verdicts if not verdict.of_base]
-    found = Results(manifest, summary, validity, facts, told, series, code, decisions=decisions, measures=measures)
-    return replace(found, pooled=pooled(measures), damaged=bool(lost))
+    found = Results(manifest, summary, validity, facts, told, series, code, measures=measures, damaged=bool(lost))
+    if not pictures:
+        return found
+    decisions = decide(manifest, summary, validity, verdicts, facts, measures)
+    return replace(found, decisions=decisions, pooled=pooled(measures))
+
+
+def _unmeasured(manifest: Manifest, trials: Sequence[StoredTrial]) -> dict[Key, Validity]:
+    """Return what the manifest says of each trial that was tried; those without records are told as lost."""
+    tried = [((cell.id, trial.id), trial) for cell, trial in manifest.trials() if cell.status != "skipped"]
+    lose_missing(trial for key, trial in tried if key not in {(one.cell.id, one.trial.id) for one in trials})
+    return {key: unmeasured(trial) for key, trial in tried if trial.status not in ("pending", "skipped")}
 
 
 def steady_and_saturated(reading: Reading) -> dict[str, Any]:
@@ -122,6 +128,21 @@ def _compare_starts(
         if key in facts and own:
             facts[key]["repetitions"] = {statistic: spread_fact(spread) for statistic, spread in own.items()}
             validity[key] = validity[key].with_more(differing(own))
+
+
+def _judge_limits(
+    manifest: Manifest,
+    summary: pd.DataFrame,
+    measures: Sequence[Measures],
+    validity: dict[Key, Validity],
+    facts: Mapping[Key, dict[str, Any]],
+) -> tuple[list[Verdict], ExitCode]:
+    """Return the verdicts of the limits and the exit code. Trials get a note of those that stay open."""
+    groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
+    strict = manifest.scenario_keys.limits_confidence is not None
+    verdicts = gate.judge_all(groups, summary, measures, strict=strict)
+    _note_open_limits(manifest, verdicts, validity)
+    return verdicts, _exit_code(manifest, verdicts, groups)
 
 
 def _note_open_limits(manifest: Manifest, verdicts: Sequence[Verdict], validity: dict[Key, Validity]) -> None:

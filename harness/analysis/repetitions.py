@@ -56,6 +56,8 @@ def spreads(summary: pd.DataFrame, keys: tuple[str, ...]) -> dict[tuple[str, ...
     """
     single = summary[(summary["repetition"] != "pooled") & (summary["class"] == "all") & (summary["bound"] == "point")]
     found: dict[tuple[str, ...], dict[str, Spread]] = {}
+    if single["repetition"].nunique() < MIN_RUNS_FOR_SPREAD:
+        return found
     for metric, statistic in COMPARED:
         chosen = single[(single["metric"] == metric) & (single["statistic"] == statistic)]
         for group, rows in chosen.groupby(list(keys), sort=False):

@@ -79,7 +79,7 @@ def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = (
     quality, key, trials = scores_of(run.manifest, path), kept.identity(run), run.trials()
     if not pictures and (found := kept.load(run, key, statistics)) is not None:
         return Side(name, path, run.manifest, found, quality=quality)
-    results = derive(run.manifest, trials, path, statistics)
+    results = derive(run.manifest, trials, path, statistics, pictures=pictures)
     measurements = tuple(_measurements(results, {metric for metric, _ in statistics}))
     if is_whole(results, trials):
         kept.save(run, key, measurements)

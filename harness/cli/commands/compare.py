@@ -172,6 +172,17 @@ class How:
         found = compare_sides(base, head, self.margins, self.across, pairs=pairs, others=self.others)
         return Told.of(found, fails=self.fails)
 
+    def prepare(self, names: Sequence[str]) -> None:
+        """Derive many runs at once, on all cores, if what is kept of them can serve."""
+        from harness.comparison.ahead import derive_ahead, lacking, processes_for
+
+        if self.pictures or not processes_for(len(names)):
+            return
+        runs = lacking(names)
+        if processes := processes_for(len(runs)):
+            say(f"harness: deriving {len(runs):,} runs for the first time, on {processes} cores")
+            derive_ahead(runs, processes)
+
     def opened(self, name: str) -> Side:
         """Read a run or a file, as it is named."""
         from harness.comparison.opening import open_side
@@ -195,6 +206,7 @@ def _of_labels(runs: Sequence[str], key: str, against: str | None, how: How) -> 
     """Compare the runs of each value of a label with those of one, the first unless another is named."""
     from harness.comparison.labels import by_label
 
+    how.prepare(runs)
     sides, unread = _readable(runs, how)
     groups, without = by_label(sides, key)
     for side in without:
@@ -221,6 +233,7 @@ def compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[
 
 def _each(base: str, heads: Sequence[str], how: How) -> tuple[list[Told], list[RunUnreadable]]:
     """Return the comparison of each head that can be read, and the errors of those that cannot: they are told."""
+    how.prepare([base, *heads])
     one = how.opened(base)
     if len(heads) == 1:
         return [how.compared(one, how.opened(heads[0]))], []
