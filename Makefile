@@ -18,7 +18,7 @@ WORKERS ?= 4
 IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -p no:benchmark  # in the order of tests/conftest.py
 PYTEST := $(BIN)/python -m pytest $(IN_PARALLEL)
 .PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
-	test-gpu test-lowest coverage mutants bench battery scorecard examples nights otava saturation validation \
+	test-gpu test-lowest coverage mutants bench battery scorecard examples nights otava intervals saturation validation \
 	docs wheel clean
 
 help:  ## list the targets
@@ -162,6 +162,9 @@ examples: $(STAMP)  ## make the outputs of docs/examples.md again, on this machi
 
 otava: $(STAMP) $(OTAVA)/.installed  ## change points against those of apache-otava, on 200 random series
 	HARNESS_OTAVA_PYTHON=$(abspath $(OTAVA))/bin/python $(BIN)/python -m benchmarks.otava
+
+intervals: $(STAMP)  ## coverage of intervals on a grid of simulated queues, short and long, open and closed
+	$(BIN)/python -m benchmarks.interval_grid --processes 2
 
 # It brings some hundred packages, so it has an environment of its own.
 $(AIPERF)/.installed:

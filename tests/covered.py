@@ -21,6 +21,8 @@ CELLS: dict[str, Callable[[np.random.Generator, int], Queued]] = {
     "M/M/1 at 0.7, 1,000": lambda rng, runs: many_queues.one_server(rng, runs, 1000, 0.7),
     "M/M/1 at 0.85, 4,000": lambda rng, runs: many_queues.one_server(rng, runs, 4000, 0.85),
     "32 servers at 0.6, 1,000": lambda rng, runs: many_queues.many_servers(rng, runs, 1000, 0.6),
+    "32 servers at 0.7, 450": lambda rng, runs: many_queues.many_servers(rng, runs, 450, 0.7),
+    "32 servers at 0.95, 150, to the end": lambda rng, runs: many_queues.many_servers(rng, runs, 150, 0.95, whole=True),
     "32 servers at 0.7, 4,000": lambda rng, runs: many_queues.many_servers(rng, runs, 4000, 0.7),
     "32 servers at 0.8, 4,000": lambda rng, runs: many_queues.many_servers(rng, runs, 4000, 0.8),
     "32 servers at 0.92, 4,000": lambda rng, runs: many_queues.many_servers(rng, runs, 4000, 0.92),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,11 @@ class Queued:
     ended: Floats
     truth: dict[float, float]
     users: int | None = None
+
+    def shortened(self, n: int) -> Queued:
+        """The first n of those that are observed, and all before them; the truth stays."""
+        upto = self.due.shape[1] - self.latency.shape[1] + n
+        return replace(self, due=self.due[:, :upto], ended=self.ended[:, :upto], latency=self.latency[:, :n])
 
 
 def by_all(latency: Floats) -> dict[float, float]:
@@ -82,6 +88,29 @@ def many_servers(
     return Queued(due, latency[:, before:], due + waits + services, by_all(latency[:, before:]))
 
 
+def long_queues(
+    rng: np.random.Generator, runs: int, n: int, servers: int, utilisation: float, cv: float
+) -> Iterator[tuple[bool, Queued]]:
+    """One queue with Poisson arrivals and lognormal services (mean 2 s) twice: to the first token, and to the end.
+
+    It is begun empty 5,000 requests early, of which the last 1,500 are given. The truth is what all runs together say.
+    """
+    before, kept, every = 5000, 1500, np.arange(runs)
+    sigma2 = math.log(1 + cv * cv)
+    services = rng.lognormal(math.log(2.0) - sigma2 / 2, math.sqrt(sigma2), (n + before, runs))
+    due = rng.exponential(2.0 / (servers * utilisation), services.shape).cumsum(axis=0)
+    waits, free = np.empty(due.shape), np.zeros((runs, servers))
+    for i in range(n + before):
+        first = free.argmin(axis=1)
+        waits[i] = np.maximum(0.0, free[every, first] - due[i])
+        free[every, first] = due[i] + waits[i] + services[i]
+    ended = (due + waits + services)[before - kept :].T.copy()
+    due, waits, services = (array[before - kept :].T.copy() for array in (due, waits, services))
+    prefills = np.minimum(services, rng.lognormal(math.log(0.05), 0.3, waits.shape))
+    for whole, latency in ((False, waits + prefills), (True, waits + services)):
+        yield whole, Queued(due, latency[:, kept:], ended, by_all(latency[:, kept:]))
+
+
 def batching(rng: np.random.Generator, runs: int, n: int, rate: float, *, large: bool) -> Queued:
     """A server that makes one token of each running reply in a step, with Poisson arrivals; replies of 67 tokens in the
     median. Latency: to the first token.
@@ -114,6 +143,38 @@ def batching(rng: np.random.Generator, runs: int, n: int, rate: float, *, large:
         begun += new
     latency = (first - due)[:, before:]
     return Queued(due, latency, ended, by_all(latency))
+
+
+def batching_users(rng: np.random.Generator, runs: int, n: int, users: int) -> Queued:
+    """The small server of `batching` with users who send again at once; all of their replies run together."""
+    before, every = 24 * users, np.arange(runs)
+    tokens = np.maximum(2, rng.lognormal(4.2, 0.7, (runs, n + before))).astype(np.int64)
+    due, first, ended = np.full((3, *tokens.shape), np.inf)
+    due[:, :users] = np.sort(rng.uniform(0, 0.001, (runs, users)), axis=1)
+    now, begun, sent = np.zeros(runs), np.zeros(runs, dtype=np.int64), np.full(runs, min(users, n + before))
+    left, whose = np.zeros((2, runs, users), dtype=np.int64)
+    while (begun < n + before).any():
+        running = (left > 0).sum(axis=1)
+        places = np.minimum(begun[:, None] + np.arange(4), n + before - 1)
+        waiting = (begun[:, None] + np.arange(4) < sent[:, None]) & np.isfinite(due[every[:, None], places])
+        idle = (running == 0) & waiting[:, 0]
+        now = np.where(idle, np.maximum(now, due[every, places[:, 0]]), now)
+        new = (waiting & (due[every[:, None], places] <= now[:, None])).sum(axis=1)
+        now += np.where(running + new > 0, 0.010 + 0.0004 * (running + new) + 0.006 * new, 0.0)
+        for run, slot in zip(*np.nonzero(left == 1), strict=True):
+            ended[run, whose[run, slot]] = now[run]
+            if sent[run] < n + before:
+                due[run, sent[run]] = now[run]
+                sent[run] += 1
+        left -= left > 0
+        for k in range(4):
+            some = np.flatnonzero(new > k)
+            reply, slot = begun[some] + k, left[some].argmin(axis=1)
+            first[some, reply] = now[some]
+            left[some, slot], whose[some, slot] = tokens[some, reply] - 1, reply
+        begun += new
+    latency = (first - due)[:, before:]
+    return Queued(due, latency, np.where(np.isfinite(ended), ended, now[:, None] + 1), by_all(latency), users)
 
 
 def closed_loop(rng: np.random.Generator, runs: int, n: int, users: int, slots: int | None) -> Queued:

@@ -39,8 +39,19 @@ def test_the_interval_for_independent_values_fails_on_a_queue() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["64 users, no queue, 1,000", "64 users in lockstep, 960", "8 users in lockstep, 320"])
 def test_rounds_that_are_alike_leave_no_interval_open(cell: str) -> None:
-    """Where every round gives the same, a p95 has two ends: a lag within a round looks like a long memory."""
-    assert coverage(of_cell(cell, RUNS))[0.95].open == 0
+    """A p95 has two ends where every round gives the same: a lag within one looks like a long memory. Of few rounds
+    that know nothing of each other, chance makes some alike.
+    """
+    assert coverage(of_cell(cell, RUNS))[0.95].open <= (0 if "lockstep" in cell else 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("users", [4, 8])
+def test_a_window_shorter_than_the_memory_leaves_the_interval_open(users: int) -> None:
+    """A machine that is slow for 60 requests at a time, seen for 96: most medians have no interval, few a wrong one."""
+    found = coverage(many_queues.busy_machine(np.random.default_rng(15), RUNS, 96, users))[0.5]
+    assert found.holds >= LEAST
+    assert found.open > 0.5
 
 
 FEW_ROUNDS: dict[str, Callable[[np.random.Generator], Queued]] = {

@@ -26,6 +26,7 @@ from harness.analysis.stats import (
     Ints,
     Ordered,
     cluster_starts,
+    less_seeming,
     memory_of,
     quantile_rank,
     size_of_clusters,
@@ -35,10 +36,10 @@ from harness.analysis.stats import (
 BINS = 10
 WIDER = 5  # times as many requests beyond the next level that is looked at
 ENOUGH_BEYOND = 30
-SURE = {1: 1.5, 2: 0.5}  # standard errors of R2 that are added to it, by how many levels it is the largest of
 LEAST_ROUNDS, MANY_ROUNDS = 8, 100
 NORMAL = 1.959964
 TAIL = 0.95  # level from which binomial ranks leave room for few rounds (ADR 0020)
+MOST_ALIKE = 0.95  # first lag of rounds, corrected: of few it may come out at 1 or more
 CHANCE = 1.644854  # standard errors that the first lag of independent rounds exceeds in one of twenty
 
 
@@ -104,11 +105,11 @@ class Dependence:
             return 0.0
         return min(1.0, max(0.0, 1 - (1 - between) * (n - 1) / max(1, n - groups)))
 
-    def own(self, below: Floats) -> float:
+    def own(self, below: Floats, *, tail: bool = False) -> float:
         """Return the effective sample size of an indicator by itself."""
-        if self._round_sizes is None:
-            return memory_of(below).size
-        return size_of_rounds(below, self._round_sizes)
+        sizes = self._round_sizes
+        size = memory_of(below).size if sizes is None else size_of_rounds(below, sizes, tail=tail)
+        return less_seeming(size, len(below))
 
     def sure(self, own: float, p: float = 0.0) -> float:
         """Return the effective sample size less what the variance between few rounds is uncertain by, at quantile p.
@@ -118,15 +119,20 @@ class Dependence:
         sizes = self._round_sizes
         return own if sizes is None else own * (NORMAL / t_factor(len(sizes))) ** (1 if p >= TAIL else 2)
 
-    def joined(self, own: float, explained: float, looks: int = 1) -> float:
+    def joined(self, own: float, explained: float, *, hides: bool = True) -> float:
         """Return the effective sample size by all that makes the observations alike.
 
-        R2 rests on few states, so more is taken: its standard error is 2 (1 - R2) sqrt(R2 / states).
+        R2 rests on few states, so its standard error is added, 2 (1 - R2) sqrt(R2 / states). It is at least that of
+        the share of one state, 2 / states: a queue that came up in none of them leaves an R2 of 0.
+
+        Args:
+            hides: Whether such a queue may hide what is measured: latencies, and the shares that they decide.
         """
         if own <= self.states:
             return own
         error = 2 * (1 - explained) * math.sqrt(explained / self.states)
-        sure = min(1.0, explained + SURE[looks] * error)
+        hidden = 2 / self.states if hides and self._bins is not None else 0.0
+        sure = min(1.0, explained + max(error, hidden))
         return 1 / (sure / self.states + (1 - sure) / own)
 
 
@@ -141,25 +147,39 @@ def by_chance(groups: int) -> float:
     return float(chdtri(groups - 1, ALPHA))
 
 
-def size_of_rounds(below: Floats, sizes: Ints) -> float:
-    """Return the effective sample size of an indicator in rounds of consecutive requests.
-
-    Fewer than MANY_ROUNDS are taken as independent unless neighbours are alike: of those an autocorrelation time is
-    mostly chance.
-    """
-    n, share = len(below), float(below.mean())
-    sums = np.add.reduceat(below - share, cluster_starts(sizes))
+def size_of_rounds(series: Floats, sizes: Ints, *, tail: bool = False) -> float:
+    """Return the effective sample size of a series in rounds of consecutive requests."""
+    n, sums = len(series), _sums(series, sizes)
     spread = float(sums.var(ddof=1)) * len(sizes)
     if spread > 1e-12:
-        spread *= _time_of_rounds(sums)
-    return float(n) if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
+        spread *= time_of_rounds(sums, tail=tail)
+    return float(n) if spread <= 1e-12 else min(float(n), float(series.var()) * n * n / spread)
 
 
-def _time_of_rounds(sums: Floats) -> float:
-    centred = sums - sums.mean()
-    first_lag = float(centred[:-1] @ centred[1:]) / float(centred @ centred)
-    alike = len(sums) >= MANY_ROUNDS or first_lag > CHANCE / math.sqrt(len(sums))
-    return len(sums) / memory_of(sums).size if alike else 1.0
+def _sums(below: Floats, sizes: Ints) -> Floats:
+    found: Floats = np.add.reduceat(below - below.mean(), cluster_starts(sizes))
+    return found
+
+
+def time_of_rounds(sums: Floats, *, tail: bool) -> float:
+    """Return the autocorrelation time of what rounds add up to.
+
+    Fewer than MANY_ROUNDS show it badly: their first lag is corrected for its bias, (1 + 3 lag) / rounds (Kendall), and
+    used even if it may be chance. At a tail, less is enough (see `Dependence.sure`): the root of the time, and that
+    only of a lag of more than its standard error.
+    """
+    k, centred = len(sums), sums - sums.mean()
+    if k >= MANY_ROUNDS:
+        return k / memory_of(sums).size
+    power = float(centred @ centred)
+    first_lag = float(centred[:-1] @ centred[1:]) / power if power > 0 else 0.0
+    alike = min(MOST_ALIKE, max(0.0, first_lag + (1 + 3 * first_lag) / k))
+    time = (1 + alike) / (1 - alike)
+    if first_lag > CHANCE / math.sqrt(k):
+        return max(time, k / memory_of(sums).size)
+    if tail:
+        return math.sqrt(time) if alike > 1 / math.sqrt(k) else 1.0
+    return time
 
 
 def wider(p: float) -> Iterator[float]:
@@ -184,7 +204,9 @@ class Sizes:
     ) -> None:
         self._values, self._ordered, self._clusters = values, ordered, cluster_sizes
         self._dependence = dependence
-        self._known: dict[float, tuple[float, float]] = {}
+        self._owns: dict[tuple[float, bool], float] = {}
+        self._shares: dict[float, float] = {}
+        self._clustered: dict[float, float] = {}
 
     def at(self, p: float) -> Size:
         """Return the size for quantile p."""
@@ -196,28 +218,33 @@ class Sizes:
             return Size(n, min(self._of_clusters(level, self._clusters) for level in up_to))
         levels = list(wider(p))
         enough = next((i for i, level in enumerate(levels) if n * (1 - level) >= ENOUGH_BEYOND), len(levels) - 1)
-        own = self._dependence.sure(min(self._look(level)[0] for level in levels[: enough + 1]), p)
-        shares = [self._look(level)[1] for level in levels[:2]]
-        return Size(n, self._dependence.joined(own, max(shares), len(shares)), max(shares))
+        own = self._dependence.sure(min(self._own(level, p >= TAIL) for level in levels[: enough + 1]), p)
+        shares = [self._explained(level) for level in levels[:2]]
+        return Size(n, self._dependence.joined(own, max(shares)), max(shares))
 
     def _below(self, p: float) -> Floats:
         return (self._values <= self._ordered.at(quantile_rank(self._ordered.n, p))).astype(np.float64)
 
-    def _look(self, p: float) -> tuple[float, float]:
-        """Return the size by itself and R2 of the indicator of quantile p."""
-        if p not in self._known:
-            below = self._below(p)
-            self._known[p] = (self._dependence.own(below), self._dependence.explained(below))
-        return self._known[p]
+    def _own(self, level: float, tail: bool) -> float:
+        """Return the size by itself of the indicator of a level."""
+        if (level, tail) not in self._owns:
+            self._owns[level, tail] = self._dependence.own(self._below(level), tail=tail)
+        return self._owns[level, tail]
+
+    def _explained(self, level: float) -> float:
+        """Return R2 of the indicator of a level."""
+        if level not in self._shares:
+            self._shares[level] = self._dependence.explained(self._below(level))
+        return self._shares[level]
 
     def _of_clusters(self, p: float, cluster_sizes: Ints) -> float:
         """Return p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q} - p)."""
-        if p not in self._known:
+        if p not in self._clustered:
             below = self._below(p)
             share = float(below.mean())
             sums = np.add.reduceat(below - share, cluster_starts(cluster_sizes))
-            self._known[p] = (size_of_clusters(sums, share, len(below)), 0.0)
-        return self._known[p][0]
+            self._clustered[p] = size_of_clusters(sums, share, len(below))
+        return self._clustered[p]
 
 
 def share_size(flags: Floats, dependence: Dependence = INDEPENDENT, explained: float | None = None) -> float:
@@ -225,4 +252,5 @@ def share_size(flags: Floats, dependence: Dependence = INDEPENDENT, explained: f
     if not len(flags):
         return 0.0
     shares = [dependence.explained(flags), *([] if explained is None else [explained])]
-    return dependence.joined(dependence.sure(dependence.own(flags)), max(shares), len(shares))
+    hides = explained is not None  # errors are seen where they are
+    return dependence.joined(dependence.sure(dependence.own(flags)), max(shares), hides=hides)

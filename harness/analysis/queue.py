@@ -16,7 +16,7 @@ import numpy as np
 from harness.analysis.columns import Columns
 from harness.analysis.distributions import Observations
 from harness.analysis.effective import INDEPENDENT, LEAST_ROUNDS, Dependence
-from harness.analysis.stats import MAX_STEPS, Floats, memory_of
+from harness.analysis.stats import MAX_STEPS, Floats, less_seeming, memory_of
 from harness.metrics import METRICS
 from harness.scenario.loads.kinds import KINDS
 from harness.store.manifest import TrialEntry
@@ -98,4 +98,5 @@ def states_in_flight(due: Floats, ended: Floats, span_ns: tuple[float, float], n
     """
     begin, end = span_ns
     steps = min(MAX_STEPS, max(math.ceil((end - begin) / STEP_NS), n, LEAST_STEPS))
-    return max(1.0, min(float(n), memory_of(in_flight(due, ended, np.linspace(begin, end, steps))).size))
+    size = memory_of(in_flight(due, ended, np.linspace(begin, end, steps))).size
+    return min(float(n), less_seeming(size, steps))

@@ -28,6 +28,7 @@ MIN_RUNS_FOR_SPREAD = 3
 SPREAD_FACTOR = 1.5
 DIRECT_PAIRS = 16
 MAX_STEPS = 2**17
+SIZE_OF_A_WALK = 4.0
 MOST_REMEMBERED = 4096  # similar trials need the same quantiles
 MOST_FOR_BLAS = 10_000  # above it BLAS starts threads, and synchronising them costs more than it saves
 MAX_CENSORED_SHARE_FOR_MEAN = 0.001
@@ -141,6 +142,15 @@ class Memory:
     def size(self) -> float:
         """The effective sample size n / time, the time's bias taken off: (2 lags + 1) / n of it (Wolff 2004)."""
         return self.n / (self.time * (1 + (2 * self.lags + 1) / self.n)) if self.time > 1 else float(self.n)
+
+
+def less_seeming(size: float, n: int) -> float:
+    """Return an effective sample size of n values, less what a series seems to have that never comes back.
+
+    Within any window such a series, as a random walk, crosses its own mean a few times: its size is estimated at
+    SIZE_OF_A_WALK on average, whatever n. Of independent values nothing is taken off.
+    """
+    return max(1.0, size - SIZE_OF_A_WALK * (1 - size / n))
 
 
 def autocorrelation_time(series: Floats) -> float:

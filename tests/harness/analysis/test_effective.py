@@ -32,7 +32,7 @@ def at(values: np.ndarray, p: float, dependence: Dependence = INDEPENDENT) -> fl
 
 @given(shares, sizes, sizes)
 def test_the_joint_size_lies_between_the_states_and_the_own_size(explained: float, states: float, own: float) -> None:
-    """Nothing explained leaves the own size, all of it the states; the queue only ever takes away."""
+    """Nothing explained leaves the own size where all met alike, all of it the states; the queue only takes away."""
     found = Dependence(states).joined(own, explained)
     assert min(states, own) * (1 - 1e-9) <= found <= own * (1 + 1e-9)
     assert Dependence(states).joined(own, 0.0) == pytest.approx(own)
@@ -118,6 +118,13 @@ def test_a_share_is_worth_no_more_than_its_flags(one: np.ndarray, states: float)
     assert 0 < share_size(one, Dependence(states, met), 0.3) <= share_size(one) <= len(one)
 
 
+def test_a_queue_that_never_came_up_hides_no_errors() -> None:
+    """Of 1,000 requests in ten states none failed: that is 1,000 requests. That all met the SLO is worth far fewer."""
+    none, met = np.zeros(1000), np.arange(1000.0) % 7
+    assert share_size(none, Dependence(10.0, met)) == 1000
+    assert share_size(1 - none, Dependence(10.0, met), 0.0) < 60
+
+
 def test_wider_levels_have_five_times_as_many_beyond() -> None:
     """p99, p95, p75; a median has none."""
     assert list(wider(0.99)) == pytest.approx([0.99, 0.95, 0.75])
@@ -129,6 +136,24 @@ def test_a_few_slow_requests_are_judged_by_more_of_them() -> None:
     rng = np.random.default_rng(6)
     values = np.repeat(rng.lognormal(size=50), 20) * rng.lognormal(0, 0.3, 1000)
     assert at(values, 0.99) <= at(values, 0.95)
+
+
+def test_a_queue_that_never_came_up_is_not_ruled_out_by_few_states() -> None:
+    """Latencies without a trace of it are worth little after ten states of the requests in flight, all after many."""
+    rng = np.random.default_rng(8)
+    values, met = rng.lognormal(size=2000), rng.integers(0, 30, 2000).astype(float)
+    few, more, many = (at(values, 0.95, Dependence(states, met)) for states in (10.0, 40.0, 1500.0))
+    assert few < 60 < 500 < more < 1200 < many
+
+
+def test_few_rounds_alike_are_seen_before_chance_is_ruled_out() -> None:
+    """A lag of 0.4 may be chance in twelve rounds; the size is smaller all the same, and less so at a tail."""
+    slow = np.repeat([0.1, 0.3, 0.6, 0.5, 0.8, 0.7, 0.4, 0.6, 0.2, 0.3, 0.4, 0.1], 40)
+    below = (np.tile(np.arange(40) / 40, 12) < slow).astype(float)
+    sizes = np.full(12, 40)
+    apart = below.reshape(12, 40)[np.random.default_rng(1).permutation(12)].ravel()
+    assert size_of_rounds(below, sizes) < 0.5 * size_of_rounds(apart, sizes)
+    assert size_of_rounds(below, sizes) <= size_of_rounds(below, sizes, tail=True)
 
 
 def test_few_rounds_take_less_from_a_tail_than_from_a_median() -> None:

@@ -230,6 +230,16 @@ def test_the_bias_of_a_memory_is_taken_off() -> None:
     assert stats.Memory(1000, 1.0).size == 1000
 
 
+@pytest.mark.parametrize("n", [100, 1000, 4000])
+def test_a_series_that_never_comes_back_is_worth_one_value(n: int) -> None:
+    """A random walk crosses its mean a few times in any window; before this is taken off it seems worth about four."""
+    rng = np.random.default_rng(n)
+    sizes = [stats.less_seeming(stats.memory_of(rng.normal(size=n).cumsum()).size, n) for _ in range(100)]
+    assert np.median(sizes) == 1.0
+    assert np.mean(np.array(sizes) < 5) > 0.8
+    assert stats.less_seeming(float(n), n) == n
+
+
 def test_runs_that_differ_widen_means_and_shares_too() -> None:
     """Three repetitions on different levels make every interval as wide as they differ."""
     rng = np.random.default_rng(9)
