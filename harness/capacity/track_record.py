@@ -43,7 +43,7 @@ class Rate(BaseModel):
     output_tokens_per_s: Number
 
 
-class Check(BaseModel):
+class KeptCheck(BaseModel):
     """Check that was measured. predicted_utc: None where the measurement was there before the prediction."""
 
     format: Literal[1]
@@ -83,7 +83,7 @@ def kept(runs: Path) -> list[dict[str, Any]]:
     found = []
     for file in sorted((runs / FOLDER).glob("*.json")):
         try:
-            found.append(Check.model_validate_json(file.read_bytes()).model_dump())
+            found.append(KeptCheck.model_validate_json(file.read_bytes()).model_dump())
         except (OSError, ValueError):
             continue
     return sorted(found, key=lambda one: str(one["measured_utc"]))

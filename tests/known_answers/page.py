@@ -17,7 +17,6 @@ BEGIN, END = "<!-- known answers of each metric: begin -->", "<!-- known answers
 HEAD = ["| metric | case | truth | measured |", "|---|---|---|---|"]
 METRIC = re.compile(r"^\| `(\w+)` \| ([^|]+) \|")
 SECTION = re.compile(r"^## (.*)$")
-NOT_MEASURED = "Not measured yet"
 WITHIN, SAME = "within it, in every run", "the same, in every run"
 WITHOUT_UNIT = ("share", "ratio", "perplexity", "count")
 

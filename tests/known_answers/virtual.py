@@ -51,6 +51,7 @@ def block(name: str, replies: list[list[Step]], load: dict[str, Any], **more: An
 
 CONSTANT = {"kind": "sustained", "arrivals": "constant"}
 SCENARIO: dict[str, Any] = {
+    "instance": "a100-40gb",  # $4.10 an hour
     "workload": {"prompt_tokens": 50, "output_tokens": 200},
     "engines": [
         block("fours", [FOURS], {"kind": "single_user", "requests": 12}, first=spoken(300, 50, 2)),
@@ -127,6 +128,8 @@ CASES = (
     Case("offered_rps", "failures", "10/s, whatever becomes of them", 10),
     Case("completed_rps", "failures", "8 of ten, 10/s", 8),
     Case("goodput_rps", "failures", "7 of ten, 10/s", 7),
+    Case("cost_per_1k_requests_usd", "failures", "$4.10 an hour / (7/s · 3600) · 1000", 4.10 / 25.2),
+    Case("cost_per_1m_output_tokens_usd", "steady", "$4.10 an hour / (200/s · 3600) · 1e6", 4.10 / 0.72),
 )
 
 
