@@ -17,7 +17,7 @@ from harness.results import Results, _exit_code, _groups, _quality_groups
 from harness.store.manifest import CellEntry, EngineEntry, Manifest, StartEntry
 from harness.verdict.decision.table import decide
 from harness.verdict.limits.gate import judge_all
-from harness.verdict.reason import Level, Reason, Validity
+from harness.verdict.reason import Effect, Level, Reason, Validity
 from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry
 
 T0_NS = 1_000 * S
@@ -29,7 +29,8 @@ class Choice:
     """A level: how much slower than 80 tokens/s and 80 ms, what it takes, how far it is from the reference.
 
     kl: mean, low, high; mean NaN: at least low.   reference: the level it is far from.   invalid: loads that were not
-    the planned ones.   poor: metrics that are invalid under every load.   status, reason: of its cells, where they were
+    the planned ones.   poor: metrics that are invalid under every load.   doubted: shares of TPOT p50 between which the
+    true one lies.   status, reason: of its cells, where they were
     not run.   loading: what it takes while it starts.   prompts: what varies from
     request to request, equal where levels have it alike; None: each its own.   minutes: how long a trial took.
     """
@@ -44,6 +45,7 @@ class Choice:
     reason: str | None = None
     invalid: tuple[str, ...] = ()
     poor: tuple[str, ...] = ()
+    doubted: tuple[float, float] | None = None
     minutes: float | None = None
     reference: str = "f32"
     info: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +119,15 @@ def _cell(
     return cell, [FabricatedTrial(cell, entry, records[index], held) for index, entry in enumerate(made)]
 
 
+def _bundled(choice: Choice) -> list[Reason]:
+    if choice.doubted is None:
+        return []
+    tpot_ms = 12.5 * choice.slower
+    low, high = (share * tpot_ms for share in choice.doubted)
+    effect = Effect("tpot_ms", "p50", tpot_ms, low, high)
+    return [Reason("client_slow", Level.WARN, "Tokens were read in bundles.", "", ("tpot_ms",), (effect,))]
+
+
 def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Sequence[Choice]) -> Results:
     from harness.analysis.reading import read
     from harness.analysis.summary import levels_for, measure
@@ -135,7 +146,7 @@ def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Seq
         choice = made[one.cell.engine, str(one.cell.level)]
         late = Reason("client_late", Level.INVALID, "Requests were sent late.", "Lower the rate.", ("ttft_ms",))
         poor = Reason("token_counts", Level.INVALID, "Token counts are impossible.", "", choice.poor)
-        doubts = [late] * (one.trial.load in choice.invalid) + [poor] * bool(choice.poor)
+        doubts = [late] * (one.trial.load in choice.invalid) + [poor] * bool(choice.poor) + _bundled(choice)
         validity[key] = Validity.of(doubts)
         facts[key] = facts_of(one.cell, reading, one.samples())
         measures += measure(one, reading, one.samples())

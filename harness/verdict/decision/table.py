@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.stats import MIN_PAIRS, Measured, Ratio, ratio
 from harness.analysis.summary import KEYS, Measures
+from harness.metrics import METRICS, SCALAR
 from harness.schedule.cells import bits, is_full
 from harness.store.manifest import Manifest, NamedReference
 from harness.verdict.decision.dominance import Figure, dominating, undecided
@@ -33,7 +34,7 @@ from harness.verdict.decision.rows import (
 from harness.verdict.limits.against import resampled_relative
 from harness.verdict.limits.gate import Verdict
 from harness.verdict.limits.held import SURE
-from harness.verdict.reason import Validity
+from harness.verdict.reason import Effect, Validity
 from harness.verdict.thresholds import SAME_MEMORY
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _table(model: str, rows: Sequence[Row], asked: object) -> dict[str, Any]:
     speed = _speed(rows)
     reference, why = _reference(rows, asked)
     _complete(rows, speed, reference, of_quality=why != _NOT_OF_QUALITY)
-    figures = {row.key: _figures(row) for row in rows if row.values["speed"].comparable}
+    figures = {row.key: _figures(row, speed) for row in rows if row.values["speed"].comparable}
     lead = _Leads(rows, speed)
     above, unclear = dominating(figures, lead.faster), undecided(figures)
     labels = {row.key: row.label for row in rows}
@@ -175,12 +176,36 @@ def _concurrency(rows: Sequence[Row], load: str) -> float:
 
 def _speed_of(row: Row, speed: Speed) -> Value:
     if speed.load is not None:
-        return row.points(speed.load, speed.name)
+        value, (*_, why) = row.points(speed.load, speed.name), _doubted(row, speed)
+        return value if value.reason or not why else replace(value, reason=why)
     found = [values[speed.name] for values in row.loads.values()]
     seen = [one for one in found if one.comparable] or [one for one in found if not math.isnan(one.value)]
     if seen:
         return max(seen, key=lambda one: one.value)
     return found[0] if found else unknown(row.reason or "nothing was measured", "tokens/s")
+
+
+def _doubted(row: Row, speed: Speed) -> tuple[float, float, str]:
+    """Return the ends between which doubts leave the speed, as shares of it, and the finding of the worst of them."""
+    about = {(speed.name, SCALAR), (speed.name, "p50")} | ({("tpot_ms", "p50")} if speed.name == PER_USER else set())
+    judged = row.validity.get(speed.load or "")
+    shares = [
+        (*_shares_of_speed(one), reason.sentence)
+        for reason in (judged.reasons if judged else ())
+        for one in reason.effects
+        if (one.metric, one.statistic) in about
+    ]
+    if not shares:
+        return 1.0, 1.0, ""
+    worst = max(shares, key=lambda one: one[1] / one[0] if one[0] > 0 else math.inf)
+    return min(low for low, *_ in shares), max(high for _, high, _ in shares), worst[2]
+
+
+def _shares_of_speed(effect: Effect) -> tuple[float, float]:
+    """Return the least and the most that a speed can be, as shares of the measured one; a time is its inverse."""
+    low, high = (end / effect.value if effect.value > 0 else 1.0 for end in (effect.low, effect.high))
+    low, high = min(low, 1.0), max(high, 1.0)
+    return (1 / high, 1 / low if low > 0 else math.inf) if METRICS[effect.metric].unit == "ms" else (low, high)
 
 
 def _reference(rows: Sequence[Row], asked: object) -> tuple[Row | None, str]:
@@ -254,6 +279,7 @@ class _Leads:
     def __init__(self, rows: Sequence[Row], speed: Speed) -> None:
         self._rows = {row.key: row for row in rows}
         self._speed = speed
+        self._ends = {row.key: _doubted(row, speed)[:2] for row in rows}
         self._found: dict[tuple[RowKey, RowKey], Lead] = {}
 
     def of(self, row: Row, other: Row) -> Lead:
@@ -262,7 +288,8 @@ class _Leads:
         if keys not in self._found:
             found, pairs = _ratio(row, other, self._speed)
             repetitions = pairs or min(len(row.cells), len(other.cells))
-            self._found[keys] = Lead(found.value, found.low, repetitions, paired=pairs >= MIN_PAIRS)
+            doubt = self._ends[row.key][0] / self._ends[other.key][1]
+            self._found[keys] = Lead(found.value, found.low, repetitions, paired=pairs >= MIN_PAIRS, doubt=doubt)
         return self._found[keys]
 
     def faster(self, one: RowKey, other: RowKey) -> bool:
@@ -271,13 +298,15 @@ class _Leads:
         return first.values["speed"].value > second.values["speed"].value and self.of(first, second).certainty == SURE
 
 
-def _figures(row: Row) -> dict[str, Figure]:
-    """Return the numbers that a row is compared by.
+def _figures(row: Row, of: Speed) -> dict[str, Figure]:
+    """Return the numbers that a row is compared by; the ends of its speed are those that doubts leave.
 
     Memory of GPUs and of the host differ in kind, and the distance from a quantized reference is no quality.
     """
     speed, memory, divergence = (row.values[name] for name in ("speed", "memory_needed_bytes", "kl_mean"))
-    found = {"speed": _figure(speed, more_is_better=True)}
+    least, most, _ = _doubted(row, of)
+    wider = replace(speed, low=speed.low * least, high=speed.high * most)
+    found = {"speed": _figure(wider, more_is_better=True)}
     if memory.comparable:
         found[row.memory_name] = Figure.alike_within(memory.value, SAME_MEMORY.value)
     if divergence.comparable and (row.reference_level is None or is_full(row.reference_level)):

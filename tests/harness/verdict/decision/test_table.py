@@ -120,6 +120,16 @@ def test_levels_with_loads_of_their_own_are_compared_by_all_users_tokens() -> No
     assert row_of(found, "q8_0")["values"]["speed"]["unit"] == "tokens/s"
 
 
+@pytest.mark.parametrize(("doubted", "outcome"), [(None, "choice"), ((0.98, 1.02), "choice"), ((1, 3), "tie")])
+def test_a_lead_that_a_doubt_may_have_made_is_none(doubted: tuple[float, float] | None, outcome: str) -> None:
+    """28 % more speed is a lead; not if the time per token may be three times as long. The doubt is told beside it."""
+    found = table_of(Choice("f16"), Choice("q4_0", slower=0.78, doubted=doubted), limits=["error_rate <= 50%"])
+    assert found["recommendation"]["outcome"] == outcome
+    assert row_of(found, "f16")["beaten_by"] == ([] if outcome == "tie" else ["q4_0"])
+    told = row_of(found, "q4_0")["values"]["speed"]
+    assert (told["reason"], told["invalid"]) == ("" if doubted is None else "Tokens were read in bundles.", False)
+
+
 @pytest.mark.slow
 def test_repetitions_give_the_ratio_its_interval() -> None:
     """From three on, paired; with one, from the intervals of both."""
