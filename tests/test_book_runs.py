@@ -45,8 +45,8 @@ def others_tokens(url: str, tokens: int) -> int:
 
 
 def command_against(url: str, folder: Path) -> tuple[str, ...]:
-    """The command of a run of a second, with warm-up."""
-    times = {"warmup": "200ms", "duration": "800ms", "timeout": "120s"}
+    """The command of a run of two seconds, with warm-up."""
+    times = {"warmup": "500ms", "duration": "1500ms", "timeout": "120s"}
     load = {"kind": "sustained", "rate": 25, "arrivals": "constant", **times}
     keys: dict[str, Any] = {
         "model": "tiny",

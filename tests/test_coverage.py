@@ -98,7 +98,9 @@ def share_coverage(made: Queued, p: float, *, independent: bool = False) -> floa
     for run, latency in enumerate(made.latency):
         flags, dependence = as_flags(latency, limit), dependence_of(made, run)
         median = dependence.explained(as_flags(latency, float(np.median(latency))))
-        found = share_estimate([flags], [float(len(flags)) if independent else share_size(flags, dependence, median)])
+        size = share_size(flags, dependence, median)
+        sizes = [[float(len(flags))]] if independent else [[size.n_eff], [size.seen]]
+        found = share_estimate([flags], *sizes)
         held.append(found.low <= p <= found.high)
     return float(np.mean(held))
 

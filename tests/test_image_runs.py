@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from command import environment, manifest, measured, scenario
-from loaded import harness
 from looking_server import WORDS, cost
 
 from engines.dialects import DIALECTS, get
 from engines.process.server import ServerCommand, ServerProcess
+from tests.forked import harness
 
 PATH_OF = {
     "openai-chat": "/v1/chat/completions",

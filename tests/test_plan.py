@@ -98,12 +98,12 @@ def test_a_held_out_point_is_predicted_then_measured_and_later_plans_print_the_e
     scenario = MACHINE | {
         "engines": [{"engine": "simulated", "options": {"ttft_ms": 5, "tpot_ms": 0.1}}],
         "workload": {"prompt_tokens": 128, "output_tokens": lengths},
-        "load": [{"kind": "sustained", "rate": rate, "duration": "30s"} for rate in (20.0, 40.0)],
+        "load": [{"kind": "sustained", "rate": rate, "duration": "30s"} for rate in (10.0, 20.0)],
         "slo": {"ttft": "500ms"},
         "seed": 1,
     }
     engine = {"engine": "simulated", "model": ""}
-    stored_run(tmp_path / "runs" / "sim", {"": {20.0: 200.0, 40.0: 300.0}}, engine=engine, scenario=scenario)
+    stored_run(tmp_path / "runs" / "sim", {"": {10.0: 200.0, 20.0: 300.0}}, engine=engine, scenario=scenario)
     before = json.loads(command("plan", "sim", "--demand", "12", "--json", cwd=tmp_path).out)
     point = "rate=0.75,for=3s"
     ended = command("plan", "sim", "--demand", "12", "--validate", "replicas=2,url=foo", cwd=tmp_path)
@@ -115,10 +115,10 @@ def test_a_held_out_point_is_predicted_then_measured_and_later_plans_print_the_e
     assert ended.code == 0, ended.err
     after = json.loads(ended.out)
     (check,) = after["checks"]
-    assert (check["kind"], check["asked"], check["rates"][0]["rate_rps"]) == ("rate", point, 30.0)
+    assert (check["kind"], check["asked"], check["rates"][0]["rate_rps"]) == ("rate", point, 15.0)
     assert check["predicted_utc"] <= check["measured_utc"]
     tokens = check["rates"][0]["output_tokens_per_s"]
-    assert tokens["predicted"] == pytest.approx(30 * 64, rel=0.02)
+    assert tokens["predicted"] == pytest.approx(15 * 64, rel=0.02)
     assert tokens["measured"] is None or tokens["measured"] > 0  # unknown where a busy machine sent late
     assert check["rates"][0]["ttft_p95_ms"]["predicted"] == pytest.approx((200 * 300) ** 0.5, rel=0.1)
     assert before["plans"] == after["plans"]

@@ -39,7 +39,7 @@ def stored(folder: Path) -> dict[str, Any]:
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     """A folder with a tuning whose best candidate has four slots, and how it ended."""
     folder = tmp_path_factory.mktemp("tuned")
-    slots(folder, limits=["ttft_ms p95 <= 70"])
+    slots(folder, limits=["ttft_ms p95 <= 56"])
     over = ("--over", "options.max_batch=1,4", "--over", "options.fail_start=null,no room")
     return folder, tune(folder, *over, "--for", "ttft p95", *SHORT)
 
@@ -77,7 +77,7 @@ def test_every_other_candidate_is_kept_with_its_cause(tuned: tuple[Path, Ended])
     assert found["max_batch=4, fail_start=no room"]["starts"] == 1
     assert "FAILED      max_batch=4, fail_start=no room: no room" in tuned[1].out
     assert found["max_batch=1, fail_start=null"]["starts"] == 1
-    assert "`ttft_ms p95 <= 70`" in found["defaults"]["why"]
+    assert "`ttft_ms p95 <= 56`" in found["defaults"]["why"]
 
 
 def test_files_say_the_same_and_are_made_again(tuned: tuple[Path, Ended], tmp_path: Path) -> None:
@@ -135,11 +135,11 @@ def test_a_tie_keeps_the_defaults_of_a_tuning_that_was_ended_and_goes_on(tmp_pat
 
 def test_a_candidate_is_used_that_keeps_the_limits_which_the_defaults_break(tmp_path: Path) -> None:
     """Though the number that is tuned is the same."""
-    slots(tmp_path, limits=["ttft_ms p95 <= 70"])
+    slots(tmp_path, limits=["ttft_ms p95 <= 56"])
     ended = tune(tmp_path, "--over", "options.max_batch=1,8", "--for", "tpot p50", *SHORT)
     assert ended.code == 0, ended.err + ended.out
     assert ended.out.splitlines()[-1].startswith("USE max_batch=8  TPOT p50 ")
-    assert "and the defaults break `ttft_ms p95 <= 70`" in ended.out
+    assert "and the defaults break `ttft_ms p95 <= 56`" in ended.out
     assert stored(tmp_path / "out")["word"] == "keeps the limits"
 
 

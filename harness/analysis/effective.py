@@ -58,11 +58,14 @@ class Dependence:
 
     states: independent states of the requests in flight.   met: requests in flight that each met, None if they do not
     matter.   rounds: number of the round of a closed loop that each belongs to, None if there are too few.
+    seen: states as they seem, without care for those that the run never met.   careful: whether such care is taken.
     """
 
     states: float = math.inf
     met: Floats | None = None
     rounds: Ints | None = None
+    seen: float = math.inf
+    careful: bool = True
 
     def of(self, places: Ints) -> Dependence:
         """Return that of some observations, by their places in ascending order."""
@@ -70,6 +73,11 @@ class Dependence:
             return self
         met = None if self.met is None else self.met[places]
         return replace(self, met=met, rounds=None if self.rounds is None else self.rounds[places])
+
+    @property
+    def as_seen(self) -> Dependence:
+        """The same by what the run met alone."""
+        return replace(self, states=self.seen if math.isfinite(self.seen) else self.states, careful=False)
 
     @cached_property
     def _bins(self) -> tuple[Ints, Ints] | None:
@@ -109,7 +117,7 @@ class Dependence:
         """Return the effective sample size of an indicator by itself."""
         sizes = self._round_sizes
         size = memory_of(below).size if sizes is None else size_of_rounds(below, sizes, tail=tail)
-        return less_seeming(size, len(below))
+        return less_seeming(size, len(below)) if self.careful else size
 
     def sure(self, own: float, p: float = 0.0) -> float:
         """Return the effective sample size less what the variance between few rounds is uncertain by, at quantile p.
@@ -125,6 +133,8 @@ class Dependence:
         R2 rests on few states, so its standard error is added, 2 (1 - R2) sqrt(R2 / states). It is at least that of
         the share of one state, 2 / states: a queue that came up in none of them leaves an R2 of 0.
 
+        Without care it is half of the error.
+
         Args:
             hides: Whether such a queue may hide what is measured: latencies, and the shares that they decide.
         """
@@ -132,7 +142,7 @@ class Dependence:
             return own
         error = 2 * (1 - explained) * math.sqrt(explained / self.states)
         hidden = 2 / self.states if hides and self._bins is not None else 0.0
-        sure = min(1.0, explained + max(error, hidden))
+        sure = min(1.0, explained + (max(error, hidden) if self.careful else error / 2))
         return 1 / (sure / self.states + (1 - sure) / own)
 
 
@@ -247,10 +257,28 @@ class Sizes:
         return self._clustered[p]
 
 
-def share_size(flags: Floats, dependence: Dependence = INDEPENDENT, explained: float | None = None) -> float:
+@dataclass(frozen=True, slots=True)
+class ShareSize:
+    """Effective sample size of flags. seen: by what the run met alone; a queue that it did not meet makes flags worse.
+
+    So a share of good requests is at least what `n_eff` leaves, and at most what `seen` does.
+    """
+
+    n_eff: float
+    seen: float
+
+
+def share_size(flags: Floats, dependence: Dependence = INDEPENDENT, explained: float | None = None) -> ShareSize:
     """Return the effective sample size of flags, 1 or 0. `explained`: R2 of the latencies behind them, if any."""
+    size = _share_size(flags, dependence, explained)
+    if explained is None:  # errors are seen where they are
+        return ShareSize(size, size)
+    return ShareSize(size, max(size, _share_size(flags, dependence.as_seen, explained)))
+
+
+def _share_size(flags: Floats, dependence: Dependence, explained: float | None) -> float:
     if not len(flags):
         return 0.0
     shares = [dependence.explained(flags), *([] if explained is None else [explained])]
-    hides = explained is not None  # errors are seen where they are
-    return dependence.joined(dependence.sure(dependence.own(flags)), max(shares), hides=hides)
+    own = dependence.sure(dependence.own(flags))
+    return dependence.joined(own, max(shares), hides=explained is not None)

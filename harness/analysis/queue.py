@@ -33,6 +33,7 @@ class QueueGuard:
     due: Floats = field(default_factory=lambda: np.empty(0), repr=False)  # of all requests that were sent
     ended: Floats = field(default_factory=lambda: np.empty(0), repr=False)
     rounds: Floats = field(default_factory=lambda: np.empty(0), repr=False)  # begins of a closed loop's; none if few
+    seen: float = math.inf  # states as they seem, see `effective.Dependence`
 
     def dependence(self, due: Floats, *, queues: bool = True) -> Dependence:
         """Return that of requests by their due times. `queues`: what is observed of them includes queueing."""
@@ -40,7 +41,7 @@ class QueueGuard:
             return Dependence(rounds=np.searchsorted(self.rounds, due, side="right"))
         if not queues or not math.isfinite(self.states):
             return INDEPENDENT
-        return Dependence(self.states, in_flight(self.due, self.ended, due))
+        return Dependence(self.states, in_flight(self.due, self.ended, due), seen=self.seen)
 
     def applied_to(self, found: Mapping[str, Observations], due: Floats) -> dict[str, Observations]:
         """Return the observations by metric name with what may make them alike. `due` is that of their requests."""
@@ -81,8 +82,8 @@ def guard_of(columns: Columns, users: int = 0) -> QueueGuard:
 def guard(due: Floats, ended: Floats, measured: Floats, users: int = 0) -> QueueGuard:
     """Return the guard from ns in ascending order: due and ended of all requests, due of those measured."""
     rounds = measured[::users] if users and len(measured) >= LEAST_ROUNDS * users else np.empty(0)
-    states = states_in_flight(due, ended, (float(measured[0]), float(measured[-1])), len(measured))
-    return QueueGuard(states, due, ended, rounds)
+    seen, states = states_in_flight(due, ended, (float(measured[0]), float(measured[-1])), len(measured))
+    return QueueGuard(states, due, ended, rounds, seen)
 
 
 def in_flight(due: Floats, ended: Floats, at: Floats) -> Floats:
@@ -91,12 +92,12 @@ def in_flight(due: Floats, ended: Floats, at: Floats) -> Floats:
     return found.astype(np.float64)
 
 
-def states_in_flight(due: Floats, ended: Floats, span_ns: tuple[float, float], n: int) -> float:
-    """Return the window over the autocorrelation time of the requests in flight; at most n, at least 1.
+def states_in_flight(due: Floats, ended: Floats, span_ns: tuple[float, float], n: int) -> tuple[float, float]:
+    """Return the window over the autocorrelation time of the requests in flight, and what of it is sure; at most n.
 
     They are sampled at most 0.1 s apart, and as often as there are requests; at most MAX_STEPS times.
     """
     begin, end = span_ns
     steps = min(MAX_STEPS, max(math.ceil((end - begin) / STEP_NS), n, LEAST_STEPS))
     size = memory_of(in_flight(due, ended, np.linspace(begin, end, steps))).size
-    return min(float(n), less_seeming(size, steps))
+    return max(1.0, min(float(n), size)), min(float(n), less_seeming(size, steps))

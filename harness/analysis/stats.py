@@ -340,11 +340,13 @@ def extreme_estimate(ordered: Ordered, known: Ordered, *, largest: bool) -> Esti
     return Estimate(value, n=n)
 
 
-def share_estimate(runs: Sequence[NDArray[Any]], sizes: Sequence[float] | None = None) -> Estimate:
+def share_estimate(
+    runs: Sequence[NDArray[Any]], sizes: Sequence[float] | None = None, seen: Sequence[float] | None = None
+) -> Estimate:
     """Return the share of true flags with the Clopper-Pearson interval at the effective sample size.
 
     With k of n flags true and effective size m the interval is that of k m / n successes among m. `sizes` are those of
-    each run; by default as its autocorrelation has it.
+    each run; by default as its autocorrelation has it. `seen` are those for the upper end, by default the same.
     """
     from scipy.special import betaincinv
 
@@ -353,10 +355,10 @@ def share_estimate(runs: Sequence[NDArray[Any]], sizes: Sequence[float] | None =
     if n == 0:
         return NOTHING
     m = sum([memory_of(run).size for run in flags] if sizes is None else sizes)
+    most = m if seen is None else sum(seen)
     share = float(sum(run.sum() for run in flags)) / n
-    k = share * m
-    low = 0.0 if share <= 0 else float(betaincinv(k, m - k + 1, ALPHA / 2))
-    high = 1.0 if share >= 1 else float(betaincinv(k + 1, m - k, 1 - ALPHA / 2))
+    low = 0.0 if share <= 0 else float(betaincinv(share * m, m - share * m + 1, ALPHA / 2))
+    high = 1.0 if share >= 1 else float(betaincinv(share * most + 1, most - share * most, 1 - ALPHA / 2))
     low, high = widen_by_spread([float(run.mean()) for run in flags if len(run)], share, low, high)
     return Estimate(share, min(max(low, 0.0), share), max(min(high, 1.0), share), Bound.POINT, n, m)
 

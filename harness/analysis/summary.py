@@ -14,7 +14,7 @@ from harness.analysis.columns import ALL, Columns
 from harness.analysis.costs import with_costs
 from harness.analysis.counts import failure_times, most_of_runs
 from harness.analysis.distributions import Distribution, Pool
-from harness.analysis.effective import share_size
+from harness.analysis.effective import ShareSize, share_size
 from harness.analysis.latencies import distributions
 from harness.analysis.rates import Rate, judged, rates, shares
 from harness.analysis.reading import Reading, StoredTrial, read
@@ -59,7 +59,7 @@ class Measures:
     shares: dict[str, Flags]
     readings: dict[str, float | Estimate] = field(default_factory=dict)
     sensors: dict[str, str] = field(default_factory=dict)
-    share_sizes: dict[str, float] = field(default_factory=dict)  # effective sample sizes of the shares
+    share_sizes: dict[str, ShareSize] = field(default_factory=dict)
     requests: Ints | None = None  # numbers of the measured requests, in due order
     failures: dict[str, Floats] = field(default_factory=dict)  # when they failed, see `counts.failure_times`
 
@@ -159,7 +159,7 @@ def _measure_class(stored: StoredTrial, reading: Reading, columns: Columns, name
     )
 
 
-def _share_sizes(reading: Reading, rows: Columns, shares: Mapping[str, Flags]) -> dict[str, float]:
+def _share_sizes(reading: Reading, rows: Columns, shares: Mapping[str, Flags]) -> dict[str, ShareSize]:
     """Return the effective sample size of each share; good requests depend on the queue as latencies do."""
     dependence = reading.guard.dependence(judged(rows).times["due"])
     found = {}
@@ -240,7 +240,8 @@ def _most(group: Sequence[Measures], name: str, statistic: str) -> Estimate:
 
 def _share(group: Sequence[Measures], name: str) -> Estimate:
     known = [one for one in group if name in one.shares]
-    return stats.share_estimate([one.shares[name] for one in known], [one.share_sizes[name] for one in known])
+    flags, sizes = [one.shares[name] for one in known], [one.share_sizes[name] for one in known]
+    return stats.share_estimate(flags, [one.n_eff for one in sizes], [one.seen for one in sizes])
 
 
 def _goodput(group: Sequence[Measures]) -> Estimate:

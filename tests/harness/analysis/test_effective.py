@@ -13,6 +13,7 @@ from harness.analysis.effective import (
     INDEPENDENT,
     LEAST_ROUNDS,
     Dependence,
+    ShareSize,
     Sizes,
     share_size,
     size_of_rounds,
@@ -115,14 +116,20 @@ def test_few_rounds_are_no_batches() -> None:
 def test_a_share_is_worth_no_more_than_its_flags(one: np.ndarray, states: float) -> None:
     """Whatever makes them alike."""
     met = np.arange(len(one), dtype=np.float64)
-    assert 0 < share_size(one, Dependence(states, met), 0.3) <= share_size(one) <= len(one)
+    held, free = share_size(one, Dependence(states, met), 0.3), share_size(one)
+    assert 0 < held.n_eff <= held.seen <= len(one)
+    assert held.n_eff <= free.n_eff <= len(one)
 
 
 def test_a_queue_that_never_came_up_hides_no_errors() -> None:
-    """Of 1,000 requests in ten states none failed: that is 1,000 requests. That all met the SLO is worth far fewer."""
+    """Of 1,000 requests in ten states none failed: that is 1,000 requests. That all met the SLO is worth far fewer.
+
+    A queue makes it fewer than were good, and never more: how good it is at most is what was seen.
+    """
     none, met = np.zeros(1000), np.arange(1000.0) % 7
-    assert share_size(none, Dependence(10.0, met)) == 1000
-    assert share_size(1 - none, Dependence(10.0, met), 0.0) < 60
+    assert share_size(none, Dependence(10.0, met)) == ShareSize(1000, 1000)
+    good = share_size(1 - none, Dependence(10.0, met, seen=14.0), 0.0)
+    assert (good.n_eff < 60, good.seen) == (True, 1000)
 
 
 def test_wider_levels_have_five_times_as_many_beyond() -> None:
