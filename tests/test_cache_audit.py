@@ -24,12 +24,12 @@ def engine(url: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("cache", "told"),
     [
-        ("result", "a result cache answers them"),
-        ("prefix", "a prefix cache, for the tokens after took as long"),
-        ("none", "no result cache"),
+        ("result", ("a result cache answers them",)),
+        ("prefix", ("a prefix cache, for the tokens after took as long",)),
+        ("none", ("no result cache", "they differ too much to tell a result cache")),  # the latter on a busy machine
     ],
 )
-def test_a_plain_run_names_the_cache(tmp_path: Path, cache: str, told: str) -> None:
+def test_a_plain_run_names_the_cache(tmp_path: Path, cache: str, told: tuple[str, ...]) -> None:
     """Before its load, in one sentence with both numbers, which its report has too."""
     load = [{"kind": "single_user", "requests": 2, "timeout": "5s"}]
     with serving(cache) as url:
@@ -37,10 +37,10 @@ def test_a_plain_run_names_the_cache(tmp_path: Path, cache: str, told: str) -> N
         options = ("--cache-audit", "--out", "run", "--format", "md,json")
         ended = harness("run", str(path), *options, cwd=tmp_path, timeout_s=240)
     (line,) = [line for line in ended.err.splitlines() if line.startswith("cache audit: ")]
-    assert told in line, ended.err
+    (said,) = [one for one in told if one in line]
     assert "distinct ones" in line
-    assert [note for note in manifest(tmp_path / "run")["notes"] if told in note]
-    assert told in (tmp_path / "run" / "report.md").read_text()
+    assert [note for note in manifest(tmp_path / "run")["notes"] if said in note]
+    assert said in (tmp_path / "run" / "report.md").read_text()
     assert manifest(tmp_path / "run-cache-audit")["status"] == "complete"
 
 
