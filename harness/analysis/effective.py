@@ -251,9 +251,7 @@ class Sizes:
         """Return p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q} - p)."""
         if p not in self._clustered:
             below = self._below(p)
-            share = float(below.mean())
-            sums = np.add.reduceat(below - share, cluster_starts(cluster_sizes))
-            self._clustered[p] = size_of_clusters(sums, share, len(below))
+            self._clustered[p] = size_of_clusters(_sums(below, cluster_sizes), float(below.mean()), len(below))
         return self._clustered[p]
 
 

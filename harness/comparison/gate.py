@@ -9,7 +9,6 @@ pair of starts remains the unit: only another start shows what a start changes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -27,8 +26,8 @@ from harness.comparison.sides import Side, joined, read_side
 from harness.errors import RunUnreadable, TrialFailed
 from harness.scenario.compare import Pairs
 from harness.scenario.margins import Margin, parse_margin, statistics_of
+from harness.store.plans import read_plan, save_plan
 from harness.store.run import MANIFEST, Run
-from harness.store.streams import storage_errors, write_atomically
 
 STATE = "gate.json"
 FORMAT = 2  # 1 knew no `alternate`
@@ -75,23 +74,19 @@ class Gate:
 
     def save(self, folder: Path) -> None:
         """Store the plan. Raises StorageFailed if it cannot be written."""
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / STATE, json.dumps({"format": FORMAT, **asdict(self)}, indent=2).encode())
+        save_plan(folder / STATE, FORMAT, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Gate:
         """Read a stored plan. Raises RunUnreadable, one sentence, if it is none."""
-        try:
-            stored = json.loads((folder / STATE).read_bytes())
-            if stored["format"] > FORMAT:
-                raise RunUnreadable(f"{folder / STATE} is of a newer version of harness; use that")
-            arms = [Arm(**stored[side]) for side in (BASE, HEAD)]
-            named: dict[str, Any] = {name: tuple(stored[name]) for name in ("fail_on", "across")}
-            named["alternate"] = stored.get("alternate", False)
-            return cls(arms[0], arms[1], stored["seed"], Pairs(**stored["pairs"]), stored["budget_s"], **named)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunUnreadable(f"{folder / STATE} is no plan of a gate: {type(error).__name__}: {error}") from error
+        return read_plan(folder / STATE, FORMAT, "a gate", cls._of)
+
+    @classmethod
+    def _of(cls, stored: dict[str, Any]) -> Gate:
+        arms = [Arm(**stored[side]) for side in (BASE, HEAD)]
+        named: dict[str, Any] = {name: tuple(stored[name]) for name in ("fail_on", "across")}
+        named["alternate"] = stored.get("alternate", False)
+        return cls(arms[0], arms[1], stored["seed"], Pairs(**stored["pairs"]), stored["budget_s"], **named)
 
 
 def run_folder(folder: Path, pair: int, side: str) -> Path:

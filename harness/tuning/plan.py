@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunUnreadable
 from harness.scenario.compare import Pairs
 from harness.scenario.margins import Margin, parse_margin
 from harness.seeding import generator
-from harness.store.streams import storage_errors, write_atomically
+from harness.store.plans import read_plan, save_plan
 from harness.tuning.race import LEAST_ROUNDS, MOST_ROUNDS, Rounds
 
 STATE = "tune.json"
@@ -63,22 +61,18 @@ class Plan:
 
     def save(self, folder: Path) -> None:
         """Store the plan. Raises StorageFailed if it cannot be written."""
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / STATE, json.dumps({"format": FORMAT, **asdict(self)}, indent=2).encode())
+        save_plan(folder / STATE, FORMAT, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
         """Read a stored plan. Raises RunUnreadable, one sentence, if it is none."""
-        try:
-            stored = json.loads((folder / STATE).read_bytes())
-            if stored.pop("format") > FORMAT:
-                raise RunUnreadable(f"{folder / STATE} is of a newer version of harness; use that")
-            over, candidates = tuple(stored.pop("over")), tuple(stored.pop("candidates"))
-            rounds, pairs = Rounds(**stored.pop("rounds")), Pairs(**stored.pop("pairs"))
-            return cls(over=over, candidates=candidates, rounds=rounds, pairs=pairs, **stored)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunUnreadable(f"{folder / STATE} is no plan of a tuning: {type(error).__name__}: {error}") from error
+        return read_plan(folder / STATE, FORMAT, "a tuning", cls._of)
+
+    @classmethod
+    def _of(cls, stored: dict[str, Any]) -> Plan:
+        over, candidates = tuple(stored.pop("over")), tuple(stored.pop("candidates"))
+        rounds, pairs = Rounds(**stored.pop("rounds")), Pairs(**stored.pop("pairs"))
+        return cls(over=over, candidates=candidates, rounds=rounds, pairs=pairs, **stored)
 
 
 def parse_rounds(text: str) -> Rounds:

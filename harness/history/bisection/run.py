@@ -7,7 +7,6 @@ killed goes on where it was.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from harness.history.bisection.versions import Version
 from harness.scenario.compare import Pairs
 from harness.scenario.margins import Margin, Scale, parse_margin, statistics_of
 from harness.seeding import generator
+from harness.store.plans import read_plan, save_plan
 from harness.store.streams import storage_errors, write_atomically
 
 STATE, ENDS, LEFT_OUT = "bisect.json", "ends", "left-out.txt"
@@ -78,24 +78,18 @@ class Plan:
 
     def save(self, folder: Path) -> None:
         """Store the plan. Raises StorageFailed if it cannot be written."""
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / STATE, json.dumps({"format": FORMAT, **asdict(self)}, indent=2).encode())
+        save_plan(folder / STATE, FORMAT, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
         """Read a stored plan. Raises RunUnreadable, one sentence, if it is none."""
-        try:
-            stored = json.loads((folder / STATE).read_bytes())
-            if stored.pop("format") > FORMAT:
-                raise RunUnreadable(f"{folder / STATE} is of a newer version of harness; use that")
-            versions = tuple(Version(**one) for one in stored.pop("versions"))
-            pairs, sets = Pairs(**stored.pop("pairs")), tuple(stored.pop("sets"))
-            return cls(versions=versions, pairs=pairs, sets=sets, **stored)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunUnreadable(
-                f"{folder / STATE} is no plan of a bisection: {type(error).__name__}: {error}"
-            ) from error
+        return read_plan(folder / STATE, FORMAT, "a bisection", cls._of)
+
+    @classmethod
+    def _of(cls, stored: dict[str, Any]) -> Plan:
+        versions = tuple(Version(**one) for one in stored.pop("versions"))
+        pairs, sets = Pairs(**stored.pop("pairs")), tuple(stored.pop("sets"))
+        return cls(versions=versions, pairs=pairs, sets=sets, **stored)
 
 
 @dataclass(frozen=True, slots=True)
