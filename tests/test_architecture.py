@@ -82,6 +82,16 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def shown(path: Path) -> str:
+    """A file as a failure names it."""
+    return str(path.relative_to(ROOT))
+
+
+def roots_of(path: Path) -> set[str]:
+    """The packages that a file imports."""
+    return {name.split(".")[0] for name in imports(path)}
+
+
 def ours(path: Path) -> set[str]:
     """The modules of this repository that a file imports, wherever in it the import stands."""
     return {name for name in imports(path) if name in all_modules()} - {name_of(path)}
@@ -100,19 +110,18 @@ def test_every_module_of_harness_has_a_place() -> None:
     assert len(list((ROOT / "harness").glob("*.py"))) <= 10
 
 
-@pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down_only(path: Path) -> None:
+def test_imports_go_down_only() -> None:
     """A module imports from its own package or those below, and only command line and API know the reports."""
-    if path == ROOT / "harness" / "__init__.py":
-        assert ours(path) <= {"harness.api"}  # for types alone: the light commands are tested to load nothing heavy
-        return
-    own = room_of(name_of(path))
-    for name in ours(path) - {"harness"}:
-        package = name.split(".")[0]
-        assert package != "reports" or own in ("cli", "api"), f"{path.name} imports {name}"
-        if package == "harness":
-            assert ROW_OF[room_of(name)] <= ROW_OF[own], f"{own} imports {name}"
-            assert ROW_OF[room_of(name)] < ROW_OF[own] or room_of(name) == own, f"{own} imports {name}, its neighbour"
+    face = ROOT / "harness" / "__init__.py"
+    assert ours(face) <= {"harness.api"}  # for types alone: the light commands are tested to load nothing heavy
+    for path in sources("harness"):
+        own = "" if path == face else room_of(name_of(path))
+        for name in ours(path) - {"harness"} if own else ():
+            package = name.split(".")[0]
+            assert package != "reports" or own in ("cli", "api"), f"{shown(path)} imports {name}"
+            if package == "harness":
+                below = ROW_OF[room_of(name)] < ROW_OF[own] or room_of(name) == own
+                assert below, f"{shown(path)} imports {name}, which is above it or beside it"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -124,22 +133,25 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert not waiting, {name: sorted(needs & waiting.keys()) for name, needs in waiting.items()}
 
 
-@pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_one_package_knows_locust(path: Path) -> None:
+def test_only_one_package_knows_locust() -> None:
     """Importing it changes the whole interpreter."""
-    if (ROOT / "harness" / "drivers" / "locust") not in path.parents:
-        assert not [name for name in imports(path) if name.split(".")[0] in ("locust", "gevent")]
+    own = ROOT / "harness" / "drivers" / "locust"
+    others = [path for path in sources("harness") if own not in path.parents]
+    assert not [shown(path) for path in others if roots_of(path) & {"locust", "gevent"}]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in sources(*PACKAGES) if path.name == "__init__.py"], ids=lambda path: name_of(path)
-)
-def test_a_package_shows_few_names(path: Path) -> None:
+def test_a_package_shows_few_names() -> None:
     """What a package's face offers fits on ten fingers."""
+    faces = [path for path in sources(*PACKAGES) if path.name == "__init__.py"]
+    assert not {shown(path): len(names) for path in faces if len(names := exported(path)) > MOST_EXPORTS}
+
+
+def exported(path: Path) -> list[str]:
+    """The names in its `__all__`, or all that it defines."""
     body = ast.parse(path.read_text()).body
-    defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     listed = [ast.literal_eval(node.value) for node in body if isinstance(node, ast.Assign) and is_list(node)]
-    assert len(listed[0] if listed else [name for name in defined if not name.startswith("_")]) <= MOST_EXPORTS
+    defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return listed[0] if listed else [name for name in defined if not name.startswith("_")]
 
 
 def is_list(node: ast.Assign) -> bool:
@@ -147,18 +159,12 @@ def is_list(node: ast.Assign) -> bool:
     return ast.unparse(node.targets[0]) == "__all__"
 
 
-@pytest.mark.parametrize("path", sources("engines"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_engines_do_not_know_the_harness(path: Path) -> None:
+def test_engines_do_not_know_the_harness() -> None:
     """Adapters stand on their own."""
-    assert not [name for name in imports(path) if name.split(".")[0] == "harness"]
+    assert not [shown(path) for path in sources("engines") if "harness" in roots_of(path)]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in sources("engines", "harness") if {"dialects", "http", "process", "drivers"} & {*path.parts}],
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
-def test_no_message_cuts_the_words_of_a_server_itself(path: Path) -> None:
+def test_no_message_cuts_the_words_of_a_server_itself() -> None:
     """`masked` and the dialects' `cut` do: the start of a secret would be left of a text that was cut before. What is
     cut here is our own, or comes from a record, which has no secrets any more.
     """
@@ -168,8 +174,11 @@ def test_no_message_cuts_the_words_of_a_server_itself(path: Path) -> None:
         "part.plan_hash[:12]",
         "reason[:LONGEST_REASON - 1]",
     }
+    hear = {"dialects", "http", "process", "drivers"}
     cuts = {
         ast.unparse(place.value)
+        for path in sources("engines", "harness")
+        if hear & {*path.parts}
         for node in nodes(path.read_text())
         if isinstance(node, ast.JoinedStr)
         for place in node.values
@@ -178,34 +187,34 @@ def test_no_message_cuts_the_words_of_a_server_itself(path: Path) -> None:
     assert cuts <= ours
 
 
-@pytest.mark.parametrize("path", sources("reports"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_reports_know_the_manifest_and_nothing_else_of_the_harness(path: Path) -> None:
+def test_reports_know_the_manifest_and_nothing_else_of_the_harness() -> None:
     """What else they show is handed to them."""
-    assert {name for name in ours(path) if name.split(".")[0] == "harness"} <= {"harness.store.manifest"}
+    known = {name for path in sources("reports") for name in ours(path) if name.split(".")[0] == "harness"}
+    assert known == {"harness.store.manifest"}
 
 
-@pytest.mark.parametrize("path", sources(*PACKAGES), ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_stay_short(path: Path) -> None:
+def test_files_and_functions_stay_short() -> None:
     """At most 600 lines a file and 50 a function."""
-    text = path.read_text()
-    assert text.count("\n") <= 600
-    for node in nodes(text):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno + 1 <= 50, f"{path.name}: {node.name}"
+    for path in sources(*PACKAGES):
+        text = path.read_text()
+        assert text.count("\n") <= 600, shown(path)
+        for node in nodes(text):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno + 1 <= 50, f"{shown(path)}: {node.name}"
 
 
-@pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_command_line_prints_and_exits(path: Path) -> None:
+def test_only_the_command_line_prints_and_exits() -> None:
     """Library code neither prints nor ends the process."""
-    if path.stem == "__main__" or "cli" in path.parts:
-        return
-    main = 'if __name__ == "__main__":'
-    calls = {
-        node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
-        for node in nodes(path.read_text().partition(main)[0])
-        if isinstance(node, ast.Call)
-    }
-    assert not calls & {"print", "exit", "quit", "sys.exit", "os._exit"}
+    library = [path for path in sources("harness") if path.stem != "__main__" and "cli" not in path.parts]
+    ends = {"print", "exit", "quit", "sys.exit", "os._exit"}
+    assert not {shown(path): found for path in library if (found := calls_of(path) & ends)}
+
+
+def calls_of(path: Path) -> set[str]:
+    """What a module calls, but for its part that runs as a program."""
+    before, _, _ = path.read_text().partition('if __name__ == "__main__":')
+    every = (node.func for node in nodes(before) if isinstance(node, ast.Call))
+    return {one.id if isinstance(one, ast.Name) else ast.unparse(one) for one in every}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["list", "scenarios"]])

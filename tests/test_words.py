@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 # A phrase, as a regular expression, and the term to write instead.
 PRIVATE = {
@@ -30,9 +28,12 @@ PLACES = sorted(
 )
 
 
-@pytest.mark.parametrize("path", PLACES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_private_phrase_stands_for_a_term(path: Path) -> None:
+def test_no_private_phrase_stands_for_a_term() -> None:
     """In no docstring, comment, message or page."""
+    assert not {str(path.relative_to(ROOT)): found for path in PLACES if (found := private(path))}
+
+
+def private(path: Path) -> list[tuple[str, str]]:
+    """The private phrases of a file, each with the term to write."""
     text = re.sub(r"\s+(# )?", " ", path.read_text())
-    found = [(m.group(0), term) for phrase, term in PRIVATE.items() for m in re.finditer(phrase, text)]
-    assert not found
+    return [(m.group(0), term) for phrase, term in PRIVATE.items() for m in re.finditer(phrase, text)]
