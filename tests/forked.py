@@ -190,6 +190,7 @@ def serve(requests: socket.socket, others: socket.socket) -> None:
     """Fork for each request, until nobody is left who could ask; in the fork, be the command."""
     for name in PRELOADED:
         importlib.import_module(name)
+    warm_up()
     gc.collect()
     gc.freeze()
     running: dict[int, tuple[int, int]] = {}  # by the descriptor of the process: its number, and where its end is told
@@ -224,6 +225,23 @@ def serve(requests: socket.socket, others: socket.socket) -> None:
                     os.close(key.fd)
                     tell_end(end, os.waitpid(pid, 0)[1])
                     os.close(end)
+
+
+def warm_up() -> None:
+    """Do what each command would do for itself once: compile the templates, find the fonts, make the validators."""
+    from harness.scenario.model import Scenario
+    from harness.store.manifest import Manifest
+    from reports.plots.drawing import Panel, picture
+    from reports.plots.scales import Scale
+    from reports.writers.html import TEMPLATES
+    from reports.writers.jinja import templates
+
+    for path in TEMPLATES.rglob("*.html"):
+        templates().get_template(str(path.relative_to(TEMPLATES)))
+    axis = Scale(0.0, 1.0)
+    picture("none", [Panel("none", axis, lambda _: None)], axis, "none")
+    Scenario.model_validate({"engines": [{"engine": "simulated"}], "load": [{"kind": "single_user", "requests": 1}]})
+    Manifest.model_validate({})
 
 
 def received(way: socket.socket) -> tuple[bytes, list[int]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports import answer, caveats, plots, sections, tiles
@@ -20,18 +19,13 @@ from reports.plots.drawing import Plot
 from reports.tables import base, checks, decision, environment, limits, results
 from reports.tables.base import Table
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
-
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_TRIALS_WITH_PLOTS = plots.MOST_TRIALS
 MOST_LIMITS, MOST_PLOTS, TALL = 4, 2, 1.5
 _DRAW = "`harness report RUN --format plots` draws"
 ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # in units of the pictures
 _UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; {_DRAW} those of every one."
-_SAID = ("RECOMMENDED", "KNEE", "FIT", "COST", "LOAD", "ERRORS", "NOT RUN")
-_TICKS = re.compile(r"`([^`]+)`")
+_SAID = ("RECOMMENDED", "KNEE", "LENGTHS", "FIT", "COST", "LOAD", "ERRORS", "NOT RUN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +76,8 @@ def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
         shown.add(metric)
         return new
 
+    from reports.writers.jinja import templates
+
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     jinja = templates()
     uses = {"defined": defined.__contains__, "first_use": first_use, "used": shown.__contains__}
@@ -89,26 +85,9 @@ def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
     return jinja.get_template(template).render(**values, script=script, script_hash=script_hash(script))
 
 
-def templates() -> Environment:
-    """Return the environment of all templates: texts are escaped, and an unknown name is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(TEMPLATES)
-    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters["ticks"] = _ticks
-    return jinja
-
-
 def script_hash(script: str) -> str:
     """Return the hash by which the content security policy allows the only script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
-
-
-def _ticks(text: str) -> Markup:
-    """Return a text with what stands between backticks as code."""
-    from markupsafe import Markup, escape
-
-    return Markup(_TICKS.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _first_screen(data: ReportData, drawn: Sequence[Plot]) -> Mapping[str, Any]:

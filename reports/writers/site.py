@@ -10,7 +10,6 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,9 @@ from reports.files import folder_in, replace
 from reports.format import UNKNOWN, dotted, for_xml
 from reports.plots import nights
 from reports.writers import feed
-from reports.writers.html import TEMPLATES, script_hash, templates
+from reports.writers.html import TEMPLATES, script_hash
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from markupsafe import Markup
 
 PAGES = "series"
@@ -75,7 +73,9 @@ class _Site:
     """Maker of the pages of one board."""
 
     def __init__(self, board: Board) -> None:
-        self._board, self._jinja = board, _templates()
+        from reports.writers.jinja import templates
+
+        self._board, self._jinja = board, templates()
         self._parts = boards.differing(board)
         self._alerts = boards.alerts(board)
         self._scripts = (TEMPLATES / "site" / "site.js").read_text(encoding="utf-8")
@@ -171,11 +171,6 @@ class _Site:
         common = {"title": title, "feed_title": f"{title}: alerts", "footer": self._footer, "style": self._style}
         common |= {"script": script, "script_hash": script_hash(script)}
         return for_xml(self._jinja.get_template(template).render(**common, **values))
-
-
-@cache
-def _templates() -> Environment:
-    return templates()
 
 
 def _file(name: str) -> str:
