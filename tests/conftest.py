@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, settings
 
 from engines.secrets import forget
 
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("tests", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("tests"), max_examples=25)  # for `make test-fast`
-settings.load_profile("tests")
+settings.register_profile("ci", settings.get_profile("tests"), max_examples=100)  # where nobody waits
+settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
