@@ -19,8 +19,8 @@ HandOver = Callable[[int | None, Callable[[], None]], None]
 class DriveSettings:
     """Treatment of the requests of a trial.
 
-    `warm_connections` None: as many as the plan needs, at most 64 in open loops, because servers with a thread per
-    connection give idle connections their threads.
+    `warm_connections` None: as many as the plan needs. In open loops at most 64, because servers with a thread per
+    connection give idle connections their threads; of requests due together one each, at most 1,024.
     """
 
     timeout_ns: int  # longest time from due to done

@@ -25,7 +25,8 @@ from harness.records import Loop
 from harness.schedule.requests import Schedule
 
 _LEAD_NS = 20 * NS_PER_MS
-_WARM_OPEN = 64
+_WARM_OPEN, _WARM_TOGETHER = 64, 1024
+_TOGETHER_NS = 10 * NS_PER_MS
 
 
 async def drive(
@@ -81,16 +82,22 @@ async def drive(
 
 
 def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
-    """Return the connections to open before the start: one per user; in open loops the busiest second's, at most 64."""
+    """Return the connections to open before the start: one per user; in open loops the busiest second's, at most 64.
+
+    Of requests that are due within 10 ms each has one, at most 1,024: none waits while the others' are opened.
+    """
     if settings.warm_connections is not None:
         return settings.warm_connections
     if schedule.loop is Loop.CLOSED:
         return schedule.users
-    most = _WARM_OPEN if settings.most_in_flight is None else min(_WARM_OPEN, settings.most_in_flight)
-    return 0 if schedule.due_ns is None else min(most, most_in_a_second(schedule.due_ns))
+    if schedule.due_ns is None:
+        return 0
+    in_a_second, together = (most_within(span_ns, schedule.due_ns) for span_ns in (NS_PER_S, _TOGETHER_NS))
+    most = max(min(_WARM_OPEN, in_a_second), min(_WARM_TOGETHER, together))
+    return most if settings.most_in_flight is None else min(most, settings.most_in_flight)
 
 
-def most_in_a_second(due_ns: NDArray[np.int64]) -> int:
-    """Return the largest number of requests due within one second, from sorted due times."""
-    in_a_second = np.searchsorted(due_ns, due_ns + NS_PER_S) - np.arange(len(due_ns))
-    return int(in_a_second.max(initial=0))
+def most_within(span_ns: int, due_ns: NDArray[np.int64]) -> int:
+    """Return the largest number of requests due within a span of time, from sorted due times."""
+    within = np.searchsorted(due_ns, due_ns + span_ns) - np.arange(len(due_ns))
+    return int(within.max(initial=0))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.cores import usable_cores
-from harness.drivers.drive import most_in_a_second
+from harness.drivers.drive import most_within
+from harness.drivers.timeline import NS_PER_S
 from harness.records import Phase
 from harness.schedule.requests import Schedule
 
@@ -54,7 +55,7 @@ class WorkerCount:
         shows = chunks and schedule.window.start_ns > 0
         needed = 0.0 if shows else schedule.users / STREAMS_EACH
         if schedule.due_ns is not None:
-            peak = most_in_a_second(schedule.due_ns)
+            peak = most_within(NS_PER_S, schedule.due_ns)
             needed = max(needed, peak / REQUESTS_PER_S_EACH, peak * _tokens_each(schedule) / TOKENS_PER_S_EACH)
         spare = (usable_cores() if cores is None else cores) - 1
         most = max(1, min(spare, chains))

@@ -69,6 +69,13 @@ def test_a_slow_server_does_not_slow_down_an_open_loop() -> None:
     assert records[1].connected_ns is not None
 
 
+def test_requests_that_are_due_together_wait_for_no_connection() -> None:
+    """Each of a spike has one before the start, and more than the 64 of other open loops."""
+    records, report, server = run(good, open_plan([0] * 100))
+    assert (server.connections, report.connections_in_window) == (100, 0)
+    assert {record.connection_reused for record in records} == {True}
+
+
 def test_connections_are_kept_and_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single user needs one connection for any number of requests."""
     monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
