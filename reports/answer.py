@@ -13,9 +13,19 @@ from harness.store.manifest import CellEntry
 from reports import caveats
 from reports.costs import costs_in_words
 from reports.data import ReportData, keys_of, keys_of_verdict
-from reports.format import UNKNOWN, amount, clock, count, dotted, grouped
+from reports.format import UNKNOWN, amount, clock, count, dotted, grouped, joined
 from reports.names import ended, listed, noun
-from reports.sweeps import JUDGED_BY, LEAST_LOADS, RATE, Sweep, latency_of, names_of, sweeps_of
+from reports.sweeps import (
+    JUDGED_BY,
+    LEAST_LOADS,
+    PROMPT,
+    RATE,
+    Sweep,
+    latency_of,
+    names_of,
+    sweeps_of,
+    sweeps_of_lengths,
+)
 from reports.tables import checks, decision, fits, quality, saturation
 from reports.tables.base import TONES, nan, trial_name
 from reports.tables.limits import SIGNS, rows
@@ -37,6 +47,7 @@ OF_QUALITY = (
     ("ppl_ratio", "perplexity ratio"),
 )
 LEAST_STARTUP_S = 0.01
+SPEED = ("output_tokens_per_s", "value", "", "output tokens/s")
 _HARMLESS = ("ok", "cancelled")
 
 
@@ -45,8 +56,8 @@ class Line:
     """Line of the answer.
 
     Attributes:
-        label: SATURATION, LIMITS, KNEE, FIT, COST, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or ENGINE; those
-            of one label stand together.
+        label: SATURATION, LIMITS, KNEE, LENGTHS, FIT, COST, RECOMMENDED, QUALITY, LOAD, DATA, ERRORS, NOT RUN or
+            ENGINE; those of one label stand together.
         parts: Texts, which terminals align in columns.
         tone: Of the first part.
     """
@@ -202,7 +213,7 @@ def next_command(data: ReportData, report: str = "") -> str:
 
 def lines(data: ReportData) -> list[Line]:
     """Return the lines below the results table."""
-    makers = (_saturation, _limits, _knees, _fits, _costs, _recommended, _quality, _load, _data, _errors)
+    makers = (_saturation, _limits, _knees, _lengths, _fits, _costs, _recommended, _quality, _load, _data, _errors)
     return [line for make in (*makers, _not_run, _engines) for line in make(data)]
 
 
@@ -214,9 +225,12 @@ def _saturation(data: ReportData) -> Iterator[Line]:
         tone = {"yes": "good", "no": "bad"}.get(fact["confirmed"] or "", "")
         yield Line("SATURATION", (where + saturation.in_words(fact),), tone)
     names = names_of(data) if data.users else {}
+    kinds = {one["kind"] for one in data.users}
     for one in data.users[:MOST_LINES]:
-        where = f"{names.get(tuple(one['keys']), '')}: " if len(names) > 1 else ""
-        yield Line("SATURATION", (where + saturation.users_in_words(one),))
+        name = names.get(tuple(one["keys"]), "") if len(names) > 1 else ""
+        where = dotted((name, one["kind"] if len(kinds) > 1 else ""))
+        text = saturation.users_in_words(one)
+        yield Line("SATURATION", (f"{where}: {text}" if where else text,))
 
 
 def _limits(data: ReportData) -> Iterator[Line]:
@@ -234,10 +248,36 @@ def _knees(data: ReportData) -> Iterator[Line]:
     sweeps, names = sweeps_of(data), names_of(data)
     cases = [(sweep, keys) for sweep in sweeps for keys, own in sweep.loads.items() if len(own) >= LEAST_LOADS]
     for sweep, keys in cases[:MOST_LINES]:
-        several = (names[keys] if len(names) > 1 else "", sweep.kind if len(sweeps) > 1 else "")
+        several = (names[keys] if len(names) > 1 else "", sweep.whole_kind if len(sweeps) > 1 else "")
         where = dotted(several)
         text = knee_in_words(sweep, keys)
         yield Line("KNEE", (f"{where}: {text}" if where else text,))
+
+
+def _lengths(data: ReportData) -> Iterator[Line]:
+    """Yield what longer prompts or replies did to latency and throughput."""
+    names = names_of(data)
+    cases = [(sweep, keys) for sweep in sweeps_of_lengths(data) for keys, own in sweep.loads.items() if len(own) > 1]
+    for sweep, keys in cases[:MOST_LINES]:
+        where = dotted((names[keys] if len(names) > 1 else "", sweep.whole_kind))
+        if text := lengths_in_words(sweep, keys):
+            yield Line("LENGTHS", (f"{where}: {text}",))
+
+
+def lengths_in_words(sweep: Sweep, keys: tuple[str, ...]) -> str:
+    """Return the numbers of the shortest and the longest: "prompt 128 to 2048 tokens: TTFT p95 53 to 410 ms".
+
+    Of longer replies E2E tells, and not TTFT. "" if no number is known of both, on good data.
+    """
+    first, last = sweep.loads[keys][0], sweep.loads[keys][-1]
+    metric = latency_of(sweep.loads[keys]) if sweep.axis == PROMPT else "e2e_ms"
+    found = []
+    for name, statistic, label, unit in ((metric, "p95", f"{JUDGED_BY[metric]} p95", "ms"), SPEED):
+        ends = [one for load in (first, last) if (one := load.get(name, statistic)) and not one.poor]
+        if len(ends) == 2:
+            shown = " to ".join(f"{'> ' if one.censored else ''}{amount(one.value)}" for one in ends)
+            found.append(f"{label} {shown} {unit}".strip())
+    return f"{sweep.axis} {first.x:.0f} to {last.x:.0f} tokens: {joined(found)}" if found else ""
 
 
 def _fits(data: ReportData) -> Iterator[Line]:

@@ -9,7 +9,10 @@ from reports.data import KEYS, ReportData, keys_of, place
 from reports.format import dotted, joined
 
 MOST_NAMES = 4
-_OF_A_SWEEP = re.compile(r"(sustained|mixed)-(?P<what>rate|users)-(?P<number>[0-9.]+)(-cap-(?P<cap>\d+))?")
+_OF_A_SWEEP = re.compile(
+    r"(sustained|mixed)-(?P<what>rate|users)-(?P<number>[0-9.]+)(-cap-(?P<cap>\d+))?"
+    r"(-prompt-(?P<prompt>\d+))?(-output-(?P<output>\d+))?"
+)
 
 
 def differing(data: ReportData) -> list[int]:
@@ -19,7 +22,7 @@ def differing(data: ReportData) -> list[int]:
 
 
 def load_names(data: ReportData) -> dict[str, str]:
-    """Return a short name of each load named after its rate or users: "4/s", "4/s, cap 16", "8 users"."""
+    """Return a short name of each load named after its rate or users: "4/s, cap 16", "8 users, prompt 512"."""
     names = list(dict.fromkeys(trial.load for _, trial in data.trials()))
     short = {name: _short(name) for name in names}
     return short if len(set(short.values())) == len(names) else dict(zip(names, names, strict=True))
@@ -30,9 +33,8 @@ def _short(name: str) -> str:
     if found is None:
         return name
     number = found["number"]
-    if found["what"] == "users":
-        return f"{number} user{'s' * (number != '1')}"
-    return f"{number}/s" + (f", cap {found['cap']}" if found["cap"] else "")
+    shown = f"{number} user{'s' * (number != '1')}" if found["what"] == "users" else f"{number}/s"
+    return shown + "".join(f", {word} {found[word]}" for word in ("cap", "prompt", "output") if found[word])
 
 
 def namer(data: ReportData) -> Callable[[Sequence[str]], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ from reports.names import load_names
 from reports.tables.base import by_class, classes, groups
 
 RATE, USERS = "rate", "users"
+LENGTHS = PROMPT, OUTPUT = "prompt", "output"
 SINGLE = "single_user"
 LEAST_LOADS = 3  # of a knee
 JUDGED_BY = {"ttft_ms": "TTFT", "e2e_ms": "E2E"}
@@ -74,9 +75,10 @@ class Load:
 
     Attributes:
         name: As in the tables: "8/s", "4 users", or its own.
-        axis: What it varies in a sweep, RATE or USERS; "" if it is part of none.
+        axis: What it varies in a sweep: RATE or USERS; in one of lengths PROMPT or OUTPUT; "" if it is part of none.
         kind: Kind of its sweep: only loads of one kind belong together.
-        x: Requests asked for per second, or users.
+        x: Requests asked for per second, users, or tokens.
+        beside: What else its sweep has in common: "cap 16, prompt 512", or in a sweep of lengths "4 users".
     """
 
     keys: tuple[str, ...]
@@ -87,6 +89,7 @@ class Load:
     cell: CellEntry
     trial: TrialEntry
     estimates: Mapping[tuple[str, str], Estimate]
+    beside: str = ""
 
     def get(self, metric: str, statistic: str = "value") -> Estimate | None:
         return self.estimates.get((metric, statistic))
@@ -98,19 +101,26 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Loads of one kind, by configuration, in ascending order."""
+    """Loads of one kind, by configuration, in ascending order; `beside` as of its loads."""
 
     axis: str
     kind: str
     loads: Mapping[tuple[str, ...], Sequence[Load]]
+    beside: str = ""
+
+    @property
+    def whole_kind(self) -> str:
+        """What all of its loads have in common."""
+        return ", ".join(filter(None, (self.kind, self.beside)))
 
     def knees(self) -> dict[tuple[str, ...], Knee]:
-        """Return the knee of each configuration of at least three loads that has one.
+        """Return the knee of each configuration of at least three loads that has one; lengths have none.
 
         It is judged by p95 of TTFT, or of E2E if nothing streamed, and by SLO attainment; without an SLO, by the
         successful requests of an open loop per request asked for.
         """
-        found = {keys: _knee(own) for keys, own in self.loads.items() if len(own) >= LEAST_LOADS}
+        loads = self.loads if self.axis in (RATE, USERS) else {}
+        found = {keys: _knee(own) for keys, own in loads.items() if len(own) >= LEAST_LOADS}
         return {keys: one for keys, one in found.items() if one is not None}
 
 
@@ -147,8 +157,8 @@ def loads_of(data: ReportData) -> list[Load]:
     return [_apart(load) if load.axis and other else load for load, other in zip(found, others, strict=True)]
 
 
-def _point(load: Load) -> tuple[tuple[str, ...], str, float]:
-    return load.keys[:-1], load.axis, load.x
+def _point(load: Load) -> tuple[tuple[str, ...], str, str, float]:
+    return load.keys[:-1], load.axis, load.beside, load.x
 
 
 def _apart(load: Load) -> Load:
@@ -157,13 +167,40 @@ def _apart(load: Load) -> Load:
 
 
 def sweeps_of(data: ReportData) -> list[Sweep]:
-    """Return the sweeps of a run: those with at least two loads on a configuration."""
-    found: dict[tuple[str, str], dict[tuple[str, ...], list[Load]]] = {}
-    for load in loads_of(data):
-        if load.axis:
-            found.setdefault((load.axis, load.kind), {}).setdefault(load.keys[:-1], []).append(load)
+    """Return the sweeps of a run by rate or users: those with at least two loads on a configuration."""
+    return _sweeps(load for load in loads_of(data) if load.axis)
+
+
+def sweeps_of_lengths(data: ReportData) -> list[Sweep]:
+    """Return the sweeps of a run by the length of prompts or replies, all else being equal."""
+    loads = [_by_length(load, axis) for axis in LENGTHS for load in loads_of(data) if axis in load.trial.own_lengths]
+    times = Counter((load.axis, load.keys[:-1], load.kind, load.beside, load.x) for load in loads)
+    mixed = {kept[:-1] for kept, number in times.items() if number > 1}
+    return _sweeps(
+        _apart(load) if (load.axis, load.keys[:-1], load.kind, load.beside) in mixed else load for load in loads
+    )
+
+
+def _by_length(load: Load, axis: str) -> Load:
+    """Return a load as a point of a sweep over one of its lengths."""
+    others = [{RATE: f"{load.x:g}/s", USERS: f"{load.x:g} user{'s' * (load.x != 1)}"}.get(load.axis, load.kind)]
+    others += [f"cap {load.trial.max_concurrency}"] if load.trial.max_concurrency is not None else []
+    lengths = load.trial.own_lengths
+    others += [f"{word} {tokens:.0f}" for word, tokens in lengths.items() if word != axis]
+    kind = "" if load.trial.kind in (*_SWEPT, SINGLE) else load.kind
+    return replace(load, axis=axis, kind=kind, beside=", ".join(others), x=lengths[axis])
+
+
+def _sweeps(loads: Iterable[Load]) -> list[Sweep]:
+    found: dict[tuple[str, str, str], dict[tuple[str, ...], list[Load]]] = {}
+    for load in loads:
+        found.setdefault((load.axis, load.kind, load.beside), {}).setdefault(load.keys[:-1], []).append(load)
     ascending = {key: {keys: _ascending(own) for keys, own in cells.items()} for key, cells in found.items()}
-    return [Sweep(*key, cells) for key, cells in ascending.items() if any(len(own) > 1 for own in cells.values())]
+    return [
+        Sweep(axis, kind, cells, beside)
+        for (axis, kind, beside), cells in ascending.items()
+        if any(len(own) > 1 for own in cells.values())
+    ]
 
 
 def _ascending(own: Sequence[Load]) -> list[Load]:
@@ -224,11 +261,13 @@ def _load(
     users = 1 if trial.kind == SINGLE else trial.users
     kind = "sustained" if trial.kind == SINGLE else trial.kind  # it is a closed loop of one
     rate = getattr(trial, "rate", None) or measured
+    cap = "" if trial.max_concurrency is None else f"cap {trial.max_concurrency}"
+    about = (cell, trial, estimates, ", ".join(filter(None, (cap, trial.lengths_in_words))))
     if kind in _SWEPT and users is not None:
-        return Load(keys, name, USERS, kind, float(users), cell, trial, estimates)
+        return Load(keys, name, USERS, kind, float(users), *about)
     if kind in _SWEPT and trial.loop == "open" and rate:
-        return Load(keys, name, RATE, kind, float(rate), cell, trial, estimates)
-    return Load(keys, name, "", kind, math.nan, cell, trial, estimates)
+        return Load(keys, name, RATE, kind, float(rate), *about)
+    return Load(keys, name, "", kind, math.nan, *about)
 
 
 def _estimate(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any]) -> Estimate:

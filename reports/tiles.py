@@ -95,7 +95,7 @@ def _configurations(data: ReportData, sweeps: Sequence[Sweep]) -> Iterator[Tile]
     for keys, own in list(sweeps[0].loads.items())[:MOST_CONFIGURATIONS] if sweeps else ():
         tile, _, _ = _capacity(data, sweeps[0], own)
         if tile:
-            yield replace(tile, about=names[keys])
+            yield replace(tile, about=dotted((names[keys], sweeps[0].beside)))
 
 
 def _sweep(data: ReportData, found: Overview, lines: Mapping[tuple[str, ...], Line], sweep: Sweep) -> Iterator[Tile]:
@@ -103,7 +103,7 @@ def _sweep(data: ReportData, found: Overview, lines: Mapping[tuple[str, ...], Li
     (own,) = sweep.loads.values()
     tile, at, above = _capacity(data, sweep, own)
     if tile:
-        yield tile
+        yield replace(tile, about=dotted((tile.about, sweep.beside)))
     yield from _numbers(data, found, lines[at.keys], SHOWN, f"at {at.name}")
     beyond = above or at
     yield from _numbers(data, found, lines[beyond.keys], (GOOD,), f"at {beyond.name}")

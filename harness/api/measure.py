@@ -34,8 +34,8 @@ def benchmark(
     max_concurrency: Numbers | None = None,
     retries: int | None = None,
     duration: str | None = None,
-    prompt_tokens: int | None = None,
-    output_tokens: int | None = None,
+    prompt_tokens: Numbers | None = None,
+    output_tokens: Numbers | None = None,
     limits: Sequence[str] = (),
     set: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
@@ -51,7 +51,7 @@ def benchmark(
     Args:
         scenario: File, or the name of a shipped scenario.
         url: Address of a server, instead of a scenario; rate to limits belong to it.
-        max_concurrency: Most requests in flight beside a rate.
+        max_concurrency: Most requests in flight beside a rate. Of several lengths each is a load.
         retries: How often a failed request is sent again. Default: never.
         set: Values of keys, such as {"load.0.rate": 8}.
         out: New folder for the run. Default: runs/<time>-<name>.
@@ -68,7 +68,7 @@ def benchmark(
     refuse_existing(folder)
     of_url: dict[str, Any] = {"rate": _listed(rate), "users": _listed(users), "duration": duration}
     of_url |= {"max-concurrency": _listed(max_concurrency), "retries": retries}
-    of_url |= {"prompt-tokens": prompt_tokens, "output-tokens": output_tokens}
+    of_url |= {"prompt-tokens": _listed(prompt_tokens), "output-tokens": _listed(output_tokens)}
     options = [*_options(of_url, limits, set or {}, labels or {}), "--out", str(folder)]
     options += [*(["--yes"] if yes else []), *(["--quiet"] if quiet else [])]
     code, said = _run(module_command("harness.api.command", "run", named, *options))
@@ -91,7 +91,8 @@ def _listed(numbers: Numbers | None) -> str | None:
     """Return numbers as the command takes them."""
     if numbers is None:
         return None
-    return ",".join(f"{one:g}" for one in ([numbers] if isinstance(numbers, int | float) else numbers))
+    several = [numbers] if isinstance(numbers, int | float) else numbers
+    return ",".join(str(one) if isinstance(one, int) else f"{one:g}" for one in several)
 
 
 def _run(command: Sequence[str]) -> tuple[int, str]:

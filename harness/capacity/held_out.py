@@ -11,6 +11,7 @@ from zlib import crc32
 
 from harness.capacity.measured import Candidate
 from harness.errors import UsageError
+from harness.store.manifest import TrialEntry
 from harness.units import format_duration, parse_duration_s
 
 KEYS = ("rate", "cv", "output", "replicas", "url", "for")
@@ -138,12 +139,16 @@ def scenario_of(point: HeldOut, one: Candidate, rate_rps: float | None) -> dict[
 
     Raises UsageError if the candidate's scenario cannot be changed so.
     """
+    assert one.capacity is not None
+    trial = next(trial for _, trial in one.manifest.trials() if trial.load == one.capacity.load)
     given: dict[str, Any] = copy.deepcopy(dict(one.manifest.scenario))
     given |= {
         "name": f"{given.get('name') or one.manifest.name}-held-out",
-        "load": [_load(point, one, rate_rps)],
+        "load": [_load(point, one, trial, rate_rps)],
         "repetitions": 1,
     }
+    if trial.workload:
+        given["workload"] = trial.workload_in(given)
     given["seed"] = given["seed"] + 1 + crc32(point.text.encode()) % 1000  # arrivals and prompts of its own
     if point.output != 1:
         given["workload"] = given["workload"] | {"output_tokens": _longer(point, given)}
@@ -152,13 +157,13 @@ def scenario_of(point: HeldOut, one: Candidate, rate_rps: float | None) -> dict[
     return given
 
 
-def _load(point: HeldOut, one: Candidate, rate_rps: float | None) -> dict[str, Any]:
-    assert one.capacity is not None
-    trial = next(trial for _, trial in one.manifest.trials() if trial.load == one.capacity.load)
+def _load(point: HeldOut, one: Candidate, trial: TrialEntry, rate_rps: float | None) -> dict[str, Any]:
+    """Return the load of a point; what the measured load says of the workload stands there."""
     loads = one.manifest.scenario.get("load")
     if not isinstance(loads, list) or trial.index >= len(loads):
         raise _wrong(point.text, f"the engine of {one.run} has loads of its own; measure the point with `harness run`")
-    load = {key: value for key, value in loads[trial.index].items() if key not in ("name", "requests", "ramp")}
+    without = {"name", "requests", "ramp", *trial.workload}
+    load = {key: value for key, value in loads[trial.index].items() if key not in without}
     if point.cv is not None:
         load |= {"arrivals": "gamma", "cv": point.cv}
     return _search(point, load) if rate_rps is None else _sustained(point, load, rate_rps)

@@ -21,6 +21,7 @@ from harness.results import Results, derive
 from harness.scenario.limits import parse_limit
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.run import Run, find_run
+from harness.units import enumerated
 from harness.verdict.limits.gate import Verdict
 from harness.verdict.reason import LOAD_CODES, Level, Reason
 
@@ -189,6 +190,7 @@ def _candidate(
     searched, own = _search_of(by_load, results), {}
     if searched is None:
         own = {load: trials for load, trials in by_load.items() if _is_rate(trials[0][1])}
+        _check_lengths(name, [trials[0][1] for trials in own.values()])
     else:
         own = {searched[0]: by_load[searched[0]]}
     points = [_point(keys, load, trials, results, attainment) for load, trials in own.items()]
@@ -204,6 +206,17 @@ def _candidate(
         float(max(starts)) if starts else None, _asks(results.manifest, first[0][1], attainment),
         None if searched is None else searched[1],
     )  # fmt: skip
+
+
+def _check_lengths(name: str, tested: Sequence[TrialEntry]) -> None:
+    """Raise UsageError if rates were tested with requests of several lengths: a plan is for one mix."""
+    found = list(dict.fromkeys(trial.lengths_in_words for trial in tested))
+    if len(found) > 1:
+        shown = enumerated([one or "those of the workload" for one in found])
+        raise UsageError(
+            f"{name} has rates with several lengths of requests: {shown}; a plan needs one: measure each alone, or a "
+            "mix of them as `classes`"
+        )
 
 
 def _search_of(
@@ -253,7 +266,10 @@ def _asks(manifest: Manifest, trial: TrialEntry, attainment: float) -> dict[str,
     return {
         "slo": slo | of_classes,
         "limits": limits,
-        "workload": {name: manifest.scenario.get(name) for name in ("workload", "classes")},
+        "workload": {
+            "workload": trial.workload_in(manifest.scenario),
+            "classes": manifest.scenario.get("classes"),
+        },
     } | ({"attainment": attainment} if slo or any(of_classes.values()) else {})
 
 

@@ -27,8 +27,8 @@ class Asked:
     max_concurrency: str | None = None
     retries: int | None = None
     duration: str | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: str | int | None = None
+    output_tokens: str | int | None = None
     limits: list[str]
     dialect: str | None = None
     served_model: str | None = None

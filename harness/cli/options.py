@@ -55,6 +55,10 @@ Retries = Annotated[
 Duration = Annotated[str | None, typer.Option(help=f"{_OF_URL}time to measure each load. [default: 60s; 15s]")]
 PromptTokens = Annotated[int | None, typer.Option(min=1, help=f"{_OF_URL}tokens of a prompt. [default: 128]")]
 OutputTokens = Annotated[int | None, typer.Option(min=1, help=f"{_OF_URL}tokens of a reply. [default: 128]")]
+PromptLengths = Annotated[
+    str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}tokens of a prompt. [default: 128]")
+]
+OutputLengths = Annotated[str | None, typer.Option(metavar="N,...", help=f"{_OF_URL}tokens of a reply. [default: 128]")]
 Limits = Annotated[
     list[str], typer.Option("--limit", metavar="LIMIT", help=f"{_OF_URL}a limit, such as {_LIMIT}; repeatable.")
 ]

@@ -84,8 +84,10 @@ def _of_load(side: Side, one: Measurement) -> dict[str, Any]:
     scenario = side.manifest.scenario
     loads = scenario.get("load")
     own = loads[one.trial.index] if isinstance(loads, list) and one.trial.index < len(loads) else None
-    found = {key: value for key, value in own.items() if key not in ("name", "limits")} if isinstance(own, dict) else {}
+    without = {"name", "limits", *one.trial.workload}
+    found = {key: value for key, value in own.items() if key not in without} if isinstance(own, dict) else {}
     found |= {name: scenario[name] for name in _WORKLOAD if name in scenario}
+    found |= {"workload": one.trial.workload_in(scenario)} if one.trial.workload else {}
     return {name: value for name, value in _flat(found).items() if name not in ("driver", "workers")}
 
 

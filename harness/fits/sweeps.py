@@ -42,6 +42,8 @@ class Load:
 
     keys: tuple[str, ...]
     kind: str
+    beside: str  # lengths that it sets itself, in words
+    prompt_tokens: float | None
     users: int | None
     rows: Mapping[tuple[str, str], Row]
     trials: Sequence[Key]
@@ -81,8 +83,8 @@ def fits_of(
         poor: Metrics of which a trial's data is poor; an empty tuple among them is all.
         series: Plot data of trials; `prefill` has the times to the first token by length of the prompt.
     """
-    found = []
-    for (keys, kind), loads in _sweeps(manifest, summary, poor).items():
+    found, sweeps = [], _sweeps(manifest, summary, poor)
+    for (keys, kind), loads in sweeps.items():
         by_users = [one for one in loads if one.users is not None]
         about = {"keys": list(keys), "kind": kind}
         if len(by_users) >= LEAST_LOADS:
@@ -90,6 +92,9 @@ def fits_of(
         if len(loads) >= LEAST_LOADS and any(("tpot_ms", "mean") in one.rows for one in loads):
             found.append(about | _decode(loads))
         found += [about | one for one in _prefill(loads, series)]
+    for keys in dict.fromkeys(keys for keys, _ in sweeps):
+        alone = [one for (own, _), loads in sweeps.items() if own == keys for one in loads if one.users == 1]
+        found += [{"keys": list(keys), "kind": SINGLE} | one for one in _prefill_over_loads(alone, series)]
     return found
 
 
@@ -126,13 +131,13 @@ def _sweeps(
         if trial.kind in (SINGLE, *SWEPT) and not trial.ramp:
             trials.setdefault((*cell.keys, trial.load), []).append((cell, trial))
     loads = [_load(keys, own, rows.get(keys, {}), poor) for keys, own in trials.items()]
-    times = Counter((one.keys[:-1], one.kind, one.users) for one in loads if one.users is not None)
+    times = Counter((one.keys[:-1], one.kind, one.beside, one.users) for one in loads if one.users is not None)
     found: dict[tuple[tuple[str, ...], str], list[Load]] = {}
     for one in loads:
         # Loads of equal users differ in something else: each belongs with those named alike but for numbers.
-        alone = one.users is None or times[one.keys[:-1], one.kind, one.users] == 1
+        alone = one.users is None or times[one.keys[:-1], one.kind, one.beside, one.users] == 1
         kind = one.kind if alone else re.sub(r"\d+(\.\d+)?", "n", one.keys[-1])
-        found.setdefault((one.keys[:-1], kind), []).append(one)
+        found.setdefault((one.keys[:-1], ", ".join(filter(None, (kind, one.beside)))), []).append(one)
     return found
 
 
@@ -147,7 +152,7 @@ def _load(
     known = [(cell.id, one.id) for cell, one in trials]
     of_all = [metrics for key in known for metrics in poor.get(key, ())]
     kind, users = (SUSTAINED, 1) if single else (trial.kind, trial.users)
-    return Load(keys, kind, users, rows, known, of_all, trial.limits)
+    return Load(keys, kind, trial.lengths_in_words, trial.prompt_tokens, users, rows, known, of_all, trial.limits)
 
 
 def _rows(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[tuple[str, str], Row]]:
@@ -209,10 +214,37 @@ def _prefill(loads: Sequence[Load], series: Mapping[Key, Mapping[str, Any]]) -> 
         bins = series.get(key, {}).get("prefill")
         if bins is None or len(bins) < LEAST_LOADS:
             continue
-        columns = (bins[name].to_numpy() for name in ("tokens", "ms", "error_ms"))
-        found = prefill(Points(*columns), bins["tokens_squared"].to_numpy())
-        yield {"fit": "prefill", "points": len(bins)} | _cost(found, "prompt token")
+        yield _prefill_of(bins)
         return
+
+
+def _prefill_over_loads(alone: Sequence[Load], series: Mapping[Key, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the same through the loads of a single user that set a length of prompts each; a length is a point."""
+    import pandas as pd
+
+    of_length: dict[float, list[pd.DataFrame]] = {}
+    for one in alone:
+        bins = [series.get(key, {}).get("prefill") for key in one.trials if one.prompt_tokens is not None]
+        known = [own for own in bins if own is not None and len(own)]
+        if known:
+            of_length.setdefault(one.prompt_tokens or 0.0, []).extend(known)
+    every = [own for frames in of_length.values() for own in frames]
+    if len(of_length) >= LEAST_LOADS and all(len(own) < LEAST_LOADS for own in every):
+        points = pd.DataFrame([_mean_bin(pd.concat(frames)) for frames in of_length.values()])
+        yield _prefill_of(points.sort_values("tokens"))
+
+
+def _mean_bin(bins: pd.DataFrame) -> dict[str, float]:
+    """Return bins as one, by their numbers of requests."""
+    weights = bins["n"] / bins["n"].sum()
+    means = {name: float((weights * bins[name]).sum()) for name in ("tokens", "tokens_squared", "ms")}
+    return means | {"error_ms": float(np.sqrt(((weights * bins["error_ms"]) ** 2).sum()))}
+
+
+def _prefill_of(bins: pd.DataFrame) -> dict[str, Any]:
+    columns = (bins[name].to_numpy() for name in ("tokens", "ms", "error_ms"))
+    found = prefill(Points(*columns), bins["tokens_squared"].to_numpy())
+    return {"fit": "prefill", "points": len(bins)} | _cost(found, "prompt token")
 
 
 def _cost(found: Cost | Refusal, of: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from harness.drivers.calibration import store
 from harness.prices.price import known_price_of
 from harness.records import FORMAT_VERSION, Loop, Phase
 from harness.scenario.files.notes import file_notes
+from harness.scenario.lengths import Length
 from harness.scenario.loads.kinds import OpenOrClosed
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip, TrialPlan, file_hashes, identity, text_hash
@@ -95,6 +96,7 @@ def cell_entry(cell: Cell | Skip, folder: str | None = None) -> CellEntry:
 
 def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
     """Return a trial's entry; `folder` is the cell's."""
+    means = {name: length.expected_tokens for name, length in plan.load.own_lengths.items()}
     return TrialEntry(
         id=plan.id,
         index=plan.index,
@@ -104,6 +106,9 @@ def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
         rate=plan.load.rate if isinstance(plan.load, OpenOrClosed) and plan.load.ramp is None else None,
         max_concurrency=plan.load.cap,
         ramp=getattr(plan.load, "ramp", None) is not None,
+        prompt_tokens=means.get("prompt_tokens"),
+        output_tokens=means.get("output_tokens"),
+        workload={name: _dumped(getattr(plan.workload, name)) for name in plan.load.own_lengths},
         identity=identity(cell, plan),
         files=file_hashes(plan),
         attempt=1,
@@ -116,6 +121,11 @@ def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
         **_PENDING,
         **_NOT_BEGUN,
     )
+
+
+def _dumped(length: Length) -> dict[str, Any]:
+    dumped: dict[str, Any] = length.model_dump(mode="json", by_alias=True)
+    return dumped
 
 
 def plan_entry(schedule: Schedule) -> TrialEntry:

@@ -14,6 +14,7 @@ from harness.units import parse_duration_s
 
 LADDER = (1, 4, 16)  # users, where no load is stated
 LADDER_S = 15.0
+USUAL_TOKENS = 128
 DURATION_S = 60.0
 LONGEST_WARMUP_S = 10.0
 WARMUP_SHARE = 0.2  # of the duration, before it
@@ -33,6 +34,7 @@ class Wanted:
         rate: Requests per second, several separated by commas; one load for each.
         users: Numbers of users at a time, alike.
         max_concurrency: Most requests in flight beside a rate, alike.
+        prompt_tokens, output_tokens: Lengths of the requests, alike.
         retries: How often a failed request is sent again.
         duration: Time to measure each load, such as 60s.
         limits: Limits as a scenario writes them.
@@ -44,8 +46,8 @@ class Wanted:
     max_concurrency: str | None = None
     retries: int | None = None
     duration: str | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: str | int | None = None
+    output_tokens: str | int | None = None
     limits: Sequence[str] = ()
     dialect: str | None = None
     served_model: str | None = None
@@ -68,14 +70,24 @@ def scenario_text(url: str, dialect: str, served_model: str | None, wanted: Want
     engine |= {"served_model": served_model} if served_model is not None else {}
     engine |= {"api_key_env": wanted.api_key_env} if wanted.api_key_env is not None else {}
     lines = [f"name: {_quoted(as_name(url.partition('://')[2]) or 'server')}", "engines:", f"  - {_flow(engine)}"]
-    lengths = {"prompt_tokens": wanted.prompt_tokens or 128, "output_tokens": wanted.output_tokens or 128}
-    lines += [f"workload: {_flow(lengths)}", "load:", *(f"  - {one}" for one in _loads(wanted))]
+    lengths = {"prompt_tokens": wanted.prompt_tokens, "output_tokens": wanted.output_tokens}
+    asked = {name: _lengths(name, given) for name, given in lengths.items()}
+    loads = _loads(wanted, {name: several for name, several in asked.items() if len(several) > 1})
+    lines += [
+        f"workload: {_flow({name: several[0] for name, several in asked.items()})}",
+        "load:",
+        *(f"  - {one}" for one in loads),
+    ]
     limits = [_limit(one) for one in wanted.limits]
     return "\n".join([*lines, *(["limits:", *(f"  - {_quoted(one)}" for one in limits)] if limits else [])]) + "\n"
 
 
-def _loads(wanted: Wanted) -> Iterator[str]:
-    """Yield one load for the rates and one for the users; each takes warm-up and duration."""
+def _lengths(name: str, given: str | int | None) -> list[float]:
+    return [USUAL_TOKENS] if given is None else _numbers(f"--{name.replace('_', '-')}", str(given), whole=True)
+
+
+def _loads(wanted: Wanted, lengths: Mapping[str, list[float]]) -> Iterator[str]:
+    """Yield one load for the rates and one for the users; each takes the lengths, warm-up and duration."""
     rates = None if wanted.rate is None else _numbers("--rate", wanted.rate)
     users = None if wanted.users is None else _numbers("--users", wanted.users, whole=True)
     caps = None if wanted.max_concurrency is None else _numbers("--max-concurrency", wanted.max_concurrency, whole=True)
@@ -91,7 +103,7 @@ def _loads(wanted: Wanted) -> Iterator[str]:
     for stated in ({"rate": rates, "max_concurrency": caps}, {"users": users}):
         load = {name: values[0] if len(values) == 1 else values for name, values in stated.items() if values}
         if load:
-            yield _flow({"kind": "sustained", **load, **times})
+            yield _flow({"kind": "sustained", **load, **lengths, **times})
 
 
 def _numbers(option: str, text: str, *, whole: bool = False) -> list[float]:
@@ -127,6 +139,8 @@ def _flow(values: Mapping[str, object]) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, str):
         return _quoted(value)
+    if isinstance(value, int):
+        return str(value)
     return f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else f"{value:g}"
 
 

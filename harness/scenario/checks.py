@@ -309,6 +309,19 @@ def _prompt_problems(workload: Workload) -> Iterator[Problem]:
         yield Problem(why, key="workload.prompts", file=str(prompts) if isinstance(prompts, Path) else None)
 
 
+def length_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield each length of a load's own prompts that the workload's prompts cannot have."""
+    for key, load in loads_by_key(scenario).items():
+        if getattr(load, "prompt_tokens", None) is None:
+            continue
+        workload = load.workload_of(scenario.workload)
+        why = workload.too_short_for_its_prefix()
+        if workload.prompts is not None:
+            why = "cannot be combined with `workload.prompts`, which have lengths of their own; leave it out"
+        if why:
+            yield Problem(why, key=f"{key}.prompt_tokens")
+
+
 def name_problems(scenario: Scenario) -> Iterator[Problem]:
     """Yield each load whose name another load before it has: their results would be mixed up."""
     seen: set[tuple[str, str]] = set()

@@ -14,6 +14,7 @@ from harness.scenario.checks import (
     conversation_problems,
     cross_problems,
     in_order,
+    length_problems,
     loads_by_key,
     name_problems,
     placed,
@@ -83,8 +84,8 @@ def _content_problems(scenario: Scenario) -> list[Problem]:
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
     if problems := list(_wrong_files(summary, [one.prompts for one in workloads])):
         return problems
-    problems = [*conversation_problems(scenario), *name_problems(scenario), *limit_problems(scenario)]
-    problems += gate_problems(scenario)
+    problems = [*conversation_problems(scenario), *length_problems(scenario), *name_problems(scenario)]
+    problems += [*limit_problems(scenario), *gate_problems(scenario)]
     traces = [load.file for load in loads_by_key(scenario).values() if isinstance(load, Trace)]
     if traces and scenario.workload.prompts is not None:
         why = "cannot be combined with `kind: trace`, which sets the prompt lengths; leave it out"

@@ -320,6 +320,11 @@ def _expanded_load(load: Node, path: str) -> Iterator[Node]:
         chosen = dict(zip(lists, combination, strict=True))
         several = {key: node for key, node in chosen.items() if len(lists[key]) > 1}
         if several and named is not None and isinstance(named.value, str):
-            suffix = "-".join(f"{key}-{node.value}" for key, node in several.items())
+            suffix = "-".join(f"{key}-{_word(node, lists[key])}" for key, node in several.items())
             chosen["name"] = replace(named, value=f"{named.value}-{suffix}")
         yield replace(load, value={**load.value, **chosen}, written=path)
+
+
+def _word(node: Node, among: Sequence[Node]) -> str:
+    """Return a value of a list as part of a name; its number in the list if it has keys of its own."""
+    return str(among.index(node) + 1 if isinstance(node.value, dict) else node.value)

@@ -137,14 +137,19 @@ class Workload(StrictModel):
 
     @model_validator(mode="after")
     def _prefix_fits(self) -> Self:
+        # Classes and loads may set the length of prompts. A manifest contains the default without the scenario's.
+        is_default = self.prompt_tokens == type(self).model_fields["prompt_tokens"].default
+        if not is_default and (why := self.too_short_for_its_prefix()):
+            raise ValueError(why)
+        return self
+
+    def too_short_for_its_prefix(self) -> str:
+        """Return the sentence for prompts that their common beginning does not fit into; "" if it does."""
         length = self.prompt_tokens
         longest = length.value if isinstance(length, FixedLength) else length.max
-        # Classes may set the length of prompts. A manifest contains the default, although the scenario has none.
-        if self.prefix is None or longest is None or length == type(self).model_fields["prompt_tokens"].default:
-            return self
-        if self.prefix.tokens >= longest:
-            raise ValueError(f"`prefix.tokens` ({self.prefix.tokens}) must be less than `prompt_tokens` ({longest})")
-        return self
+        if self.prefix is None or longest is None or self.prefix.tokens < longest:
+            return ""
+        return f"`prefix.tokens` ({self.prefix.tokens}) must be less than `prompt_tokens` ({longest})"
 
     def irrelevant_keys(self) -> frozenset[str]:
         return frozenset({"prompt_tokens"} if self.prompts is not None else ())

@@ -193,7 +193,7 @@ def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
             id=f"{index:03d}-{slug(name)}",
             name=name,
             load=load,
-            workload=scenario.workload,
+            workload=load.workload_of(scenario.workload),
             classes=classes,
             slo=slo,
             limits=_limits_of(scenario, load),

@@ -7,7 +7,7 @@ its absence in a run of an older format.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -390,6 +390,9 @@ class TrialEntry(Part):
     bursts: BurstSpans | None = key("Planned bursts and spikes.", null="there are none")
     rate: Number | None = key("Constant rate that the load asks for.", "requests/s", "another loop, or it changes")
     max_concurrency: int | None = key("Most requests in flight beside a rate.", null="no cap")
+    prompt_tokens: Number | None = key("Mean length of its prompts, if the load sets it.", "tokens", "the workload's")
+    output_tokens: Number | None = key("Mean length of its replies, if the load sets it.", "tokens", "the workload's")
+    workload: dict[str, Free] = key("Keys of the workload that its load replaces.", default={})
     ramp: bool = key("Whether its rate changes by plan, so that drift is expected.", default=False)
     identity: str | None = key("SHA-256 of all that decides what is measured; `--resume` compares it.")
     files: dict[str, str | None] = key("SHA-256 of the files that the plan reads.", default={})
@@ -436,6 +439,21 @@ class TrialEntry(Part):
     )
     others_on_gpus: int | None = key("Most other processes on the GPUs at the same time.", null="not read")
     search: SearchEntry | None = key("Its search for the largest rate.", null="another kind of load")
+
+    @property
+    def own_lengths(self) -> dict[str, float]:
+        """Mean lengths that the load sets itself: `prompt`, `output`."""
+        given = {"prompt": self.prompt_tokens, "output": self.output_tokens}
+        return {name: float(tokens) for name, tokens in given.items() if tokens is not None}
+
+    @property
+    def lengths_in_words(self) -> str:
+        """The same as "prompt 512, output 64"; "" if they are the workload's."""
+        return ", ".join(f"{name} {tokens:.0f}" for name, tokens in self.own_lengths.items())
+
+    def workload_in(self, scenario: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the workload of a scenario, as resolved, with the keys that the load replaces."""
+        return {**(scenario.get("workload") or {}), **self.workload}
 
 
 class CellEntry(Part):

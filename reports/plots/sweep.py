@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reports.data import ReportData
-from reports.format import joined, shortened
+from reports.format import dotted, joined, shortened
 from reports.knee import Knee
 from reports.labels import LATENCIES
 from reports.plots import marks, scales
@@ -17,13 +17,34 @@ from reports.plots.drawing import Panel, Plot, file_name, picture
 from reports.plots.frontier import MAX_NAME, put, remarks
 from reports.plots.marks import DASHED, DASHES, DOTTED, INK, MUTED, SHAPES
 from reports.plots.scales import Scale
-from reports.sweeps import RATE, USERS, Estimate, Load, Sweep, floors_of, limits_of, names_of, slos_of, sweeps_of
+from reports.sweeps import (
+    OUTPUT,
+    PROMPT,
+    RATE,
+    USERS,
+    Estimate,
+    Load,
+    Sweep,
+    floors_of,
+    limits_of,
+    names_of,
+    slos_of,
+    sweeps_of,
+    sweeps_of_lengths,
+)
 from reports.tables.base import Cell, Table, first_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LABELS = {RATE: "requests/s asked for", USERS: "users"}
+LABELS = {RATE: "requests/s asked for", USERS: "users", PROMPT: "prompt tokens, mean", OUTPUT: "output tokens, mean"}
+OVER = {
+    RATE: "the request rate",
+    USERS: "the number of users",
+    PROMPT: "the length of prompts",
+    OUTPUT: "the length of replies",
+}
+OTHER_LENGTHS = "the workload's lengths"
 LOGARITHMIC_FROM = 8.0
 MOST_MARKS = 10
 MOST_ABOVE = 2.5
@@ -50,8 +71,37 @@ class Shown:
 
 
 def of_sweeps(data: ReportData) -> list[Plot]:
-    """Return TTFT, TPOT, E2E, output tokens/s and goodput of each sweep, where they were measured."""
-    return [plot for sweep in sweeps_of(data) for shown in _shown(sweep) if (plot := _plot(data, sweep, shown))]
+    """Return TTFT, TPOT, E2E, output tokens/s and goodput of each kind of sweep, where they were measured."""
+    drawn = [_together(data, sweeps) for sweeps in (sweeps_of(data), sweeps_of_lengths(data))]
+    every = (one for found in drawn for one in found)
+    return [plot for sweep, names in every for shown in _shown(sweep) if (plot := _plot(data, sweep, names, shown))]
+
+
+def _together(data: ReportData, sweeps: Sequence[Sweep]) -> list[tuple[Sweep, Names]]:
+    """Return the sweeps of a kind as one, whose last key is what each has beside it, with the names of its lines."""
+    found: dict[tuple[str, str], list[Sweep]] = {}
+    for sweep in sweeps:
+        found.setdefault((sweep.axis, sweep.kind), []).append(sweep)
+    merged = []
+    for (axis, kind), own in found.items():
+        loads = {
+            (*keys, one.beside): [replace(load, keys=(*keys, one.beside, load.keys[-1])) for load in loads]
+            for one in own
+            for keys, loads in one.loads.items()
+        }
+        merged.append((Sweep(axis, kind, loads), _line_names(names_of(data), [one.beside for one in own])))
+    return merged
+
+
+def _line_names(configurations: Names, besides: Sequence[str]) -> Names:
+    """Return the names of lines: the configuration, what is beside it, or both, whichever there are several of."""
+    if len(besides) == 1:
+        return {(*keys, besides[0]): name for keys, name in configurations.items()}
+    return {
+        (*keys, beside): dotted((name if len(configurations) > 1 else "", beside or OTHER_LENGTHS))
+        for beside in besides
+        for keys, name in configurations.items()
+    }
 
 
 def _shown(sweep: Sweep) -> Iterator[Shown]:
@@ -62,11 +112,10 @@ def _shown(sweep: Sweep) -> Iterator[Shown]:
     yield Shown("goodput_rps", "good requests/s", better="more", asked=sweep.axis == RATE)
 
 
-def _plot(data: ReportData, sweep: Sweep, shown: Shown) -> Plot | None:
+def _plot(data: ReportData, sweep: Sweep, names: Names, shown: Shown) -> Plot | None:
     points = [load for own in sweep.loads.values() for load in own if shown.of(load)]
     if len({load.x for load in points}) < 2:
         return None
-    names = names_of(data)
     every = [one for load in points for one in shown.of(load)]
     lines = _lines(data, points, shown)
     highest = max(one.value for one in every)
@@ -90,10 +139,11 @@ def _plot(data: ReportData, sweep: Sweep, shown: Shown) -> Plot | None:
         _mark_knees(axes, [(number, knees[keys]) for number, keys in enumerate(names) if keys in knees])
 
     title = f"{shown.noun}{' ' + shown.statistics[0] if len(shown.statistics) == 1 and shown.unit else ''}{shown.unit}"
-    name = f"sweep-{sweep.axis}-{file_name(sweep.kind)}-{shown.metric.removesuffix('_ms').replace('_', '-')}"
+    what = file_name("-".join(filter(None, (sweep.axis, sweep.kind))))
+    name = f"sweep-{what}-{shown.metric.removesuffix('_ms').replace('_', '-')}"
     svg = picture(name, [Panel(title, y, draw)], x, LABELS[sweep.axis])
     told = _knees_told(sweep, names)
-    over = "the request rate" if sweep.axis == RATE else "the number of users"
+    over = OVER[sweep.axis]
     reading = _reading(shown, every, told)
     alt = f"{title} over {over}, {len(points)} loads. {told}".strip()
     return Plot(name, alt, svg, f"{_capital(shown.noun)} over {over}", reading, _table(points, shown, names))
@@ -101,8 +151,14 @@ def _plot(data: ReportData, sweep: Sweep, shown: Shown) -> Plot | None:
 
 def _fitted(data: ReportData, sweep: Sweep, shown: Shown) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
     """Return the curve fitted through the loads of each configuration, as users and values."""
-    known = (one for one in data.fits if "curve" in one and one["kind"] == sweep.kind and sweep.axis == USERS)
-    return {tuple(one["keys"]): tuple(one["curve"]) for one in known if one["metric"] == shown.metric}
+    kinds = {keys: Sweep(sweep.axis, sweep.kind, {}, keys[-1]).whole_kind for keys in sweep.loads}
+    known = [one for one in data.fits if "curve" in one and one["metric"] == shown.metric and sweep.axis == USERS]
+    return {
+        keys: tuple(one["curve"])
+        for keys, kind in kinds.items()
+        for one in known
+        if (tuple(one["keys"]), one["kind"]) == (keys[:-1], kind)
+    }
 
 
 def _draw_fitted(axes: Axes, fitted: Mapping[tuple[str, ...], tuple[list[float], list[float]]], names: Names) -> None:

@@ -146,7 +146,7 @@ def _load(data: ReportData, trial: TrialEntry) -> dict[str, Any] | None:
     scenario = data.manifest.scenario
     loads = scenario.get("load")
     own = loads[trial.index] if isinstance(loads, list) and trial.index < len(loads) else {}
-    workload = scenario.get("workload")
+    workload = trial.workload_in(scenario)
     prompt, output = (_length(workload, f"{name}_tokens") for name in ("prompt", "output"))
     if prompt is None or scenario.get("classes"):
         return None

@@ -19,7 +19,7 @@ ROWS = (100, 40, 20, 10, 5, 2)
 """Rows of each table, tried in turn until the report fits."""
 FOLDED_FROM = 20
 LONGEST_TEXT, LONGEST_COMMAND = 300, 2_000
-_SAID = ("KNEE", "FIT", "COST", "ENGINE")
+_SAID = ("KNEE", "LENGTHS", "FIT", "COST", "ENGINE")
 _SHORTENED = "the report is shortened here: report.html has all of it"
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~$&])")
 _TICKS, _HARMLESS = re.compile(r"(`[^`]*`)"), re.compile(r"`(?:[\w .,;:={}()/%+-]|[<>]=? )+`")

@@ -15,7 +15,8 @@ from harness.results import derive
 from harness.store.manifest import CellEntry, Price
 from reports import answer, tiles
 from reports.data import ReportData
-from reports.sweeps import Estimate, Load, Sweep
+from reports.format import amount
+from reports.sweeps import Estimate, Load, Sweep, loads_of
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
 from tests.reports.conftest import manifest
 
@@ -289,3 +290,23 @@ def test_a_run_without_measurements_has_an_answer(full: ReportData) -> None:
     cells: list[CellEntry] = []
     empty = replace(full, manifest=again(full.manifest, cells=cells), facts=[], validity=[], verdicts=[], decisions=[])
     assert (answer.subject(empty), answer.totals(empty), answer.lines(empty)) == ("", ["nothing measured"], [])
+
+
+def test_longer_prompts_have_a_line() -> None:
+    """The numbers of the shortest and of the longest, at each number of users."""
+    cell = cell_entry()
+    known: dict[str, Any] = {"kind": "sustained", "loop": "closed", "users": 4}
+    trials = [
+        FabricatedTrial(
+            cell,
+            trial_entry(id=f"p{prompt}", load=f"p{prompt}", index=prompt, prompt_tokens=prompt, **known),
+            noisy(1, slower=slower),
+        )
+        for prompt, slower in ((128, 1.0), (512, 2.0), (2048, 4.0))
+    ]
+    data = report_data(derive(manifest([again(cell, trials=[one.trial for one in trials])]), trials))
+    p95 = [load.number("ttft_ms", "p95") for load in loads_of(data)]
+    assert p95[2] == pytest.approx(4 * p95[0], rel=0.02)
+    (line,) = told(data, "LENGTHS")
+    assert line.startswith(f"4 users: prompt 128 to 2048 tokens: TTFT p95 {amount(p95[0])} to {amount(p95[2])} ms and ")
+    assert line.endswith(" output tokens/s")

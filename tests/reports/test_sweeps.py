@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from harness.cli.commands.report import report_data
 from harness.results import derive
 from reports.data import ReportData
-from reports.sweeps import Estimate, limits_of, loads_of, names_of, slos_of, sweeps_of
+from reports.names import load_names
+from reports.sweeps import Estimate, limits_of, loads_of, names_of, slos_of, sweeps_of, sweeps_of_lengths
 from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import manifest
 from tests.reports.sweep_of_rates import RATES, sweep_of
@@ -146,3 +148,73 @@ def test_the_rate_asked_for_is_that_of_the_load() -> None:
         for i, asked in ((1, {}), (2, {"rate": 2.5}))
     ]
     assert [load.x for load in loads_of(run_of(*trials))] == [1.0, 2.5]
+
+
+def of_length(number: int, prompt: float, *, slower: float = 1.0, **changes: Any) -> FabricatedTrial:
+    """A closed loop with prompts of this length."""
+    entry = {"id": f"u{number}p{prompt:.0f}", "load": f"sustained-users-{number}-prompt-{prompt:.0f}", "loop": "closed"}
+    known = entry | {"users": number, "prompt_tokens": prompt, "index": int(10 * number + prompt)}
+    return FabricatedTrial(cell_entry(), trial_entry(**known | changes), noisy(number, 60, slower=slower))
+
+
+def test_each_length_has_a_sweep_by_users_and_each_number_of_users_one_by_length() -> None:
+    """A length is no point on the way to another number of users."""
+    data = run_of(*(of_length(n, prompt) for n in (2, 4, 8) for prompt in (128, 512)))
+    assert [(one.axis, one.whole_kind) for one in sweeps_of(data)] == [
+        ("users", "sustained, prompt 128"),
+        ("users", "sustained, prompt 512"),
+    ]
+    by_length = sweeps_of_lengths(data)
+    assert [(one.axis, one.beside) for one in by_length] == [("prompt", f"{n} users") for n in (2, 4, 8)]
+    assert [[load.x for load in own] for one in by_length for own in one.loads.values()] == 3 * [[128.0, 512.0]]
+    assert load_names(data)["sustained-users-2-prompt-128"] == "2 users, prompt 128"
+
+
+def test_longer_prompts_are_no_knee() -> None:
+    """They take longer because they are longer."""
+    data = run_of(*(of_length(2, 100 * factor, slower=factor) for factor in (1, 4, 16)))
+    (sweep,) = sweeps_of_lengths(data)
+    assert sweep.knees() == {}
+    assert sweeps_of(data) == []
+
+
+def test_both_lengths_can_vary() -> None:
+    """Each is a sweep for every value of the other."""
+    data = run_of(
+        *(
+            of_length(2, prompt, id=f"{prompt}{output}", load=f"{prompt}-{output}", output_tokens=float(output))
+            for prompt in (128, 512)
+            for output in (16, 64)
+        )
+    )
+    assert sorted((one.axis, one.beside) for one in sweeps_of_lengths(data)) == [
+        ("output", "2 users, prompt 128"),
+        ("output", "2 users, prompt 512"),
+        ("prompt", "2 users, output 16"),
+        ("prompt", "2 users, output 64"),
+    ]
+
+
+def test_loads_that_differ_in_something_else_are_no_sweep_of_lengths() -> None:
+    """Neither caps nor names are mixed, and none is lost."""
+    capped = [
+        FabricatedTrial(
+            cell_entry(),
+            trial_entry(id=f"{cap}{p}", load=f"cap-{cap}-{p}", rate=4.0, max_concurrency=cap, prompt_tokens=p),
+            noisy(cap, 60),
+        )
+        for cap in (8, 16)
+        for p in (128, 512)
+    ]
+    assert [one.whole_kind for one in sweeps_of_lengths(run_of(*capped))] == ["4/s, cap 8", "4/s, cap 16"]
+    named = [
+        of_length(4, tokens, id=f"{name}{tokens}", load=f"{name}-{tokens}")
+        for name, lengths in (("chat", (128, 512)), ("batch", (128, 1024)))
+        for tokens in lengths
+    ]
+    found = {one.whole_kind: one for one in sweeps_of_lengths(run_of(*named))}
+    assert list(found) == ["chat-n, 4 users", "batch-n, 4 users"]
+    assert [[load.x for load in own] for one in found.values() for own in one.loads.values()] == [
+        [128.0, 512.0],
+        [128.0, 1024.0],
+    ]

@@ -34,8 +34,8 @@ def run(
     max_concurrency: shared.MaxConcurrency = None,
     retries: shared.Retries = None,
     duration: shared.Duration = None,
-    prompt_tokens: shared.PromptTokens = None,
-    output_tokens: shared.OutputTokens = None,
+    prompt_tokens: shared.PromptLengths = None,
+    output_tokens: shared.OutputLengths = None,
     limits: shared.Limits = [],  # noqa: B006
     dialect: shared.Dialect = None,
     served_model: shared.ServedModel = None,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_serializer
 
 from harness.records import Loop
 from harness.scenario.base import AlsoAccepts, Count, Integer, Name, StrictModel
@@ -29,6 +29,7 @@ def _checked_workers(value: Any) -> Any:
 
 COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
 MaxConcurrency = Annotated[Count, AlsoAccepts(COUNTS)]
+LENGTHS = ("prompt_tokens", "output_tokens")
 MAX_CONCURRENCY = (
     "Most requests in flight at the same time. A request that is due while so many are waits for a place, and is sent "
     "then. Its latencies count from due all the same. A list gives one trial per value."
@@ -142,6 +143,24 @@ class CommonLoad(StrictModel):
     def burst_spans(self) -> dict[str, float | None] | None:
         """Bursts in seconds: start after T0, length and period (None: a single spike); None if there are none."""
         return None
+
+    def workload_of(self, workload: Workload) -> Workload:
+        """Return the workload with the lengths that this load sets itself, as exact as before unless they say so."""
+        given = self.own_lengths
+        replies = given.get("output_tokens")
+        if replies is not None and "exact" not in replies.model_fields_set:
+            given["output_tokens"] = replies.model_copy(update={"exact": workload.output_tokens.exact})
+        return workload.model_copy(update=given)
+
+    @property
+    def own_lengths(self) -> dict[str, Length]:
+        """Lengths that replace the workload's, by their key there."""
+        return {name: own for name in LENGTHS if (own := getattr(self, name, None)) is not None}
+
+    @field_serializer(*LENGTHS, check_fields=False)
+    def _as_given(self, length: Length | None) -> dict[str, Any] | None:
+        # With its defaults in the output, a length would no longer be as exact as the workload's.
+        return None if length is None else length.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def turns_of(self, workload: Workload) -> Length | None:
         """Return the distribution of turns of a conversation; None if there are no conversations."""

@@ -13,7 +13,15 @@ from pydantic import Field, model_validator
 from harness.records import Loop
 from harness.scenario.base import AlsoAccepts, Count, Number, Positive
 from harness.scenario.lengths import NO_THINK_TIME, EmpiricalLength, Length, ThinkTime, Turns
-from harness.scenario.loads.base import COUNTS, MAX_CONCURRENCY, ONE_TURN, BaseLoad, CommonLoad, MaxConcurrency
+from harness.scenario.loads.base import (
+    COUNTS,
+    LENGTHS,
+    MAX_CONCURRENCY,
+    ONE_TURN,
+    BaseLoad,
+    CommonLoad,
+    MaxConcurrency,
+)
 from harness.scenario.loads.rates import (
     ARRIVALS,
     CV,
@@ -36,13 +44,25 @@ if TYPE_CHECKING:
     from harness.scenario.files.traces import Trace as Rows
 
 # Keys that accept a list; each value is a separate trial.
-LIST_VALUED = ("rate", "users", "burst_rate", "cv", "max_concurrency")
+LIST_VALUED = ("rate", "users", "burst_rate", "cv", "max_concurrency", *LENGTHS)
 RATE = "Requests per second, whatever the server does (open loop). A list gives one trial per value."
 USERS = "Users who each wait for the reply before they send again (closed loop). A list gives one trial per value."
+PROMPT = "Length of the prompts, in place of the workload's. A list gives one trial per value."
+OUTPUT = (
+    "Length of the replies, in place of the workload's, and as `exact` unless it says so. A list gives one trial per "
+    "value."
+)
 THINK = "Time that a user waits between a reply and the next request: a time, or a distribution of times."
 # Words that mean a key of `kind: sustained`.
 KEYS_OF_SUSTAINED = {"concurrency": "users", "users": "users"} | dict.fromkeys(("rate", *RATE_WORDS), "rate")
 Users = Annotated[Count, AlsoAccepts(COUNTS)]
+Lengths = Annotated[Length, AlsoAccepts({"type": "array", "items": {"type": ["integer", "object"]}, "minItems": 1})]
+
+
+def _by_lengths(load: BaseLoad) -> str:
+    """Return the part of a name for the lengths that a load sets itself."""
+    own = load.own_lengths.items()
+    return "".join(f"-{name.removesuffix('_tokens')}-{length.expected_tokens:.0f}" for name, length in own)
 
 
 def _further(cv: float | None, cap: int | None) -> str:
@@ -58,11 +78,17 @@ class SingleUser(BaseLoad):
     } | {"max_concurrency": "goes with a `rate`; a single user has one request in flight"}
 
     kind: Literal["single_user"]
+    prompt_tokens: Lengths | None = Field(default=None, description=PROMPT, examples=[512])
+    output_tokens: Lengths | None = Field(default=None, description=OUTPUT, examples=[64])
     think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
 
     @property
     def user_count(self) -> int:
         return 1
+
+    @property
+    def distinction(self) -> str:
+        return _by_lengths(self)
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
         return self.think_time, None if workload.turns is None else workload.think_time
@@ -136,6 +162,12 @@ class Sustained(OpenOrClosed):
     """A constant load."""
 
     kind: Literal["sustained"]
+    prompt_tokens: Lengths | None = Field(default=None, description=PROMPT, examples=[512])
+    output_tokens: Lengths | None = Field(default=None, description=OUTPUT, examples=[64])
+
+    @property
+    def distinction(self) -> str:
+        return super().distinction + _by_lengths(self)
 
 
 class Mixed(OpenOrClosed):

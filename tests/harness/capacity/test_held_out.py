@@ -98,6 +98,23 @@ def test_what_the_point_asks_for_is_in_its_load() -> None:
     assert search == {"kind": "saturate", "within": "600s", "timeout": "30s"}
 
 
+def test_the_lengths_of_the_load_are_those_of_the_point() -> None:
+    """They stand in the workload, where a search has them, too; longer replies are longer than these."""
+    prompts, replies = {"dist": "fixed", "value": 512}, {"dist": "fixed", "value": 100}
+    loads = [{**one, "prompt_tokens": prompts, "output_tokens": replies} for one in GIVEN["load"]]
+    own: dict[str, Any] = {"prompt_tokens": prompts, "output_tokens": {**replies, "exact": True}}
+    trial = trial_entry(index=1, load="rate-5.5", workload=own)
+    made = Manifest.model_validate({"scenario": GIVEN | {"load": loads}, "cells": [cell_entry(trials=[trial])]})
+    one = replace(candidate(), manifest=made)
+    for text, tokens in (("rate=search", 100), ("output=1.2", 120)):
+        (point,) = points_of(text)
+        found = scenario_of(point, one, None if text == "rate=search" else 6.0)
+        assert found["workload"]["prompt_tokens"] == prompts
+        assert found["workload"]["output_tokens"] == own["output_tokens"] | {"value": tokens}
+        assert not {"prompt_tokens", "output_tokens"} & found["load"][0].keys()
+        Scenario.model_validate(found)
+
+
 def test_a_search_is_checked_by_a_constant_rate() -> None:
     """As long as its own measurement."""
     load = {"kind": "saturate", "within": "15m", "measure": "90s", "first_rate": 1, "arrivals": "poisson"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.capacity.measured import Candidate, read_candidates
+from harness.capacity.measured import Candidate, check_alike, read_candidates
 from harness.capacity.missing import finer
 from harness.capacity.rate import Holds
 from harness.errors import UsageError
@@ -122,3 +123,26 @@ def test_a_run_without_results_says_why(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(UsageError, match=r"has no results at a rate: .*; measure again"):
         read_candidates(str(tmp_path / "run"), 0.95, "g5.xlarge")
+
+
+def test_rates_of_several_lengths_are_no_capacity(tmp_path: Path) -> None:
+    """Which requests the plan would be for, nobody says."""
+    folder = tmp_path / "run"
+    stored_run(folder, {"f16": RATES})
+    text = (folder / "manifest.json").read_text(encoding="utf-8")
+    manifest = json.loads(text)
+    for trial, tokens in zip(manifest["cells"][0]["trials"], (128, 128, 512), strict=True):
+        trial |= {"prompt_tokens": tokens, "workload": {"prompt_tokens": {"dist": "fixed", "value": tokens}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(UsageError, match="several lengths of requests: prompt 128 and prompt 512; a plan needs one"):
+        read_candidates(str(folder), 0.95, "g5.xlarge")
+
+
+def test_it_is_the_same_whether_the_load_or_the_workload_has_the_lengths(tmp_path: Path) -> None:
+    """Plans of both can be ranked beside each other."""
+    own = {"prompt_tokens": {"dist": "fixed", "value": 512}}
+    found = [
+        candidate(tmp_path / "load", prompt_tokens=512, workload=own),
+        candidate(tmp_path / "workload", scenario={"workload": own | {"output_tokens": 64}}),
+    ]
+    check_alike(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.fits.sweeps import fits_of
@@ -101,6 +102,30 @@ def test_the_cost_of_a_prompt_is_found_of_one_user() -> None:
     assert known["0"]["low"] < 21.0 < known["0"]["high"]
     assert known["1"]["low"] < 0.1 < known["1"]["high"]
     assert in_words(found).startswith("TTFT of one user = 2")
+
+
+def test_the_cost_of_a_prompt_is_found_across_loads_of_a_length_each() -> None:
+    """As in one load of many lengths: 20 ms, and 0.1 ms a token."""
+    lengths = (100, 200, 400, 800, 1600, 3200, 6400)
+    rng = np.random.default_rng(5)
+    cell, made = cell_entry(), []
+    for place, tokens in enumerate(lengths):
+        load = {"id": f"{place:03}", "index": place, "load": f"prompt-{tokens}", "kind": "single_user"}
+        records = [
+            streamed(
+                number, 10_000.0 * number, ttft_ms=(20 + 0.1 * tokens) * float(rng.lognormal(0, 0.02)), loop="closed",
+                user=0, prompt_tokens=tokens, requested_prompt_tokens=tokens,
+            )
+            for number in range(20)
+        ]  # fmt: skip
+        made.append(FabricatedTrial(cell, trial_entry(loop="closed", prompt_tokens=tokens, **load), records))
+    run = manifest([again(cell, trials=[one.trial for one in made])])
+    results = derive(run, made)
+    (found,) = [one for one in fits_of(run, results.summary, {}, results.series) if one["fit"] == "prefill"]
+    known = numbers(found)
+    assert found["points"] == len(lengths)
+    assert known["0"]["low"] < 20.0 < known["0"]["high"]
+    assert known["1"]["low"] < 0.1 < known["1"]["high"]
 
 
 def test_a_single_load_has_no_fit() -> None:

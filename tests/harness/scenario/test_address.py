@@ -67,6 +67,16 @@ def test_the_text_is_what_a_person_would_write() -> None:
     )
 
 
+def test_several_lengths_are_loads_of_their_own() -> None:
+    """Each at each rate; a single length stands in the workload."""
+    wanted = Wanted(rate="1,2", prompt_tokens="128,512", output_tokens=16)
+    scenario = load_text(scenario_text(URL, "openai-chat", "m", wanted), URL)
+    assert [
+        (load.mean_rate, load.workload_of(scenario.workload).prompt_tokens.quantile(0.5)) for load in scenario.load
+    ] == [(rate, tokens) for rate in (1, 2) for tokens in (128, 512)]
+    assert scenario.workload.output_tokens.quantile(0.5) == 16
+
+
 @given(st.text(min_size=1).filter(lambda text: text.strip() == text and text.isprintable()))
 @example("null")
 @example("a${HOME}b: 'c' #")
@@ -83,6 +93,7 @@ def test_any_name_of_a_model_reaches_the_engine_as_it_is(name: str) -> None:
         (Wanted(users="1.5"), "--users 1.5: write one number, or several separated by commas, such as 4 or 1,4,16"),
         (Wanted(max_concurrency="8"), "--max-concurrency goes with --rate; --users have one request each in flight"),
         (Wanted(rate="2", max_concurrency="x"), "--max-concurrency x: write one number, or several separated by"),
+        (Wanted(prompt_tokens="9,x"), "--prompt-tokens 9,x: write one number, or several separated by commas"),
         (Wanted(duration="60"), "--duration: "),
         (Wanted(limits=["p95 ttft < 500ms"]), "--limit: "),
     ],

@@ -256,6 +256,8 @@ def test_contradictory_keys_of_a_load_are_reported(tmp_path: Path, load_item: st
         ("{kind: steps, steps: [{rate: 1}]}", "30: load.0.steps.0.for: is missing; write it, such as `for: 30s`"),
         ("{kind: steps, steps: [{rate: 1, for: 5s}], duration: 5s}", "51: load.0.duration: is given by the steps; leave it out"),
         ("{kind: sustained, rate: 1, requests: 9, ramp: {from: 1, to: 2, over: 5s}}", "48: load.0.ramp: `from` and `to` exclude each other; keep one"),
+        ("{kind: single_user, requests: 9, prompt_tokens: 0}", "56: load.0.prompt_tokens: must be at least 1, found 0"),
+        ("{kind: burst, spike: {requests: 9, within: 1s}, prompt_tokens: 9}", "56: load.0.prompt_tokens: unknown key here; write it under `workload`, as `workload: {prompt_tokens: 9}`"),
         ("{kind: sustained, rate: 1, requests: 9, arrivals: ramp}", "58: load.0.arrivals: `ramp` is a key of its own; write `ramp: {to: 8, over: 60s}` beside `rate`"),
     ],
 )  # fmt: skip
@@ -476,3 +478,20 @@ def test_a_spike_that_would_not_be_measured_has_its_sentence(tmp_path: Path) -> 
         "s.yaml:2:8: load.0: the spike ends 35 s into the measurement, at or after its end; "
         "lengthen `duration`, or shorten `spike.at` or `spike.within`"
     )
+
+
+@pytest.mark.parametrize(
+    ("workload", "why"),
+    [
+        ("{prompts: p.jsonl}", "cannot be combined with `workload.prompts`, which have lengths of their own; leave it out"),
+        ("{prefix: {tokens: 99}}", "`prefix.tokens` (99) must be less than `prompt_tokens` (99)"),
+    ],
+)  # fmt: skip
+def test_prompts_that_cannot_have_the_length_of_a_load(tmp_path: Path, workload: str, why: str) -> None:
+    """At the value in the load's list, once."""
+    (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n', encoding="utf-8")
+    load_item = "{kind: single_user, requests: 3, prompt_tokens: [99, 200]}"
+    text = LEAST.replace("{kind: single_user, requests: 3}", load_item) + f"workload: {workload}\n"
+    found = problems_of(written(tmp_path, text))
+    assert found[0].endswith(f": load.0.prompt_tokens.0: {why}")
+    assert len(found) == (2 if "prompts:" in workload else 1)

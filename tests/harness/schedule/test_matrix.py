@@ -12,6 +12,7 @@ from engines.base import ModelReference
 from engines.http.addresses import is_loopback
 from harness.errors import UsageError
 from harness.scenario.model import Scenario
+from harness.scenario.reader import as_checked
 from harness.schedule.cells import Cell, Skip, identity, slug
 from harness.schedule.matrix import check_runnable, expand, needs_the_machine, trial_seed
 
@@ -278,3 +279,68 @@ def test_slugs_are_names_of_folders(tmp_path: Path) -> None:
     for text in ("a/b", "..", "y z", "q4_k_m"):
         (tmp_path / slug(text)).mkdir()
     assert slug("Llama 3.1/8B") == "Llama-3.1-8B"
+
+
+def test_lengths_of_a_load_replace_those_of_the_workload() -> None:
+    """One trial for each combination of their values; the rest of the workload stays."""
+    load = [
+        {"kind": "single_user", "requests": 3},
+        {"kind": "sustained", "users": 2, "requests": 3, "prompt_tokens": 512, "output_tokens": 16},
+    ]
+    workload = {
+        "prompt_tokens": 64,
+        "output_tokens": {"dist": "fixed", "value": 8, "exact": True},
+        "prefix": {"tokens": 32},
+    }
+    (cell,) = cells_of(scenario_of(load=load, workload=workload))
+    own, changed = (plan.workload for plan in cell.trials)
+    assert (own.prompt_tokens.expected_tokens, own.output_tokens.expected_tokens) == (64, 8)
+    assert (changed.prompt_tokens.expected_tokens, changed.output_tokens.expected_tokens) == (512, 16)
+    assert changed.prefix == own.prefix
+    assert identity(cell, cell.trials[1]) != identity(cell, replace(cell.trials[1], workload=own))
+
+
+@pytest.mark.parametrize(
+    ("output_tokens", "exact"),
+    [(16, True), ({"dist": "fixed", "value": 16}, True), ({"dist": "fixed", "value": 16, "exact": False}, False)],
+)
+def test_a_length_of_a_load_is_as_exact_as_the_workload_unless_it_says_otherwise(
+    output_tokens: object, exact: bool
+) -> None:
+    """A sweep of lengths in numbers need not repeat it."""
+    load = [{"kind": "single_user", "requests": 3, "output_tokens": output_tokens}]
+    workload = {"output_tokens": {"dist": "fixed", "value": 8, "exact": True}}
+    (cell,) = cells_of(scenario_of(load=load, workload=workload))
+    assert cell.trials[0].workload.output_tokens.exact is exact
+
+
+def test_loads_of_several_lengths_are_named_after_them() -> None:
+    """As after their rates and users."""
+    lengths: list[dict[str, Any]] = [{}, {"prompt_tokens": 512}, {"prompt_tokens": 16384, "output_tokens": 7}]
+    load = [{"kind": "sustained", "users": 2, "requests": 3, **one} for one in lengths]
+    (cell,) = cells_of(scenario_of(load=load))
+    assert [plan.name for plan in cell.trials] == [
+        "sustained-users-2",
+        "sustained-users-2-prompt-512",
+        "sustained-users-2-prompt-16384-output-7",
+    ]
+
+
+def test_another_process_sees_the_lengths_as_they_were_given() -> None:
+    """The process of a cell reads the scenario with its defaults; what it measures is what the run stored."""
+    load = [
+        {"kind": "sustained", "users": 2, "requests": 3, "prompt_tokens": 8, "output_tokens": tokens}
+        for tokens in (16, 32)
+    ]
+    scenario = scenario_of(load=load, workload={"output_tokens": {"dist": "fixed", "value": 8, "exact": True}})
+    (cell,), (again,) = cells_of(scenario), cells_of(as_checked(scenario.resolved()))
+    assert [plan.workload for plan in again.trials] == [plan.workload for plan in cell.trials]
+    assert [identity(again, plan) for plan in again.trials] == [identity(cell, plan) for plan in cell.trials]
+    assert cell.trials[0].workload.output_tokens.exact
+
+
+def test_an_engines_own_loads_have_lengths_too() -> None:
+    """As those of the scenario."""
+    load = [{"kind": "single_user", "requests": 3, "prompt_tokens": 512}]
+    (cell,) = cells_of(scenario_of(engines=[{"engine": "simulated", "load": load}]))
+    assert cell.trials[0].workload.prompt_tokens.expected_tokens == 512

@@ -8,11 +8,16 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from harness.cli.commands.report import report_data
+from harness.results import derive
+from harness.store.manifest import TrialEntry
 from reports import plots
 from reports.data import ReportData
 from reports.plots.drawing import Plot
 from reports.plots.marks import COLOURS, MUTED
 from reports.plots.sweep import _abscissa
+from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
+from tests.reports.conftest import manifest
 from tests.reports.plots.paths import corners
 from tests.reports.sweep_of_rates import sweep_of
 from tests.reports.sweep_of_users import sweep_of_users
@@ -122,3 +127,29 @@ def test_marks_of_loads_keep_off_each_other() -> None:
     scale = _abscissa([1.0, 1.05, 1.1, 2.0, 16.0, 16.5])
     assert list(scale.marks.values()) == ["1", "2", "16"]
     assert _abscissa([2.0, 4.0, 6.0]).remark == ""
+
+
+def test_each_length_is_a_line_over_the_users_and_each_number_of_users_one_over_the_lengths() -> None:
+    """Every picture has every load once."""
+    trials = [
+        FabricatedTrial(cell_entry(), of_length(number, prompt), noisy(number, 60, slower=prompt / 100))
+        for number in (2, 4)
+        for prompt in (100, 200, 400)
+    ]
+    data = report_data(derive(manifest([again(trials[0].cell, trials=[one.trial for one in trials])]), trials))
+    pictures = drawn(data)
+    names = ("ttft", "tpot", "e2e", "output-tokens-per-s")
+    expected = [f"sweep-{over}-{name}" for over in ("users-sustained", "prompt") for name in names]
+    assert list(pictures) == [*expected, "system"]
+    for name in expected:
+        assert len(tips(pictures[name])) == 6
+    keys = {name: set(re.findall(r">([^<>]+)</text>", pictures[name].svg)) for name in expected}
+    assert {"prompt 100", "prompt 200", "prompt 400"} <= keys["sweep-users-sustained-ttft"]
+    assert {"2 users", "4 users"} <= keys["sweep-prompt-ttft"]
+    assert "Knee" not in pictures["sweep-prompt-ttft"].reading
+
+
+def of_length(number: int, prompt: int) -> TrialEntry:
+    """A closed loop with prompts of this length."""
+    known = {"id": f"{number}-{prompt}", "load": f"sustained-users-{number}-prompt-{prompt}", "index": number * prompt}
+    return trial_entry(loop="closed", users=number, prompt_tokens=prompt, **known)
