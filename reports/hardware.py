@@ -29,7 +29,7 @@ def machines(rows: Sequence[Row]) -> Table:
 def _machine(row: Row) -> tuple[Cell, ...]:
     concurrent = row["users"] if row["users"] is not None else row["in_flight"]
     return (
-        Cell(_named(row)),
+        Cell(named(row)),
         Cell(" ".join(filter(None, (row["model"], f"({row['configuration']})" if row["configuration"] else "")))),
         Cell(row["gpus"] or UNKNOWN),
         Cell(row["load"]),
@@ -40,7 +40,8 @@ def _machine(row: Row) -> tuple[Cell, ...]:
     )
 
 
-def _named(row: Row) -> str:
+def named(row: Row) -> str:
+    """Return a run with its machine."""
     return f"{row['run']} ({row['machine']})" if row["machine"] else str(row["run"])
 
 
@@ -66,8 +67,13 @@ def costs(rows: Sequence[Row]) -> Table:
         *("tokens per $", "J/token"),
     )
     foot = ["Each cost is all of the money, divided by that thing alone.", f"{_FULL}."]
-    foot += dict.fromkeys(_price(row) for row in rows if row["usd_per_hour"] is not None)
+    foot += prices(rows)
     return Table("Costs", head, [_cost(row) for row in rows], texts=3, foot=tuple(foot))
+
+
+def prices(rows: Sequence[Row]) -> list[str]:
+    """Return what an hour of each machine costs, with date and source."""
+    return list(dict.fromkeys(_price(row) for row in rows if row["usd_per_hour"] is not None))
 
 
 def _price(row: Row) -> str:
@@ -79,7 +85,7 @@ def _cost(row: Row) -> tuple[Cell, ...]:
     hourly, tokens = row["usd_per_hour"], row["tokens_per_usd"]
     names = ("per_1k_requests_usd", "per_1m_input_usd", "per_1m_output_usd", "per_1m_tokens_usd")
     return (
-        Cell(_named(row)),
+        Cell(named(row)),
         Cell(row["load"]),
         Cell("full" if row["full"] else ""),
         _number(hourly, UNKNOWN if hourly is None else f"${hourly:.3f}"),

@@ -48,6 +48,8 @@ def test_the_tables_stand_before_the_comparison(stored: Path, tmp_path: Path) ->
         written = (tmp_path / name).read_text()
         assert "Machines" in written
         assert "0.178" in written
+    assert "Throughput against speed per user, of each machine" in written
+    assert "Tokens per dollar against speed per user" in written
 
 
 def test_a_machine_without_a_price_has_no_cost(stored: Path) -> None:

@@ -15,6 +15,8 @@ from harness.prices.catalogue import Catalogue, read_catalogue
 from harness.scenario.plan import Pricing
 from harness.store.manifest import Manifest
 
+ENERGY = "energy_j_per_output_token"
+
 
 def hardware_rows(side: Side, instance: str | None, catalogue: Catalogue, pricing: Pricing) -> list[dict[str, Any]]:
     """Return a row for each load that a run measured; unknown numbers are None.
@@ -28,8 +30,9 @@ def hardware_rows(side: Side, instance: str | None, catalogue: Catalogue, pricin
     known = None if machine is None else catalogue.find(machine)
     price = _price(machine, catalogue, pricing)
     gpus = _gpus(side.manifest) or ("" if known is None else known.gpu)
-    measured = (_measured(one, price["usd_per_hour"]) for one in side.measurements)
-    return _with_full([{"run": side.name, "gpus": gpus, **price, **one} for one in measured])
+    number = gpus_under_test(side.manifest) if known is None else known.gpus
+    about = {"run": side.name, "gpus": gpus, "gpu_count": number, **price}
+    return _with_full([about | _measured(one, price["usd_per_hour"]) for one in side.measurements])
 
 
 def gpus_under_test(manifest: Manifest) -> int:
@@ -74,12 +77,19 @@ def _measured(one: Measurement, hourly: float | None) -> dict[str, Any]:
         "model": one.cell.engine_info.model or one.keys[0],
         "parameters": one.cell.engine_info.parameters,
         "load": one.keys[-1],
+        "kind": one.trial.kind,
+        "lengths": one.trial.lengths_in_words,
         "rate_rps": one.trial.rate,
         "users": one.trial.users,
         "in_flight": _value(one, "mean_concurrency"),
         "output_tokens_per_s": _value(one, "output_tokens_per_s"),
         "e2e_p95_ms": _value(one, "e2e_ms", "p95"),
-        "joules_per_output_token": _value(one, "energy_j_per_output_token"),
+        "joules_per_output_token": _value(one, ENERGY),
+        "intervals": {
+            name: found
+            for name, statistic in (("tpot_ms", "p50"), ("output_tokens_per_s", SCALAR), (ENERGY, SCALAR))
+            if (found := _interval(one, name, statistic)) is not None
+        },
         "poor": one.poor_because("completed_rps"),
         **{name: _known(number) for name, number in asdict(costs).items()},
     }
@@ -96,6 +106,15 @@ def _with_full(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _value(one: Measurement, metric: str, statistic: str = SCALAR) -> float | None:
     found = one.pooled.get(("all", metric, statistic))
     return None if found is None else _known(found.value)
+
+
+def _interval(one: Measurement, metric: str, statistic: str) -> dict[str, float | str | None] | None:
+    """Return a number with the ends of its 95 % interval, and why its data is poor; None without a number."""
+    found = one.pooled.get(("all", metric, statistic))
+    if found is None or not math.isfinite(found.value):
+        return None
+    poor = one.poor_because(metric)
+    return {"value": found.value, "low": _known(found.low), "high": _known(found.high), "poor": poor}
 
 
 def _known(number: float | None) -> float | None:

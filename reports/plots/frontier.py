@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reports.data import ReportData
@@ -11,7 +11,7 @@ from reports.format import amount, shortened
 from reports.plots import marks, scales
 from reports.plots.drawing import HEIGHT, Panel, Plot, picture
 from reports.plots.marks import COLOURS, DASHED, INK, MUTED, SHAPES
-from reports.sweeps import Estimate, Load, loads_of, names_of, slos_of
+from reports.sweeps import Estimate, loads_of, names_of, slos_of
 from reports.tables.base import Cell, Table, first_rows
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_LABEL, MAX_NAME = 20, 40
 MOST_LABELS = 24
 SECONDS_PER_HOUR = 3600.0
+Names = Mapping[tuple[str, ...], str]
 _HOW = "Up and right is better; lines join the loads of a configuration that no load dominates beyond doubt"
 _CROSSES = "crosses are dominated: another load is better in both, interval against interval"
 
@@ -44,9 +45,22 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Load in a picture. speed: of one user, tokens/s; yield_: throughput, as the picture counts it."""
+    """Load in a picture.
 
-    load: Load
+    Attributes:
+        keys: Its configuration.
+        load: Load as the scenario names it; `name`: as pictures do.
+        sweep: What it varies with others, and their kind; ("", ...) if it is part of no sweep.
+        x: Its place in the sweep.
+        speed: Of one user, tokens/s.
+        yield_: Throughput, as the picture counts it.
+    """
+
+    keys: tuple[str, ...]
+    load: str
+    name: str
+    sweep: tuple[str, str]
+    x: float
     speed: Estimate
     yield_: Estimate
 
@@ -61,6 +75,22 @@ class Spot:
 
 
 SYSTEM = Kind("system", "Throughput against speed per user", "system: output tokens/s", "output tokens/s")
+PER_GPU = Kind(
+    "per-gpu", "Throughput per GPU against speed per user", "output tokens/s per GPU", "output tokens/s per GPU"
+)
+PER_DOLLAR = Kind(
+    "per-dollar",
+    "Tokens per dollar against speed per user",
+    "million output tokens per USD",
+    "million output tokens per USD",
+)
+PER_WATT = Kind(
+    "per-watt",
+    "Throughput per watt against speed per user",
+    "output tokens/s per W of the GPUs",
+    "output tokens/s per W of the GPUs",
+)
+OUTPUT, ENERGY = "output_tokens_per_s", "energy_j_per_output_token"
 
 
 def frontiers(data: ReportData) -> list[Plot]:
@@ -69,25 +99,25 @@ def frontiers(data: ReportData) -> list[Plot]:
     Speed per user is 1000 / p50 of TPOT. Per GPU: where the machine has several. Per dollar: where its price is known.
     Per watt: where the energy of its GPUs was measured.
     """
-    drawn = (_frontier(data, kind, spots) for kind, spots in _kinds(data))
+    names, slos = names_of(data), _slowest_allowed(data)
+    drawn = (frontier(kind, spots, names, slos) for kind, spots in _kinds(data))
     return [plot for plot in drawn if plot is not None]
 
 
 def _kinds(data: ReportData) -> Iterator[tuple[Kind, list[Spot]]]:
-    yield SYSTEM, _spots(data, "output_tokens_per_s")
+    yield SYSTEM, _spots(data, OUTPUT)
     if data.gpus > 1:
-        label = f"output tokens/s per GPU, of {data.gpus}"
-        yield (
-            Kind("per-gpu", "Throughput per GPU against speed per user", label, label),
-            _spots(data, "output_tokens_per_s", 1 / data.gpus),
-        )
+        label = f"{PER_GPU.label}, of {data.gpus}"
+        yield replace(PER_GPU, label=label, head=label), _spots(data, OUTPUT, 1 / data.gpus)
     if price := data.manifest.price:
-        title, label = "Tokens per dollar against speed per user", "million output tokens per USD"
         remark = f" {price.text}: {price.source}."
-        factor = SECONDS_PER_HOUR / price.usd_per_hour / 1e6
-        yield Kind("per-dollar", title, label, label, remark), _spots(data, "output_tokens_per_s", factor)
-    title, label = "Throughput per watt against speed per user", "output tokens/s per W of the GPUs"
-    yield Kind("per-watt", title, label, label), _spots(data, "energy_j_per_output_token", 1.0, inverted=True)
+        yield replace(PER_DOLLAR, remark=remark), _spots(data, OUTPUT, per_dollar(price.usd_per_hour))
+    yield PER_WATT, _spots(data, ENERGY, 1.0, inverted=True)
+
+
+def per_dollar(usd_per_hour: float) -> float:
+    """Return the million tokens of a dollar, of one token a second."""
+    return SECONDS_PER_HOUR / usd_per_hour / 1e6
 
 
 def _spots(data: ReportData, metric: str, factor: float = 1.0, *, inverted: bool = False) -> list[Spot]:
@@ -96,7 +126,8 @@ def _spots(data: ReportData, metric: str, factor: float = 1.0, *, inverted: bool
         tpot, number = load.get("tpot_ms", "p50"), load.get(metric)
         if tpot is not None and number is not None and (number.value > 0 or not inverted):
             counted = number.inverted(factor) if inverted else number.times(factor)
-            found.append(Spot(load, tpot.inverted(1000.0), counted))
+            about = (load.keys[:-1], load.keys[-1], load.name, (load.axis, f"{load.kind}, {load.beside}"), load.x)
+            found.append(Spot(*about, tpot.inverted(1000.0), counted))
     return found
 
 
@@ -111,22 +142,25 @@ def dominators(spots: Sequence[Spot]) -> list[Spot | None]:
 
 
 def _dominates(other: Spot, one: Spot) -> bool:
-    alike = (other.load.axis, other.load.kind) == (one.load.axis, one.load.kind)
-    return alike and other.speed.low > one.speed.high and other.yield_.low > one.yield_.high
+    return other.sweep == one.sweep and other.speed.low > one.speed.high and other.yield_.low > one.yield_.high
 
 
-def _frontier(data: ReportData, kind: Kind, spots: Sequence[Spot]) -> Plot | None:
+def frontier(kind: Kind, spots: Sequence[Spot], names: Names, slos: Mapping[float, str]) -> Plot | None:
+    """Return the picture of the loads of all configurations; None of fewer than two.
+
+    Args:
+        names: Names of the configurations.
+        slos: Speeds of one user that SLOs allow at least, with their labels.
+    """
     if len(spots) < 2:
         return None
-    names = names_of(data)
     x = scales.near([one.speed.value for one in spots], room=0.15)
     y = scales.near([one.yield_.value for one in spots], room=0.08)
     by = dominators(spots)
-    slos = _slowest_allowed(data, spots)
 
     def draw(axes: Axes) -> None:
         for number, (keys, name) in enumerate(names.items()):
-            own = [(spot, over) for spot, over in zip(spots, by, strict=True) if spot.load.keys[:-1] == keys]
+            own = [(spot, over) for spot, over in zip(spots, by, strict=True) if spot.keys == keys]
             _configuration(axes, own, number, name if len(names) > 1 else "")
         for speed, words in slos.items():
             if x.low < speed < x.high:
@@ -185,11 +219,11 @@ def put(
     )
 
 
-def _slowest_allowed(data: ReportData, spots: Sequence[Spot]) -> dict[float, str]:
+def _slowest_allowed(data: ReportData) -> dict[float, str]:
     """Return the speeds of one user that the SLOs on TPOT allow at least, with their labels."""
     found = {}
-    for spot in spots:
-        for tpot_ms, words in slos_of(data, spot.load.cell, spot.load.trial).get("tpot_ms", {}).items():
+    for load in loads_of(data):
+        for tpot_ms, words in slos_of(data, load.cell, load.trial).get("tpot_ms", {}).items():
             found[1000.0 / tpot_ms] = f"{words.replace('SLO', 'SLO TPOT', 1)}"
     return found
 
@@ -199,15 +233,15 @@ def _configuration(axes: Axes, own: Sequence[tuple[Spot, Spot | None]], number: 
     colour, dash = marks.look(number)
     sweeps: dict[tuple[str, str], list[Spot]] = {}
     for spot, over in own:
-        if spot.load.axis and over is None and not spot.poor and not (spot.speed.censored or spot.yield_.censored):
-            sweeps.setdefault((spot.load.axis, spot.load.kind), []).append(spot)
+        if spot.sweep[0] and over is None and not spot.poor and not (spot.speed.censored or spot.yield_.censored):
+            sweeps.setdefault(spot.sweep, []).append(spot)
     for spots in sweeps.values():
-        ordered = sorted(spots, key=lambda one: one.load.x)
+        ordered = sorted(spots, key=lambda one: one.x)
         x, y = [one.speed.value for one in ordered], [one.yield_.value for one in ordered]
         marks.line(axes, x, y, colour, dash, width=1.4)
     for spot, over in own:
-        about = f"{name}, {spot.load.name}" if name else spot.load.name
-        better = "" if over is None else over.load.name
+        about = f"{name}, {spot.name}" if name else spot.name
+        better = "" if over is None else over.name
         put(axes, spot.speed.value, spot.yield_, number, about, spot.speed, dominated_by=better)
     if own and name:
         marks.key(axes, shortened(name, MAX_NAME), colour, SHAPES[number % len(SHAPES)], dash=dash)
@@ -217,28 +251,28 @@ def _label(axes: Axes, spots: Sequence[Spot]) -> None:
     """Write the load beside its point."""
     labels = marks.Labels(axes, [one.speed.value for one in spots], [one.yield_.value for one in spots])
     for spot in spots:
-        name = shortened(spot.load.name, MAX_LABEL)
+        name = shortened(spot.name, MAX_LABEL)
         labels.put(spot.speed.value, spot.yield_.value, f"({name})" if spot.poor else name)
 
 
-def _alt(kind: Kind, spots: Sequence[Spot], names: dict[tuple[str, ...], str]) -> str:
+def _alt(kind: Kind, spots: Sequence[Spot], names: Names) -> str:
     known = [spot for spot in spots if not spot.poor] or spots
     fastest, quickest = max(known, key=lambda spot: spot.yield_.value), max(known, key=lambda spot: spot.speed.value)
     most, speediest = (
         f"{amount(spot.yield_.value)} at {amount(spot.speed.value)} tokens/s for one user "
-        f"({names[spot.load.keys[:-1]]}, {spot.load.name})"
+        f"({names[spot.keys]}, {spot.name})"
         for spot in (fastest, quickest)
     )
     return f"{kind.title}, {len(spots)} loads. Most {kind.head}: {most}. Highest speed: {speediest}."
 
 
-def _table(kind: Kind, spots: Sequence[Spot], by: Sequence[Spot | None], names: dict[tuple[str, ...], str]) -> Table:
+def _table(kind: Kind, spots: Sequence[Spot], by: Sequence[Spot | None], names: Names) -> Table:
     rows = [
         (
-            Cell(names[spot.load.keys[:-1]]),
-            Cell(spot.load.keys[-1]),
+            Cell(names[spot.keys]),
+            Cell(spot.load),
             *(Cell(one.text, value=one.value) for one in (spot.yield_, spot.speed)),
-            *([Cell("" if over is None else f"{names[over.load.keys[:-1]]}, {over.load.name}")] if any(by) else []),
+            *([Cell("" if over is None else f"{names[over.keys]}, {over.name}")] if any(by) else []),
         )
         for spot, over in zip(spots, by, strict=True)
     ]

@@ -103,10 +103,12 @@ def as_markdown(data: Mapping[str, Any]) -> str:
 def as_html(data: Mapping[str, Any], curves: Sequence[Curves] = ()) -> str:
     """Return the page: the verdict with the changes first, then all numbers and pictures."""
     from reports.plots.comparison import of_comparison
+    from reports.plots.hardware import of_machines
     from reports.writers.html import page
 
     word, why, tone = comparison.verdict(data)
-    plots = of_comparison(data, curves)
+    machines = data.get("hardware", ())
+    plots = [*of_comparison(data, curves), *of_machines(machines)]
     return page(
         "comparison.html",
         page_title=f"{word} · {comparison.title(data)}",
@@ -121,7 +123,7 @@ def as_html(data: Mapping[str, Any], curves: Sequence[Curves] = ()) -> str:
         lines=comparison.lines(data),
         gate=comparison.gating(data),
         others=comparison.others(data),
-        hardware=hardware.tables(data.get("hardware", ())),
+        hardware=hardware.tables(machines),
         sure=f"{100 * (1 - data['alpha']):.3g} %",
         footer=f"{data['base']['path']} · {data['head']['path']}",
     )

@@ -13,8 +13,8 @@ from reports.data import ReportData
 from reports.plots.drawing import Plot
 from reports.plots.frontier import Spot, dominators, frontiers
 from reports.plots.marks import COLOURS
-from reports.sweeps import RATE, Estimate, Load
-from tests.fabricated import again, cell_entry, trial_entry
+from reports.sweeps import RATE, Estimate
+from tests.fabricated import again
 from tests.reports.plots.paths import corners
 from tests.reports.sweep_of_rates import sweep_of
 
@@ -24,14 +24,14 @@ PRICE = Price(instance="g5.xlarge", pricing="on_demand", usd_per_hour=1.006, dat
 
 def spot(speed: float, throughput: float, width: float = 0.02, *, kind: str = "sustained", **changes: Any) -> Spot:
     """A load whose numbers have intervals of a width, as a share."""
-    load = Load(("", "", "", "", f"{speed:g}"), f"{speed:g}", RATE, kind, speed, cell_entry(), trial_entry(), {})
+    name = f"{speed:g}"
     both = (Estimate(one, one * (1 - width / 2), one * (1 + width / 2), **changes) for one in (speed, throughput))
-    return Spot(load, *both)
+    return Spot(("", "", "", ""), name, name, (RATE, kind), speed, *both)
 
 
 def names(spots: list[Spot]) -> list[str]:
     """The load that dominates each, "" if none does."""
-    return ["" if one is None else one.load.name for one in dominators(spots)]
+    return ["" if one is None else one.name for one in dominators(spots)]
 
 
 def test_a_load_is_dominated_beyond_doubt_alone() -> None:
