@@ -79,7 +79,8 @@ def as_junit(board: Board) -> str:
 def _case(suite: ET.Element, series: Series, alert: Alert | None, board: Board) -> None:
     place, number = boards.place_of(series, boards.CONFIG), boards.number_of(series)
     case = ET.SubElement(suite, "testcase", classname=for_xml(place), name=for_xml(number), time="0")
-    if alert is not None and (boards.fails(alert) or alert["state"] in boards.WRONG - {"regressed"}):
+    bad = alert is not None and (boards.fails(alert) or alert["state"] in boards.WRONG - {"regressed"})
+    if alert is not None and bad and not (alert["state"] == "regressed" and series["state"] == "improved"):
         message = for_xml(f"{ended(alert['title'])} {_about(alert, board)}")
         kind = "failure" if alert["state"] == "regressed" else "error"
         ET.SubElement(case, kind, {"type": alert["state"], "message": message}).text = message

@@ -377,6 +377,9 @@ def bisect_command(alert: Alert, board: Board) -> str:
     one = next((each for each in found if each["id"] == alert.get("lead")), found[0])
     key = one["key"]
     points = (alert.get("scale") or one.get("scale")) == "points"
+    improved = (size < (0 if points else 1)) == (one["better"] == "lower")
+    if improved and not points:
+        size = 1 / size if size else 0.0  # the margin is for the worse: seen from the better version
     half = 50 * (abs(size) if points else abs(size - 1))
     name = ".".join(filter(None, (key["class_name"], key["metric"])))
     number = name if key["statistic"] == "value" else f"{name} {key['statistic']}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from harness.comparison.change import Change
 from harness.history.detector import bursts
 from harness.history.detector.changes import LEAST
-from harness.history.detector.nights import NIGHTLY, Schedule
+from harness.history.detector.nights import NIGHTLY, Schedule, usable
 from harness.history.detector.states import Finding, Judged, State, judge, restated
 from harness.history.detector.steps import BOTH_ENDS, NEAR, NEEDS_CONFIRMATION, POLICY, Policy, Shape, shift
 from harness.history.names import short_names
@@ -42,6 +43,7 @@ class Told:
         since: First night of the alert.
         at: When it was told.
         confirmed: What the measurement of both builds said; None without one.
+        failed: Whether a number that gates had regressed.
     """
 
     state: State
@@ -50,6 +52,7 @@ class Told:
     series: frozenset[str]
     at: datetime
     confirmed: bool | None = None
+    failed: bool = True
 
     @property
     def kind(self) -> str:
@@ -60,9 +63,8 @@ class Told:
     def text(self) -> str:
         """JSON that `parse_told` reads."""
         times, names = {"since": self.since.isoformat(), "at": self.at.isoformat()}, sorted(self.series)
-        return json.dumps(
-            {"state": self.state, "shape": self.shape, **times, "series": names, "confirmed": self.confirmed}
-        )
+        found = {"confirmed": self.confirmed, "failed": self.failed}
+        return json.dumps({"state": self.state, "shape": self.shape, **times, "series": names, **found})
 
 
 def parse_told(text: str) -> Told | None:
@@ -72,8 +74,8 @@ def parse_told(text: str) -> Told | None:
         since, at = (datetime.fromisoformat(entry[name]) for name in ("since", "at"))
         series = frozenset(map(str, entry["series"]))
         since, at, confirmed = since.astimezone(UTC), at.astimezone(UTC), entry.get("confirmed")
-        known = confirmed if isinstance(confirmed, bool) else None
-        return Told(State(entry["state"]), str(entry["shape"]), since, series, at, known)
+        known, failed = confirmed if isinstance(confirmed, bool) else None, entry.get("failed") is not False
+        return Told(State(entry["state"]), str(entry["shape"]), since, series, at, known, failed)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
@@ -93,6 +95,7 @@ class Alert:
         told: Whether it was told before.
         fails: Whether a number that gates regressed.
         lead: Series that changed most.
+        machine: Machine of which it is; "" for a change that several may share.
     """
 
     state: State
@@ -108,15 +111,17 @@ class Alert:
     told: bool = False
     fails: bool = False
     lead: str = ""
+    machine: str = ""
 
     @property
     def identity(self) -> str:
         """Name that stays the same while nights are added, unless its place moves."""
-        return f"{self.state}-{self.shape or 'event'}-{self.since:%Y%m%d}".replace(" ", "-")
+        of = f"-{hashlib.sha256(self.machine.encode()).hexdigest()[:6]}" if self.machine else ""
+        return f"{self.state}-{self.shape or 'event'}-{self.since:%Y%m%d}{of}".replace(" ", "-")
 
     def as_told(self, at: datetime) -> Told:
         """Return what to remember."""
-        return Told(self.state, self.shape, self.since, frozenset(self.series), at, self.confirmed)
+        return Told(self.state, self.shape, self.since, frozenset(self.series), at, self.confirmed, self.fails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,24 +176,27 @@ def make_board(
     every = timedelta(seconds=(schedule or NIGHTLY).every_s)
     names = short_names([one.series.key for one in judged])
     judged = _with_controls(judged, _groups(judged, margins, every), names)
-    alerts, sure = [], set[tuple[int, Finding]]()
+    alerts, sure, disproved = [], set[_Member](), set[_Member]()
     for group in _groups(judged, margins, every, uncertain=confirm is not None or bool(told)):
         alert = _settled(group, _alert(group, judged, names), judged, told, margins, confirm, every)
         if alert is not None:
             alerts.append(alert)
             sure |= {*group} if alert.confirmed else set()
-    judged = [_with_certain(one, [f for place, f in sure if place == number]) for number, one in enumerate(judged)]
-    disproved = {name for alert in alerts if alert.confirmed is False for name in alert.series}
+            disproved |= {*group} if alert.confirmed is False else set()
+    confirmed = (_with_certain(one, _of(sure, number)) for number, one in enumerate(judged))
+    settled = [_with_confirmation(one, _of(disproved, number)) for number, one in enumerate(confirmed)]
     order = list(State)
-    states = sorted(
-        (_with_confirmation(one, disproved) for one in judged),
-        key=lambda one: (order.index(one.state), identity(one.series.key)),
-    )
+    states = sorted(settled, key=lambda one: (order.index(one.state), identity(one.series.key)))
     alerts.sort(key=lambda one: (one.told, order.index(one.state), -one.since.timestamp()))
     return Board(now, tuple(states), tuple(alerts))
 
 
 _Member = tuple[int, Finding]
+
+
+def _of(members: Collection[_Member], number: int) -> list[Finding]:
+    """Return the findings of a series."""
+    return [finding for place, finding in members if place == number]
 
 
 def _groups(
@@ -331,6 +339,7 @@ def _alert(members: Sequence[_Member], judged: Sequence[Judged], names: Sequence
         None if lead.step is None else lead.step.change,
         suspects(one, lead) if lead.state in LEVELS else (),
         lead=identity(one.key),
+        machine=one.key.machine if state in PER_MACHINE else "",
     )
 
 
@@ -353,20 +362,24 @@ def _cause(lead: Finding, series: Series) -> str:
         return lead.why
     if lead.shape is Shape.CREEP:
         return "many small changes, each too small to be told"
-    before = max((point.at for point in series.points if point.at < lead.first), default=lead.first)
+    before = max((point.at for point in series.points if usable(point) and point.at < lead.first), default=lead.first)
     events = [one for one in series.events if before < one.at <= lead.last and one.kind not in ("note", "release")]
     return "; ".join(f"{one.kind}: {one.text}" for one in events)
 
 
 def suspects(series: Series, finding: Finding) -> tuple[tuple[str, str, str], ...]:
-    """Return the labels that differ from the last night before a change to the first night after it could begin."""
-    before = [point for point in series.points if point.at < finding.first]
-    after = [point for point in series.points if point.at >= finding.last]
+    """Return the labels that differ from the last night before a change to the first night after it could begin.
+
+    Nights without a usable number are neither: the change may lie in their versions.
+    """
+    points = [point for point in series.points if usable(point)]
+    before = [point for point in points if point.at < finding.first]
+    after = [point for point in points if point.at >= finding.last]
     if not before or not after:
         return ()
     good, bad = before[-1], after[0]
     if finding.shape is Shape.CREEP:
-        good, bad = next((p for p in series.points if p.at >= finding.since), good), series.points[-1]
+        good, bad = next((p for p in points if p.at >= finding.since), good), points[-1]
     names = dict.fromkeys([*bad.labels, *good.labels])
     order = sorted(names, key=lambda name: name != "commit")
     return tuple(
@@ -389,32 +402,31 @@ def _settled(
 ) -> Alert | None:
     """Return an alert with: was it told, is it confirmed, does it fail. None if it is not certain enough to be told.
 
-    A finding that needs a confirmation, and has none, is not told.
+    A finding that needs a confirmation, and has none, is not told. An alert that fails is told again if what was told
+    before did not: a number that gates may be certain later than another one.
     """
     before = [
-        next((one for one in told if knows(one, finding, identity(judged[number].series.key), every)), None)
+        [one for one in told if knows(one, finding, identity(judged[number].series.key), every)]
         for number, finding in group
     ]
-    was_told = all(one is not None for one in before)
-    if was_told:
-        confirmed = next((one.confirmed for one in before if one is not None and one.confirmed is not None), None)
+    if all(before):
+        known = (one.confirmed for found in before for one in found if one.confirmed is not None)
+        confirmed = next(known, None)
     else:
         confirmed = confirm(alert) if confirm is not None and alert.state in LEVELS else None
     if all(finding.lacks for _, finding in group) and not confirmed:
         return None
-    names = set(alert.series)
-    fails = alert.state is State.REGRESSED and any(
-        identity(one.series.key) in names and _regressed_beyond(one, margins) for one in judged
-    )
+    fails = alert.state is State.REGRESSED and any(_beyond(judged[one], finding, margins) for one, finding in group)
+    was_told = all(before) and (not fails or any(one.failed for found in before for one in found))
     return replace(alert, told=was_told, confirmed=confirmed, fails=fails)
 
 
 def knows(told: Told, finding: Finding, name: str, every: timedelta) -> bool:
     """Return whether a finding of a series was told before.
 
-    A change of the level was if any was told near where it may lie, of any series. A regression is told
-    even if an improvement of the same nights was. A step within a creeping change of the series that was told belongs
-    to it, and the other way around.
+    A change of the level was if any was told near where it may lie, of any series. A regression is told even if an
+    improvement of the same nights was, or another machine changed. A step within a creeping change of the series that
+    was told belongs to it, and the other way around.
     """
     kind = _kind(finding)
     reach = _reach(kind) * every
@@ -422,7 +434,8 @@ def knows(told: Told, finding: Finding, name: str, every: timedelta) -> bool:
     if kind == CREEP:
         near = abs(told.since - finding.since) <= reach
     if told.kind == LEVEL and kind == LEVEL:
-        return near and not (finding.state is State.REGRESSED and told.state is State.IMPROVED)
+        elsewhere = told.state is State.MACHINE and finding.state is not State.MACHINE and name not in told.series
+        return near and not elsewhere and not (finding.state is State.REGRESSED and told.state is State.IMPROVED)
     if told.kind == CREEP and kind == LEVEL:
         return name in told.series and told.since <= finding.since <= told.at
     if told.kind == LEVEL and kind == CREEP:
@@ -442,21 +455,15 @@ def _names(margin: Margin, key: Key) -> bool:
     return same and margin.class_name in (key.class_name or "all",)
 
 
-def _regressed_beyond(one: Judged, margins: Sequence[Margin]) -> bool:
-    """Return whether a series has a regression to tell, beyond a margin that names it if there are margins."""
-    found = [
-        finding
-        for finding in one.findings
-        if finding.state is State.REGRESSED and finding.lacks in ("", NEEDS_CONFIRMATION)
-    ]
-    if not margins:
-        return bool(found)
-    sizes = [margin for margin in margins if _names(margin, one.series.key)]
-    return any(
-        finding.step is not None
-        and (finding.step.change.value - margin.worse) * (1 if margin.more_is_worse else -1) > 0
-        for finding in found
-        for margin in sizes
+def _beyond(one: Judged, finding: Finding, margins: Sequence[Margin]) -> bool:
+    """Return whether a finding is a regression to tell, beyond a margin that names its series if there are margins."""
+    if finding.state is not State.REGRESSED or finding.lacks not in ("", NEEDS_CONFIRMATION):
+        return False
+    step = finding.step
+    return not margins or any(
+        step is not None and (step.change.value - margin.worse) * (1 if margin.more_is_worse else -1) > 0
+        for margin in margins
+        if _names(margin, one.series.key)
     )
 
 
@@ -468,8 +475,10 @@ def _with_certain(one: Judged, findings: Sequence[Finding]) -> Judged:
     return restated(one, [replace(each, lacks="") if each in lacking else each for each in one.findings])
 
 
-def _with_confirmation(one: Judged, disproved: set[str]) -> Judged:
-    if identity(one.series.key) not in disproved or one.state not in LEVELS:
+def _with_confirmation(one: Judged, disproved: Sequence[Finding]) -> Judged:
+    """Return a series as noisy if its state tells of changes that all were disproved."""
+    current = [finding for finding in one.findings if finding.current and not finding.lacks and finding.state in LEVELS]
+    if one.state not in LEVELS or not all(finding in disproved for finding in current):
         return one
     return replace(one, state=State.NOISY, why="both builds measured in turns do not differ")
 

@@ -44,7 +44,7 @@ def gate_options(alert: Alert, lead: Series, scenario: Scenario) -> list[str]:
         for name, before, after in alert.suspects
         if before and after
     }
-    margin = "" if alert.change is None else _margin(lead, alert.change)
+    margin = "" if alert.change is None else _margin(lead, alert.change, swapped=swapped)
     sides = _by_label(suspects, lead.key, scenario) or _by_variant(suspects, lead.key, scenario)
     return [*sides, "--fail-on", margin] if sides and margin else []
 
@@ -98,11 +98,14 @@ def _logarithm(value: float, scale: Scale) -> float:
     return value if scale is Scale.DIFFERENCE or not value > 0 else math.log(value)
 
 
-def _margin(lead: Series, change: Change) -> str:
-    """Return half of the least change that the nights agree with, as a margin; "" without a margin of that kind."""
+def _margin(lead: Series, change: Change, *, swapped: bool) -> str:
+    """Return half of the least change that the nights agree with, as a margin; "" without a margin of that kind.
+
+    swapped: The gate compares the sides the other way around.
+    """
     key, metric = lead.key, METRICS.get(lead.key.metric)
     least = min(change.interval(BOTH_ENDS), key=lambda end: abs(_logarithm(end, change.scale)))
-    half = _logarithm(least, change.scale) / 2
+    half = _logarithm(least, change.scale) / (-2 if swapped else 2)
     size = abs(half if change.scale is Scale.DIFFERENCE else math.expm1(half))
     if metric is None or scale_of(metric) is not change.scale or not math.isfinite(size):
         return ""

@@ -285,9 +285,10 @@ def _change(series: Series, number: int) -> dict[str, str]:
 
 
 def _versions(series: Series, at: str) -> tuple[str, str]:
-    """Return the labels of the last night before a time and of the first from it on."""
+    """Return the labels of the last judged night before a time and of the first from it on."""
     time = nights.seconds(at)
-    before = [point["label"] for point in series["points"] if nights.seconds(point["at"]) < time]
+    judged = [point for point in series["points"] if not point["doubt"] and boards.known(point["value"])]
+    before = [point["label"] for point in judged if nights.seconds(point["at"]) < time]
     after = [point["label"] for point in series["points"] if nights.seconds(point["at"]) >= time]
     return boards.short_label(before[-1]) if before else "", boards.short_label(after[0]) if after else ""
 

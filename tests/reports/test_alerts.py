@@ -44,6 +44,17 @@ def test_a_series_fails_in_the_night_in_which_it_is_told() -> None:
     assert (later.get("tests"), later.get("failures"), later.get("errors")) == ("8", "0", "0")
 
 
+def test_what_improved_beside_a_regression_does_not_fail() -> None:
+    """Both are in one alert, as they have one cause."""
+    shown = [series("a", [point(0, 1.0)], "regressed"), series("b", [point(0, 1.0)], "improved")]
+    board = Board(made=night(1), series=shown, alerts=[alert("a is slower", "regressed", 0, ["a", "b"], told=False)])
+    suite = ET.fromstring(alerts.as_junit(board))
+    assert suite.get("failures") == "1"
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == [
+        case.get("name") for case in list(suite.iter("testcase"))[:1]
+    ]
+
+
 def test_what_pairs_did_not_find_is_not_told() -> None:
     """Nor does it fail; a regression of a number that does not gate is told and does not fail."""
     shown = [series("a", [point(0, 1.0)], "regressed"), series("b", [point(0, 1.0)], "regressed")]
@@ -73,7 +84,7 @@ def test_a_message_for_a_chat_is_short_and_mentions_nobody() -> None:
 
 
 def test_the_command_that_finds_the_version_is_given_where_there_is_a_range() -> None:
-    """A margin of half the change; none for a creeping change, or without two versions."""
+    """A margin of half the change, seen from the better; none for a creeping one, or without two versions."""
     one = series("a", [point(0, 1.0)], of=key("error_rate", "value", class_name="chat"), scale="points")
     board = Board(made=night(1), series=[one, series("b", [point(0, 1.0)], better="higher")], alerts=[])
 
@@ -84,7 +95,7 @@ def test_the_command_that_finds_the_version_is_given_where_there_is_a_range() ->
     rest = "--scenario FILE --command COMMAND"
     assert command() == f"""harness bisect v1 'it'"'"'s' --fail-on 'chat.error_rate +0.6pp' {rest}"""
     assert "--fail-on 'ttft_ms p95 -5%'" in command(series=["b"], change=0.9)
-    assert "--fail-on 'ttft_ms p95 -200%'" in command(series=["a", "b"], lead="b", change=5.08)
+    assert "--fail-on 'ttft_ms p95 -40%'" in command(series=["a", "b"], lead="b", change=5.08)
     for changes in (
         {"shape": "creep"},
         {"suspects": ["", "v2"]},

@@ -18,6 +18,7 @@ _BUILD = "Shell command with `{commit}` that builds a version; it ends before th
 _SETS = "Set a key of the scenario, in which `{commit}` is filled in; repeatable."
 _FAIL_ON = "The number that changed, with its margin, such as 'ttft p95 +10%'."
 _MOST = "Most pairs of starts in all."
+_BUDGET = "Begin no further pair after this time, such as 2h. GOOD and BAD are measured in any case."
 
 
 def bisect(
@@ -33,7 +34,7 @@ def bisect(
     fail_on: Annotated[str | None, typer.Option("--fail-on", metavar="MARGIN", help=_FAIL_ON)] = None,
     pairs: Annotated[str | None, typer.Option(metavar="N..M", help="Pairs of GOOD and BAD. [default: 4..8]")] = None,
     most: Annotated[int, typer.Option(metavar="N", help=_MOST)] = 40,
-    budget: Annotated[str | None, typer.Option(help="Begin no further pair after this time, such as 2h.")] = None,
+    budget: Annotated[str | None, typer.Option(help=_BUDGET)] = None,
     only: shared.Only = None,
     out: Annotated[Path | None, typer.Option(help="Folder, new or of the same bisection.")] = None,
     quiet: shared.Quiet = False,

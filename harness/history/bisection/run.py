@@ -21,7 +21,7 @@ from harness.comparison.gate import conduct as conduct_gate
 from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD, Start, starts
 from harness.comparison.sides import read_side
-from harness.errors import ExitCode, RunUnreadable, TrialFailed
+from harness.errors import ExitCode, TrialFailed, UsageError
 from harness.history.bisection.search import Found, Level, judge, levels
 from harness.history.bisection.versions import Version
 from harness.scenario.compare import Pairs
@@ -127,15 +127,16 @@ def conduct(
     Raises TrialFailed if the good or the bad version cannot be measured.
 
     Args:
-        budget_s: Time after which no further pair begins.
+        budget_s: Time after which no further pair begins; the good and the bad version are measured in any case.
     """
-    began, ends = time.monotonic(), _measure_ends(plan, folder, measure)
+    began, there = time.monotonic(), _whole_pairs(folder / ENDS)
+    ends = _measure_ends(plan, folder, measure)
     row = _changed(ends)
-    read, measured = _reader(plan, folder, row), 0
+    read, measured = _reader(plan, folder, row), ends.pairs - there
     while True:
         outcome = _outcome(plan, folder, ends, row, read)
         elapsed_s = time.monotonic() - began
-        each_s = elapsed_s / (measured or outcome.pairs)
+        each_s = elapsed_s / max(measured, 1)
         if not outcome.ended and budget_s is not None and elapsed_s + each_s > budget_s:
             outcome = replace(outcome, ended="the budget is spent")
         tell(outcome)
@@ -212,10 +213,14 @@ def _reader(plan: Plan, folder: Path, followed: Row | None) -> Read:
     def read(step: int, pair: int) -> tuple[float, str]:
         place = step_folder(plan, folder, step)
         base, head = (read_side(side, run_folder(place, pair, side), statistics) for side in (BASE, HEAD))
-        for row in compare(base, head, [plan.margin], pairs=1).gating:
+        try:
+            rows = compare(base, head, [plan.margin], pairs=1).gating
+        except UsageError as error:  # no load has this number: all of its requests failed
+            return math.nan, str(error)
+        for row in rows:
             if followed is not None and row.keys == followed.keys:
                 return row.change.at, row.doubt
-        raise RunUnreadable(f"{place} lacks {plan.margin.text}; remove the folder, and repeat the command")
+        return math.nan, f"it lacks {plan.margin.text}"
 
     return read
 
@@ -230,20 +235,22 @@ def _outcome(plan: Plan, folder: Path, ends: Look, row: Row | None, read: Read) 
         )
     answers: dict[int, list[float]] = {}
     left_out: dict[int, str] = {}
+    made = 0
     poor = {plan.steps: row.doubt} if row.doubt else {}
     for step in range(1, plan.steps):
         place = step_folder(plan, folder, step)
         if (place / LEFT_OUT).exists():
             left_out[step] = (place / LEFT_OUT).read_text(encoding="utf-8")
         pairs = [read(step, pair) for pair in range(1, _whole_pairs(place) + 1)]
+        made += len(pairs)
         if doubt := next((doubt for _, doubt in pairs if doubt), ""):
             poor[step] = doubt
         if known := [value for value, _ in pairs if math.isfinite(value)]:
             answers[step] = known
         elif pairs:
-            left_out[step] = "its number is zero or unknown"
+            left_out[step] = poor.get(step, "its number is zero or unknown")
     answers[plan.steps] = _logarithms(row)
-    found, made = judge(plan.steps, answers, left_out), sum(map(len, answers.values()))
+    found, made = judge(plan.steps, answers, left_out), made + len(answers[plan.steps])
     each, why = levels(plan.steps, answers), _why_ended(plan, found, made)
     return Outcome(ends, row, found, each, left_out, poor, made, why)
 

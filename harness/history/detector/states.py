@@ -227,6 +227,9 @@ def _acknowledged(series: Series, finding: Finding, nights: Nights) -> Finding:
 
 
 def _about(note: Event, finding: Finding, series: Series) -> bool:
+    """Return whether a note is about a finding. A creeping change is one since the last note, so none is about it."""
+    if finding.shape is Shape.CREEP:
+        return False
     at = sorted(point.at for point in series.points)
     if finding.state is State.NO_DATA and finding.current:
         return note.at >= max((one for one in at if one < finding.since), default=finding.since)

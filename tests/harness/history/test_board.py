@@ -349,3 +349,65 @@ def test_an_improvement_beside_a_regression_does_not_move_it() -> None:
     assert (alert.since, alert.lead) == (night(70), identity(slower.key))
     assert alert.title.startswith("chat ttft_ms p95: regressed +")
     assert alert.title.endswith("; 1 changed otherwise")
+
+
+def test_a_number_that_gates_fails_when_it_is_certain() -> None:
+    """Though another number of the same cause was told before, and failed nothing."""
+    sooner = series(Noise(90).step(60, 0.15).values, statistic="p50")
+    later = series(Noise(90, seed=1).step(62, 0.15).values)
+    found = replayed([sooner, later], 90, margins=[parse_margin("ttft p95 +10%")])
+    assert [alert.fails for _, alert in found] == [False, True]
+    assert found[1][1].since in (night(60), night(62))
+
+
+def test_a_failure_that_was_told_makes_no_later_change_fail() -> None:
+    """Each alert is judged by its own change."""
+    twice = series(Noise(90, seed=5).step(50, 0.15).step(65, 0.04).values)
+    found = replayed([twice], 90, margins=[parse_margin("ttft p95 +10%")])
+    assert [alert.fails for _, alert in found] == [True, False]
+
+
+def test_another_machine_that_changed_hides_no_regression() -> None:
+    """Of the nights around it, told some nights later."""
+    ours = series(Noise(90, seed=1).step(60, 0.06).values)
+    control = series(Noise(90, seed=2).step(60, 0.06).values, variant="pinned", control=True)
+    elsewhere = series(Noise(90, seed=3).step(62, 0.06).values, machine="m2")
+    found = [(alert.state.value, alert.fails) for _, alert in replayed([ours, control, elsewhere], 90)]
+    assert found == [("machine changed", False), ("regressed", True)]
+
+
+def test_alerts_of_two_machines_have_names_of_their_own() -> None:
+    """Though both changed in one night: a feed shows both."""
+    given: dict[str, Any] = {"events": (event(60, "plan", "another plan"),), "resets": (60,)}
+    both = [series(Noise(80, seed=seed).values, machine=f"m{seed}", **given) for seed in (1, 2)]
+    made = board(both, 61)
+    assert len({alert.identity for alert in made.alerts}) == len(made.alerts) == 2
+
+
+def test_a_creeping_loss_after_a_note_is_told() -> None:
+    """It counts from the note on; a note on the last night makes it known."""
+    values = Noise(110, seed=4).creep(30, 110, 0.005).values
+    cleaned = event(40, "note", "cleaned the fans")
+    ((_, alert),) = replayed([series(values, events=(cleaned,))], 110)
+    assert (alert.state, alert.shape) == (State.REGRESSED, "creep")
+    assert alert.since >= night(38)
+    known = series(values, events=(cleaned, event(108, "note", "a larger default batch")))
+    assert states(board([known], 109)) == ["ttft_ms ok"]
+
+
+def test_a_night_of_poor_data_may_have_the_change() -> None:
+    """The suspects begin at the last night that was judged."""
+    slower = series(Noise(80).step(60, 0.06).values)
+    points = [replace(point, doubt="poor") if point.at == night(59) else point for point in slower.points]
+    (alert,) = board([replace(slower, points=tuple(points))], 70).alerts
+    assert alert.suspects == (("commit", "c58", "c60"),)
+
+
+def test_a_disproved_change_hides_no_later_one() -> None:
+    """The series is regressed, not noisy, as the last change was not disproved."""
+    twice = series(Noise(90, seed=5).step(55, 0.06).step(70, 0.08).values)
+    first = board([twice], 62, confirm=lambda alert: False)
+    told = [alert.as_told(first.made) for alert in first.alerts]
+    assert states(first) == ["ttft_ms noisy"]
+    assert states(board([twice], 66, told)) == ["ttft_ms noisy"]
+    assert states(board([twice], 76, told)) == ["ttft_ms regressed"]

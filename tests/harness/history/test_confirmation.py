@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +53,16 @@ def test_an_improvement_is_confirmed_the_other_way_around() -> None:
     change = Change(Scale.RATIO, -0.105, 0.01, 0.01)
     options = gate_options(replace(ALERT, state=State.IMPROVED, change=change), LEAD, scenario(command=COMMAND))
     assert options[:4] == ["--base-set", 'labels.commit="1e3"', "--set", 'labels.commit="old"']
+
+
+def test_a_large_improvement_is_within_reach_of_its_gate() -> None:
+    """Three times as many is a third seen from the other side: the margin is a share below 100 %."""
+    lead = series([20.0, 60.0], engine="http", metric="output_tokens_per_s", statistic="value", better="higher")
+    change = Change(Scale.RATIO, math.log(3), 0.01, 0.01)
+    options = gate_options(replace(ALERT, state=State.IMPROVED, change=change), lead, scenario(command=COMMAND))
+    name, size = options[-1].split(" -")
+    assert name == "output_tokens_per_s"
+    assert float(size.removesuffix("%")) == pytest.approx(100 * (1 - 3**-0.5), abs=1.0)
 
 
 def test_variants_named_as_the_labels_are_builds() -> None:

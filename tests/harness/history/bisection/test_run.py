@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from harness.scenario.compare import Pairs
 from harness.store.manifest import Manifest
 from harness.store.run import RunWriter, record_writer
 from reports.writers.bisection import as_markdown
-from tests.fabricated import cell_entry, streamed, trial_entry
+from tests.fabricated import cell_entry, failed, streamed, trial_entry
 
 VERSIONS = tuple(Version(f"b{number}", f"Change {number}") for number in range(9))
 PLAN = Plan(VERSIONS, "ttft p50 +10%", 1, Pairs(4, 6), 30, {"name": "t"}, ("engines.0.command=x {commit}",))
@@ -190,3 +192,39 @@ def test_a_plan_is_stored_and_read(tmp_path: Path) -> None:
         (tmp_path / "bisect.json").write_text(content)
         with pytest.raises(RunUnreadable, match=r"bisect\.json is"):
             Plan.read(tmp_path)
+
+
+def test_a_version_whose_requests_all_fail_is_left_out(tmp_path: Path) -> None:
+    """As one that cannot be started: the search goes on with the others."""
+    lab = Lab(guilty=3)
+
+    def measure(version: Version, start: Start, place: Path) -> None:
+        lab(version, start, place)
+        if version.name == "b4":
+            shutil.rmtree(place)
+            store_failures(place)
+
+    outcome = conduct(PLAN, tmp_path, measure, lambda _: None)
+    assert outcome.found.guilty == (3,)
+    assert "no load of both runs has this number" in outcome.left_out[4]
+
+
+def store_failures(place: Path) -> None:
+    """A stored run whose requests all failed."""
+    trial = trial_entry(client={}, t0_utc=f"2026-11-30T07:00:00.{store_number():06}+00:00")
+    cell = cell_entry(trials=[trial], path="cells/000")
+    writer = RunWriter(place, Manifest(name="stored", status="complete", cells=[cell], scenario={}))
+    with record_writer(writer.folder(trial.path)) as stream:
+        for number in range(10):
+            stream.add(failed(number, 500.0 * number, "http_error", 5.0))
+    writer.finish_records(place / trial.path)
+
+
+def test_a_budget_is_used_by_pairs_of_the_measured_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends of four pairs took 40 minutes: in an hour, two more pairs of ten minutes each are made."""
+    lab = Lab(guilty=3)
+    clock = SimpleNamespace(monotonic=lambda: 300.0 * len(lab.starts))
+    monkeypatch.setattr("harness.history.bisection.run.time", clock)
+    outcome = searched(lab, tmp_path, budget_s=3600.0)
+    assert outcome.ended == "the budget is spent"
+    assert len(lab.starts) == 2 * (4 + 2)
