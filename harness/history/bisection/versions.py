@@ -44,13 +44,14 @@ def of_git(repository: Path, good: str, bad: str) -> list[Version]:
     line = ("log", "--first-parent", "--format=%H%x09%s")
     first = _git(repository, *line, "-1", ends[0])
     rest = _git(repository, *line, "--reverse", f"{ends[0]}..{ends[1]}")
-    return [Version(*text.split("\t", 1)) for text in (first, *rest.splitlines())]
+    return [Version(*text.split("\t", 1)) for text in (first, *filter(None, rest.split("\n")))]
 
 
 def _git(repository: Path, *arguments: str) -> str:
     """Return what git prints. Raises UsageError with its first line if it fails."""
     try:
-        ended = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
+        command = ["git", "-C", str(repository), *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
         why = "install git, or name the versions with --steps FILE"
         raise UsageError(f"cannot run git: {error.strerror}; {why}") from error

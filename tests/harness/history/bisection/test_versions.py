@@ -12,10 +12,10 @@ from tests.repository import commit, git, repository
 
 
 def test_commits_along_first_parents(tmp_path: Path) -> None:
-    """The good one first; commits of a merged branch are not steps of their own."""
+    """The good one first; commits of a merged branch are not steps of their own, whatever their subjects contain."""
     folder = repository(tmp_path)
     first = commit(folder, "speed", "1", "First")
-    second = commit(folder, "speed", "2", "Second: a\ttab")
+    second = commit(folder, "speed", "2", "Second: a\ttab, \u2028 and another line")
     git(folder, "checkout", "-q", "-b", "side", first)
     commit(folder, "other", "1", "Aside")
     git(folder, "checkout", "-q", "main")
@@ -23,7 +23,7 @@ def test_commits_along_first_parents(tmp_path: Path) -> None:
     merged = git(folder, "rev-parse", "HEAD")
     assert of_git(folder, first[:10], "main") == [
         Version(first, "First"),
-        Version(second, "Second: a\ttab"),
+        Version(second, "Second: a\ttab, \u2028 and another line"),
         Version(merged, "Merge side"),
     ]
     assert Version(first).short == first[:10]
