@@ -31,7 +31,7 @@ class Observed:
     """What a start measured.
 
     Attributes:
-        value: Number that is tuned; NaN if it is unknown.
+        value: Number that is tuned; NaN if it is unknown, or has no gain.
         broken: Limits that it did not hold.
         doubt: Why the data of the number is poor; "" if it is not.
         failure: Why nothing was measured; "" if something was.
@@ -92,7 +92,9 @@ def _of_results(results: Results, number: Margin) -> Observed:
     poor = [(why, about) for one in results.validity.values() for why, about in one.poor]
     doubt = next((why for why, about in poor if not about or number.metric in about), "")
     in_force = next((dict(cell.engine_info.options) for cell in results.manifest.cells), {})
-    return Observed(_value(results, number), broken, doubt, in_force=in_force)
+    value = _value(results, number)
+    known = value if math.isfinite(gain(value, number)) else math.nan  # zero has no logarithm
+    return Observed(known, broken, doubt, in_force=in_force)
 
 
 def _value(results: Results, number: Margin) -> float:

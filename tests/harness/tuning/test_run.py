@@ -40,6 +40,7 @@ class Lab:
         broken: Folders, by a part of their names, whose runs fail.
         starts: Names of what was started, in order.
         scored: What was scored.
+        slo: Of its requests.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Lab:
         self.starts: list[str] = []
         self.scored: list[str] = []
         self.options: dict[str, Any] = {}
+        self.slo: dict[str, float | None] = {"ttft_ms": None}
 
     def start(self, candidate: Candidate, start: Start, folder: Path) -> None:
         self.starts.append(f"{folder.parent.name}: {candidate.name}")
@@ -63,7 +65,8 @@ class Lab:
 
     def store(self, folder: Path, ttft_ms: float, failure: str | None) -> None:
         MADE[0] += 1
-        trial = trial_entry(client={}, t0_utc=f"2026-11-30T07:00:00.{MADE[0]:06}+00:00", limits=["ttft_ms p50 <= 1000"])
+        begun = f"2026-11-30T07:00:00.{MADE[0]:06}+00:00"
+        trial = trial_entry(client={}, t0_utc=begun, limits=["ttft_ms p50 <= 1000"], slo=self.slo)
         cell = cell_entry(trials=[trial], path="cells/000")
         status = "complete" if failure is None else "failed"
         if failure is not None:
@@ -192,6 +195,21 @@ def test_defaults_that_fail_or_lack_the_number_end_a_tuning(tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="the defaults have no goodput_rps that can be compared"):
         Tuning(tmp_path / "other", number="goodput_rps -5%").conducted(Lab())
+
+
+def test_a_number_of_zero_takes_a_candidate_out(tmp_path: Path) -> None:
+    """It has no logarithm, so that nothing can be compared with it; of the defaults it ends the tuning."""
+    over, number, lab = ("options.max_batch=1,8",), "goodput_rps -5%", Lab(b1=500.0)
+    lab.slo = {"ttft_ms": 200.0}
+    data = Tuning(tmp_path, over, number=number).conducted(lab)
+    (one,) = (one for one in data["candidates"] if one["name"] == "max_batch=1")
+    assert (one["fate"], one["why"]) == ("poor data", "its number is zero, or only a bound of it is known")
+    assert (data["word"], data["best"]) == ("none left", None)
+    json.dumps(data, allow_nan=False)
+    (tmp_path / "other").mkdir()
+    lab.slo = {"ttft_ms": 50.0}
+    with pytest.raises(UsageError, match="the defaults have no goodput_rps that can be compared"):
+        Tuning(tmp_path / "other", over, number=number).conducted(lab)
 
 
 def test_the_defaults_may_fail_in_the_pairs_too(tmp_path: Path) -> None:
