@@ -29,7 +29,7 @@ class Found(StrEnum):
     """What a tuning found."""
 
     BETTER = "better"  # by more than the margin, for sure
-    KEEPS_LIMITS = "keeps the limits"  # which the defaults break
+    KEEPS_LIMITS = "keeps the limits"  # which the defaults break for sure
     TIE = "tie"  # not better by more than the margin, for sure
     WORSE = "worse"  # by more than the margin, or with more errors, or with a broken limit
     CANNOT_TELL = "cannot tell"
@@ -87,7 +87,7 @@ def verdict(outcome: Outcome) -> Verdict:
         return Verdict(Found.WORSE, against, row)
     word = of_change(row.change, row.margin, outcome.look.comparison.alpha)
     broken = _broken(outcome, BASE)
-    if broken is not None and word is not Found.BETTER:
+    if broken is not None and broken.sure and word is not Found.BETTER:
         return Verdict(Found.KEEPS_LIMITS, f"the defaults break `{broken.limit}`", row)
     return Verdict(word, "", row, _pairs_needed(row) if word is Found.CANNOT_TELL else None)
 

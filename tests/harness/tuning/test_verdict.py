@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,6 +97,13 @@ def test_limits_outweigh_the_gain_on_either_side() -> None:
     assert verdict(outcome(row(RATE, 0.5), ERRORS, base=breaks)).found is Found.BETTER
     half = Record((Observed(broken=(LIMIT,)), Observed()))
     assert verdict(outcome(row(RATE, 0.5), ERRORS, head=half)).found is Found.BETTER
+
+
+def test_a_limit_that_is_broken_by_the_value_alone_counts_against_the_candidate_only() -> None:
+    """The interval reaches over the bound: a tie with such defaults stays one."""
+    breaks = Record((Observed(broken=(replace(LIMIT, sure=False),)),) * 4)
+    assert verdict(outcome(row(RATE, 0.01), ERRORS, base=breaks)).found is Found.TIE
+    assert verdict(outcome(row(RATE, 0.5), ERRORS, head=breaks)).found is Found.WORSE
 
 
 def test_poor_data_gives_no_word() -> None:
