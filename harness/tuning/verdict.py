@@ -23,6 +23,7 @@ from harness.tuning.run import POOR, Outcome
 
 GUARDS = {"error_rate": "more requests fail", "attainment": "fewer requests meet the SLO"}
 """Numbers that may not get worse, whatever the gain, with the sentence if they do."""
+_NONE_LEFT = "each failed, broke a limit, had poor data, was surely worse in the race, or is the defaults"
 
 
 class Found(StrEnum):
@@ -74,12 +75,7 @@ class Verdict:
 def verdict(outcome: Outcome) -> Verdict:
     """Return the verdict on an outcome."""
     if outcome.look is None:
-        if outcome.best is not None or not outcome.ended:
-            return Verdict(Found.UNFINISHED, "the fresh pairs of the best candidate are not measured")
-        fate = outcome.race.out.get(DEFAULTS)
-        if fate is not None and fate.word == POOR:
-            return Verdict(Found.POOR_DATA, fate.why)
-        return Verdict(Found.NONE_LEFT, _why_none(outcome))
+        return _without_pairs(outcome)
     row = tuned(outcome.look)
     if row.doubt:
         return Verdict(Found.POOR_DATA, row.doubt, row)
@@ -90,6 +86,18 @@ def verdict(outcome: Outcome) -> Verdict:
     if broken is not None and broken.sure and word is not Found.BETTER:
         return Verdict(Found.KEEPS_LIMITS, f"the defaults break `{broken.limit}`", row)
     return Verdict(word, "", row, _pairs_needed(row) if word is Found.CANNOT_TELL else None)
+
+
+def _without_pairs(outcome: Outcome) -> Verdict:
+    if outcome.best is not None or not outcome.ended:
+        return Verdict(Found.UNFINISHED, "the fresh pairs of the best candidate are not measured")
+    fate = outcome.race.out.get(DEFAULTS)
+    if fate is not None and fate.word == POOR:
+        return Verdict(Found.POOR_DATA, fate.why)
+    if waiting := [one for one in outcome.race.standing.left if one != DEFAULTS]:
+        were = "1 candidate was" if len(waiting) == 1 else f"{len(waiting)} candidates were"
+        return Verdict(Found.UNFINISHED, f"{outcome.ended}; {were} not tried")
+    return Verdict(Found.NONE_LEFT, _NONE_LEFT)
 
 
 def tuned(look: Look) -> Row:
@@ -129,13 +137,6 @@ def _against(outcome: Outcome) -> str | None:
 def _broken(outcome: Outcome, side: str) -> Broken | None:
     """Return the limit that a side broke in the pairs; None if it kept them."""
     return outcome.limits[side].breaks if side in outcome.limits else None
-
-
-def _why_none(outcome: Outcome) -> str:
-    tried = [one for one, record in outcome.race.records.items() if one != DEFAULTS and record.starts]
-    if not tried and outcome.ended and not outcome.race.out:
-        return f"{outcome.ended}, before any candidate was tried"
-    return "each failed, broke a limit, had poor data, was surely worse in the race, or is the defaults"
 
 
 def _pairs_needed(row: Row) -> int | None:

@@ -120,7 +120,9 @@ def test_without_pairs_a_tuning_is_unfinished_or_has_nobody_left() -> None:
     assert verdict(Outcome(race)).found is Found.UNFINISHED
     spent = Race(RATE, {0: Record((Observed(1.0),)), 1: Record()}, {}, Standing(0, (0, 1)))
     told = verdict(Outcome(spent, ended="the budget is spent"))
-    assert (told.found, told.why) == (Found.NONE_LEFT, "the budget is spent, before any candidate was tried")
+    assert (told.found, told.why, told.exit_code) == (
+        Found.UNFINISHED, "the budget is spent; 1 candidate was not tried", 6
+    )  # fmt: skip
     poor = Race(RATE, started, {0: Fate("poor data", "The client was slow.")}, Standing(2, (), ended="none is left"))
     told = verdict(Outcome(poor, ended="none is left"))
     assert (told.found, told.why, told.exit_code) == (Found.POOR_DATA, "The client was slow.", 4)
