@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ScenarioError, TrialFailed, UsageError
+from harness.errors import Interrupted, ScenarioError, TrialFailed, UsageError
 
 if TYPE_CHECKING:
     from harness.capacity.held_out import HeldOut
@@ -121,16 +121,21 @@ def _job(one: Candidate, point: HeldOut, changed: dict[str, Any], number: int) -
 
 
 def _measure(made: _Prediction, one: Candidate, assumed: Assumptions, wait_s: float) -> None:
-    """Measure a point, and add to its record what was found. The prediction stays as it was."""
+    """Measure a point, and add to its record what was found. The prediction stays as it was.
+
+    Raises Interrupted if the user stopped the measurement; the prediction stays, without a score.
+    """
     from harness.capacity.track_record import keep
     from harness.capacity.validation import as_record, scored
     from harness.cli.commands.run import measure
     from harness.drivers.locust.options import LOOPBACK_BIND, options
-    from harness.store.run import RUNS
+    from harness.store.run import RUNS, Run
 
     alone: dict[str, Any] = {"expect_workers": 0, "bind": LOOPBACK_BIND, "workers_within_s": 0.0}
     locust = options(made.job.scenario, web=False, **alone)
     measure(made.job, ("html", "json"), wait_s=wait_s, quiet=False, locust=locust)
+    if Run.open(made.job.folder).manifest.status == "interrupted":
+        raise Interrupted(f"interrupted: `{made.point.text}` was not measured to its end and is not scored")
     other = _candidate(made, one, assumed)
     record = as_record(scored(one, other, made.point, assumed), one, made.point) | {"run": made.job.folder.name}
     keep(record | {"predicted_utc": made.record["predicted_utc"], "measured_utc": _now()}, RUNS, made.job.folder.name)
