@@ -18,6 +18,8 @@ WAITING = 2.0
 """Median TTFT / that at the lowest tested rate, from which on most requests wait."""
 ALIKE = 0.01
 """Share within which two rates, or two variations of arrivals, count as the same."""
+UNSURE_BURSTS = "whether burstier arrivals hold is not predicted: headroom is for them"
+UNSURE_ABOVE = "whether it holds is not predicted above the highest tested rate: none failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,8 @@ def predict(one: Candidate, setting: Setting, seed: int) -> Predicted:
     chance = None if bursty else _chance(known, setting, seed)
     ttft, why = _ttft(one, setting, measured)
     tokens, why_not = _tokens(known, setting, measured.tokens.output)
-    burstier = "whether burstier arrivals hold is not predicted: headroom is for them" if bursty else ""
-    reasons = tuple(filter(None, (burstier, why, why_not)))
+    unsure = "" if chance is not None else UNSURE_BURSTS if bursty else UNSURE_ABOVE
+    reasons = tuple(filter(None, (unsure, why, why_not)))
     return Predicted(chance, ttft, tokens, setting.busiest_rps / known.value_rps, reasons)
 
 
@@ -82,9 +84,15 @@ def largest_rate(known: Capacity, setting: Setting) -> float:
     return each / (setting.imbalance if setting.replicas > 1 else 1.0)
 
 
-def _chance(known: Capacity, setting: Setting, seed: int) -> float:
+def _chance(known: Capacity, setting: Setting, seed: int) -> float | None:
+    """Return the chance that the replicas hold; None above the highest tested rate if no rate failed."""
+    highest, busiest, rate_rps = known.known_chances[-1][0], setting.busiest_rps, setting.rate_rps * setting.output
+    if not known.is_bounded and busiest > highest:
+        if busiest > highest * (1 + ALIKE):
+            return None
+        rate_rps *= highest / busiest  # which is the same but for its rounding
     assumed = Assumptions.model_construct(imbalance=setting.imbalance, seed=seed)
-    return Draws.of(known, setting.rate_rps * setting.output, assumed).chance(setting.replicas)
+    return Draws.of(known, rate_rps, assumed).chance(setting.replicas)
 
 
 def _tokens(known: Capacity, setting: Setting, each: float | None) -> tuple[float | None, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.capacity.measured import Candidate
-from harness.capacity.prediction import Predicted, Setting, largest_rate, predict
+from harness.capacity.prediction import UNSURE_ABOVE, Predicted, Setting, largest_rate, predict
 from harness.seeding import generator
 from tests.planned import FAILS, candidate, point
 
@@ -35,6 +35,16 @@ def test_nothing_is_predicted_outside_of_what_was_tested() -> None:
     assert predicted(Setting(8.0)).chance == pytest.approx(0, abs=0.01)
     overloaded = candidate([point(4.0), point(5.5), point(7.0, FAILS, overloaded=True)])
     assert predicted(Setting(6.0), overloaded).ttft_p95_ms is None
+
+
+def test_whether_rates_above_all_tested_ones_hold_is_not_predicted() -> None:
+    """Unless one of them failed. A rate that is the highest one but for its rounding is that one."""
+    held = candidate([point(4.0), point(5.5)])
+    found = predicted(Setting(6.0), held)
+    assert found.chance is None
+    assert UNSURE_ABOVE in found.why
+    at, rounded = (predicted(Setting(rate), held).chance for rate in (5.5, 5.501))
+    assert (at, rounded) == (pytest.approx(1.0, abs=0.01), at)
 
 
 def test_the_busiest_replica_decides() -> None:

@@ -82,6 +82,13 @@ def test_a_point_is_predicted_before_and_scored_by_the_same_numbers() -> None:
     assert before["rates"][0]["chance"] == after["rates"][0]["chance"]
 
 
+def test_a_rate_above_all_tested_ones_is_no_error_of_the_plan() -> None:
+    """None failed, so that the planner says nothing of it."""
+    asked, known = HeldOut("rate=1.45", 1.45), candidate([point(4.0), point(5.5)])
+    (rate,) = scored(known, candidate([point(8.0)]), asked, Assumptions()).rates
+    assert (rate.predicted.chance, rate.measured, rate.is_wrong) == (None, Holds.YES, False)
+
+
 def test_points_of_every_kind_are_measured_at_the_same_load_of_a_replica() -> None:
     """The rate that the plan rests on, for the busiest replica, in replies of the measured length."""
     known = candidate().capacity
