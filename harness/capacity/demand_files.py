@@ -31,7 +31,7 @@ _TABLES = (".csv", ".parquet", ".json", ".jsonl")
 _COLUMNS = f"write the columns `{TIME}` and `{RATE}`, or `{TIME}` and `{REQUESTS}`"
 _MONDAY_S = 4 * 86_400.0
 """Monday 1970-01-05 in UTC: rows in seconds count from it."""
-_SINCE_1970_S = 1e8
+_SINCE_1970_S, _MOST_S = 1e8, 1e11
 _MOST_ROWS = 2_000_000
 
 
@@ -249,6 +249,8 @@ def _seconds(value: object, zone: tzinfo) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
+    if _MOST_S < number < math.inf:
+        raise ValueError(f"`{TIME}` {text[:40]} is no number of seconds; divide milliseconds by 1000")
     if math.isfinite(number) and number >= 0:
         return number if number >= _SINCE_1970_S else number + _monday(zone)
     try:

@@ -156,6 +156,11 @@ def test_assumptions_of_the_command_go_before_those_of_the_file(tmp_path: Path) 
         ("d.csv", "time,requests_per_s\n0,1\n300,nan\n", "d.csv:3: `requests_per_s` must be a number of at least 0"),
         ("d.csv", "time,requests_per_s\n0,1\n300,\n", "d.csv:3: `requests_per_s` must be a number of at least 0"),
         ("d.csv", "time,requests_per_s\nsoon,1\n", "d.csv:2: `time` must be a date and time such as"),
+        (
+            "d.csv",
+            "time,requests_per_s\n1764493200000,1\n1764493500000,1\n",
+            "d.csv:2: `time` 1764493200000 is no number of seconds; divide milliseconds by 1000",
+        ),
         ("d.csv", "time,requests_per_s\n0,0\n300,0\n", "has no request"),
         ("d.csv", "time,requests_per_s\n0,1\n604800,1\n", "has less than one row a day"),
         ("d.jsonl", "{]\n", "d.jsonl:1: is not JSON"),
