@@ -150,8 +150,12 @@ def conduct(
 
 
 def outcome(plan: Plan, candidates: Sequence[Candidate], folder: Path) -> Outcome:
-    """Return what the stored runs of a tuning say, and measure nothing."""
+    """Return what the stored runs of a tuning say, and measure nothing.
+
+    Raises TrialFailed if the defaults could not be measured, UsageError if they have not the number.
+    """
     race = _race(plan, candidates, folder, _reader(plan, candidates, folder))
+    _check_defaults(plan, race.records[DEFAULTS])
     found, best = Outcome(race, ended=race.standing.ended), next(iter(finalists(race)), None)
     place = None if best is None else confirm_folder(folder, candidates[best])
     if best is None or place is None or not (race.standing.ended or place.exists()):
@@ -203,6 +207,7 @@ def _reader(plan: Plan, candidates: Sequence[Candidate], folder: Path) -> Read:
 def _raced(work: Work, tell: Callable[[Outcome], None]) -> Outcome:
     """Measure the rounds that the race lacks."""
     race = _race(work.plan, work.candidates, work.folder, work.read)
+    _check_defaults(work.plan, race.records[DEFAULTS])  # of an earlier command, too
     ended = race.standing.ended
     while not ended:
         ended = _measure_round(work, race)
@@ -272,7 +277,8 @@ def _failure_in_pairs(plan: Plan, place: Path) -> str | None:
 def _check_defaults(plan: Plan, record: Record) -> None:
     """Raise TrialFailed if the defaults cannot be measured, UsageError if they have not the number."""
     if record.failure:
-        raise TrialFailed(f"the defaults cannot be measured: {record.failure}")
+        why = record.failure.rstrip(".")
+        raise TrialFailed(f"the defaults cannot be measured: {why}; begin a new tuning when they can")
     if record.unknown:
         named = " ".join(plan.number.split()[:-1])
         raise UsageError(f"the defaults have no {named} that can be compared: measure more requests, or name another")

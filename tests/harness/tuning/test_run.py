@@ -187,11 +187,15 @@ def test_a_tuning_that_was_ended_goes_on(tmp_path: Path) -> None:
 
 
 def test_defaults_that_fail_or_lack_the_number_end_a_tuning(tmp_path: Path) -> None:
-    """At once: no other candidate is started."""
-    lab = Lab(broken=["00-defaults"])
-    with pytest.raises(TrialFailed, match="the defaults cannot be measured: no room"):
-        Tuning(tmp_path).conducted(lab)
+    """At once: no other candidate is started. A command that goes on, or reports, ends alike."""
+    lab, tuning = Lab(broken=["00-defaults"]), Tuning(tmp_path)
+    why = "the defaults cannot be measured: no room; begin a new tuning"
+    for _ in range(2):
+        with pytest.raises(TrialFailed, match=why):
+            tuning.conducted(lab)
     assert len(lab.starts) == 1
+    with pytest.raises(TrialFailed, match=why):
+        outcome(tuning.plan, tuning.candidates, tuning.folder)
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="the defaults have no goodput_rps that can be compared"):
         Tuning(tmp_path / "other", number="goodput_rps -5%").conducted(Lab())
