@@ -140,13 +140,17 @@ def conduct(
         tell: Called after each round, and after each look at the pairs.
     """
     work = Work(plan, candidates, folder, maker, _reader(plan, candidates, folder), Clock(plan.budget_s))
+    failed = False
     while True:
         found = _raced(work, tell)
         best = next(iter(finalists(found.race)), None)
         if best is None:
             return found
+        if failed and not work.clock.allows(2 * plan.pairs.least):  # the race left time for the pairs of one
+            return replace(found, best=best, ended=SPENT)
         if (confirmed := _confirm(work, replace(found, best=best), tell)) is not None:
             return confirmed
+        failed = True
 
 
 def outcome(plan: Plan, candidates: Sequence[Candidate], folder: Path) -> Outcome:
@@ -302,14 +306,14 @@ def _measure_round(work: Work, race: Race) -> str:
     return ""
 
 
-def _gate(plan: Plan, candidates: Sequence[Candidate], best: int, budget_s: float | None = None) -> Gate:
+def _gate(plan: Plan, candidates: Sequence[Candidate], best: int) -> Gate:
     """Return the plan of the pairs that confirm a candidate."""
     arms = []
     for one in (candidates[DEFAULTS], candidates[best]):
         assert one.scenario is not None  # what cannot be tried is out of the race
         arms.append(Arm(one.name, one.scenario.resolved(), plan.only))
     fail_on = (plan.number, GUARD)
-    return Gate(arms[0], arms[1], plan.seed_of_pairs(best), plan.pairs, budget_s, fail_on)
+    return Gate(arms[0], arms[1], plan.seed_of_pairs(best), plan.pairs, fail_on=fail_on)
 
 
 def _confirm(work: Work, found: Outcome, tell: Callable[[Outcome], None]) -> Outcome | None:
@@ -317,10 +321,11 @@ def _confirm(work: Work, found: Outcome, tell: Callable[[Outcome], None]) -> Out
     assert found.best is not None
     best, defaults = work.candidates[found.best], work.candidates[DEFAULTS]
     place = confirm_folder(work.folder, best)
-    gate = _gate(work.plan, work.candidates, found.best, work.clock.left_s)
+    gate = _gate(work.plan, work.candidates, found.best)
     gate.save(place)
     work.maker.scores(defaults, best, gate, place)
-    make = _pair_maker(work.maker, defaults, best)
+    gate = replace(gate, budget_s=work.clock.left_s)  # without the time of scoring
+    make = _pair_maker(work, defaults, best)
     try:
         look = conduct_gate(gate, place, make, partial(_tell_look, tell, found), OPEN)
     except TrialFailed as error:
@@ -330,12 +335,13 @@ def _confirm(work: Work, found: Outcome, tell: Callable[[Outcome], None]) -> Out
     return _with_limits(replace(found, look=look), best, place, work.plan)
 
 
-def _pair_maker(maker: Maker, base: Candidate, head: Candidate) -> MeasurePair:
+def _pair_maker(work: Work, base: Candidate, head: Candidate) -> MeasurePair:
     """Return what makes the runs of a pair."""
 
     def make(made: Sequence[Place]) -> None:
         for each in made:
-            maker.start(base if each.start.side == BASE else head, each.start, each.folder)
+            work.maker.start(base if each.start.side == BASE else head, each.start, each.folder)
+            work.clock.made += 1
 
     return make
 

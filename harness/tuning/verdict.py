@@ -19,7 +19,7 @@ from harness.errors import ExitCode
 from harness.scenario.margins import Margin
 from harness.tuning.candidates import DEFAULTS
 from harness.tuning.reading import Broken, margin_in_gains
-from harness.tuning.run import POOR, Outcome
+from harness.tuning.run import POOR, SPENT, Outcome
 
 GUARDS = {"error_rate": "more requests fail", "attainment": "fewer requests meet the SLO"}
 """Numbers that may not get worse, whatever the gain, with the sentence if they do."""
@@ -90,7 +90,8 @@ def verdict(outcome: Outcome) -> Verdict:
 
 def _without_pairs(outcome: Outcome) -> Verdict:
     if outcome.best is not None or not outcome.ended:
-        return Verdict(Found.UNFINISHED, "the fresh pairs of the best candidate are not measured")
+        spent = f"{SPENT}; " if outcome.ended == SPENT else ""
+        return Verdict(Found.UNFINISHED, f"{spent}the fresh pairs of the best candidate are not measured")
     fate = outcome.race.out.get(DEFAULTS)
     if fate is not None and fate.word == POOR:
         return Verdict(Found.POOR_DATA, fate.why)

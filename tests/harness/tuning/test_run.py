@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 from harness.store.manifest import Manifest
 from harness.store.run import RunWriter, record_writer
+from harness.tuning import run as tuning_run
 from harness.tuning.axes import parse_axes
 from harness.tuning.candidates import Candidate, Target, candidates, one_start, target_of
 from harness.tuning.plain import as_data
 from harness.tuning.plan import Plan
 from harness.tuning.race import Rounds
-from harness.tuning.run import Outcome, conduct, outcome
+from harness.tuning.run import Clock, Outcome, conduct, outcome
 from reports.writers.tuning import as_html, as_markdown
 from tests.fabricated import cell_entry, streamed, trial_entry
 
@@ -41,6 +43,8 @@ class Lab:
         starts: Names of what was started, in order.
         scored: What was scored.
         slo: Of its requests.
+        now_s: Its time: a start takes a second.
+        scoring_s: What scoring takes of it.
     """
 
     def __init__(
@@ -51,9 +55,11 @@ class Lab:
         self.scored: list[str] = []
         self.options: dict[str, Any] = {}
         self.slo: dict[str, float | None] = {"ttft_ms": None}
+        self.now_s, self.scoring_s = 0.0, 0.0
 
     def start(self, candidate: Candidate, start: Start, folder: Path) -> None:
         self.starts.append(f"{folder.parent.name}: {candidate.name}")
+        self.now_s += 1
         self.after(len(self.starts))
         dice = np.random.default_rng((start.seed, candidate.number))
         true = self.ttft_ms.get(candidate.name.replace("max_batch=", "b"), 100.0)
@@ -62,6 +68,7 @@ class Lab:
 
     def scores(self, defaults: Candidate, best: Candidate, gate: Gate, folder: Path) -> None:
         self.scored.append(f"{defaults.name}, {best.name}")
+        self.now_s += self.scoring_s
 
     def store(self, folder: Path, ttft_ms: float, failure: str | None) -> None:
         MADE[0] += 1
@@ -220,6 +227,33 @@ def test_the_defaults_may_fail_in_the_pairs_too(tmp_path: Path) -> None:
     """Then nothing can be said of any candidate."""
     with pytest.raises(TrialFailed, match="the defaults cannot be measured again: pair 1, base"):
         Tuning(tmp_path).conducted(Lab(b4=70.0, broken=["pair-01/base"]))
+
+
+def by_its_time(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a tuning read the time of its lab."""
+    monkeypatch.setattr(tuning_run, "time", SimpleNamespace(monotonic=lambda: lab.now_s))
+    monkeypatch.setattr(tuning_run, "Clock", lambda budget_s: Clock(budget_s, began=0.0))
+
+
+def test_scoring_counts_against_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is spent afterwards: the least number of pairs is measured, though the change is not known well enough."""
+    lab = Lab(b4=94.8)
+    lab.scoring_s = 2000.0
+    by_its_time(lab, monkeypatch)
+    data = Tuning(tmp_path, ("options.max_batch=4,8",), budget_s=1000.0).conducted(lab)
+    assert (data["word"], data["confirming_pairs"]) == ("cannot tell", 4)
+
+
+def test_the_next_candidate_is_confirmed_only_within_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16.5 s suffice for eight starts of the race and one candidate's eight, and not once more."""
+    lab = Lab(b1=50.0, b2=60.0, b4=70.0, broken=["confirm-01-max_batch-1/pair-01/head"])
+    by_its_time(lab, monkeypatch)
+    data = Tuning(tmp_path, budget_s=16.5).conducted(lab)
+    assert (data["word"], data["best"], data["exit_code"]) == ("unfinished", "max_batch=2", 6)
+    assert data["why"] == "the budget is spent; the fresh pairs of the best candidate are not measured"
+    assert not any("confirm-02" in one for one in map(str, (tmp_path / "out").iterdir()))
 
 
 def test_a_plan_is_stored_and_read_again(tmp_path: Path) -> None:
