@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+_KEY_OF_MAPPING = re.compile(r"""\b(?P<name>\w[\w-]*+)(?:["']\s*:|\s*:(?=\s|$))""")
+_OF_VARIABLES = ("api_key_env", "headers_env")
+"""Keys of the scenario that take names of environment variables."""
 
 
 class Driver(StrEnum):
@@ -80,12 +85,27 @@ class Asked:
 
 
 def command_line() -> str:
-    """Return the command that repeats this run; values that `--set` gives to keys with a secret's name are left out."""
-    from engines.secrets import looks_secret
+    """Return the command that repeats this run; values that `--set` gives to a secret's name are left out."""
 
     def shown(argument: str) -> str:
-        key, sign, _ = argument.partition("=")
-        secret = sign and any(looks_secret(part) for part in key.split("."))
-        return f"{key}=***" if secret else argument
+        option, sign, value = argument.partition("=")
+        if sign and option.startswith("--"):
+            return f"{option}={without_secret(value)}"
+        return without_secret(argument)
 
     return shlex.join(["harness", *map(shown, sys.argv[1:])])
+
+
+def without_secret(text: str) -> str:
+    """Return a `--set` without its value if a key of it, or a key of a mapping in the value, is a secret's name.
+
+    The name of an environment variable is none, and stays.
+    """
+    from engines.secrets import MASK, looks_secret
+
+    key, sign, value = text.partition("=")
+    keys = key.split(".")
+    if not sign or any(one in _OF_VARIABLES for one in keys[-2:]):
+        return text
+    inner = {one["name"] for one in _KEY_OF_MAPPING.finditer(value)}.difference(_OF_VARIABLES)
+    return f"{key}={MASK}" if any(map(looks_secret, (*keys, *inner))) else text

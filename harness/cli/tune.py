@@ -126,6 +126,7 @@ def tuning_of(asked: Asked) -> Tuning:
 
 
 def _plan(asked: Asked, candidates: Sequence[Candidate], only: Mapping[str, str]) -> Plan:
+    from harness.cli.asked import without_secret
     from harness.scenario.compare import parse_pairs
     from harness.tuning.plan import Plan, parse_rounds
     from harness.units import parse_duration_s
@@ -138,19 +139,11 @@ def _plan(asked: Asked, candidates: Sequence[Candidate], only: Mapping[str, str]
 
     rounds, pairs = parsed("--starts", parse_rounds, asked.starts), parsed("--pairs", parse_pairs, asked.pairs)
     budget_s = None if asked.budget is None else parsed("--budget", parse_duration_s, asked.budget)
-    command = {**asdict(asked), "sets": [_without_secret(text) for text in asked.sets]}
+    command = {**asdict(asked), "sets": [without_secret(text) for text in asked.sets]}
     about = (rounds, pairs, budget_s, tuple(one.stored() for one in candidates), dict(only), command)
     scenario = candidates[0].scenario
     assert scenario is not None  # the defaults are a scenario that was read
     return Plan(tuple(asked.over), _number(asked, scenario), scenario.seed, *about)
-
-
-def _without_secret(text: str) -> str:
-    """Return a `--set` without the value of a key that looks like a secret."""
-    from engines.secrets import looks_secret
-
-    key, equals, _ = text.partition("=")
-    return f"{key}={MASKED}" if equals and any(looks_secret(part) for part in key.split(".")) else text
 
 
 def _number(asked: Asked, scenario: Scenario) -> str:

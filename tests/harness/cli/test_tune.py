@@ -24,10 +24,11 @@ def asked(folder: Path, **changes: Any) -> Asked:
 
 def test_secrets_are_not_stored(tmp_path: Path) -> None:
     """So the same command goes on with the tuning, and `--resume` says so."""
-    plan = tuning_of(asked(tmp_path, sets=["engines.0.env.HF_TOKEN=abc-123", "seed=4"])).plan
+    sets = ["engines.0.env.HF_TOKEN=abc-123", "engines.0.env={HF_TOKEN: abc-123, A: b}", "seed=4"]
+    plan = tuning_of(asked(tmp_path, sets=sets)).plan
     plan.save(tmp_path / "out")
     assert "abc-123" not in (tmp_path / "out" / "tune.json").read_text()
-    assert plan.command["sets"] == ["engines.0.env.HF_TOKEN=***", "seed=4"]
+    assert plan.command["sets"] == ["engines.0.env.HF_TOKEN=***", "engines.0.env=***", "seed=4"]
     with pytest.raises(UsageError, match="has not stored its secrets; repeat the command"):
         stored(str(tmp_path / "out"))
 
