@@ -129,10 +129,18 @@ def _against(outcome: Outcome) -> str | None:
     broken = _broken(outcome, HEAD)
     if broken is not None:
         return f"it breaks `{broken.limit}`: {broken.sentence}"
-    worse = [row.margin for row in outcome.look.comparison.rows if row.word in (Word.REGRESSED, Word.WORSE)]
+    comparison = outcome.look.comparison
+    worse = [row.margin for row in comparison.rows if _is_worse(row, comparison.alpha)]
     if any(margin.of_quality for margin in worse):
         return "its answers are farther from the reference"
     return next((why for name, why in GUARDS.items() if any(margin.metric == name for margin in worse)), None)
+
+
+def _is_worse(row: Row, alpha: float) -> bool:
+    """Return whether a number is worse for sure. One that does not gate may be called so by a rate of discoveries."""
+    if row.word not in (Word.REGRESSED, Word.WORSE):
+        return False
+    return row.gates or word_of(row.change, row.margin, alpha) is Word.REGRESSED
 
 
 def _broken(outcome: Outcome, side: str) -> Broken | None:

@@ -86,6 +86,13 @@ def test_no_gain_outweighs_errors_missed_slos_or_worse_answers(against: Row, why
     assert (told.found, told.why) == (Found.WORSE, why)
 
 
+@pytest.mark.parametrize(("error", "found"), [(0.024, Found.BETTER), (0.001, Found.WORSE)])
+def test_a_number_that_does_not_gate_counts_only_if_it_is_worse_for_sure(error: float, found: Found) -> None:
+    """Its word alone allows a wrong one in ten. p is 0.07 and less than 0.001."""
+    attained = row(default_margin("attainment", SCALAR), -0.05, error, Word.REGRESSED)
+    assert verdict(outcome(row(RATE, 0.5), replace(attained, gates=False))).found is found
+
+
 def test_limits_outweigh_the_gain_on_either_side() -> None:
     """What breaks one is not used; what keeps one that the defaults break is, unless it is worse."""
     breaks = Record((Observed(broken=(LIMIT,)),) * 3 + (Observed(),))
