@@ -16,6 +16,7 @@ from harness.comparison.gate import Look
 from harness.comparison.judgement import Word, judge
 from harness.comparison.rounds import BASE, HEAD
 from harness.errors import ExitCode
+from harness.scenario.compare import MOST_PAIRS
 from harness.scenario.margins import Margin
 from harness.tuning.candidates import DEFAULTS
 from harness.tuning.reading import Broken, margin_in_gains
@@ -58,7 +59,7 @@ class Verdict:
     Attributes:
         why: What outweighs the change, or why there is none; "" if the change says it.
         row: Number that is tuned, of the fresh pairs; None without them.
-        pairs_needed: Pairs that would settle it; None if it is settled, or if too many would be needed.
+        pairs_needed: Pairs that would settle it; None if it is settled, or if more than MOST_PAIRS would be needed.
     """
 
     found: Found
@@ -155,4 +156,4 @@ def _pairs_needed(row: Row) -> int | None:
         return None
     gain = -change.at if row.margin.more_is_worse else change.at
     distance = abs(gain - margin_in_gains(row.margin))
-    return pairs_needed(change.below * math.sqrt(change.pairs), distance) if distance else None
+    return pairs_needed(change.below * math.sqrt(change.pairs), distance, MOST_PAIRS) if distance else None

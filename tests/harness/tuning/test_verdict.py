@@ -15,6 +15,7 @@ from harness.comparison.gate import Look
 from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD
 from harness.metrics import SCALAR
+from harness.scenario.compare import MOST_PAIRS
 from harness.scenario.margins import Margin, Scale, default_margin
 from harness.tuning.race import Standing
 from harness.tuning.reading import Broken, Observed, Record
@@ -66,10 +67,13 @@ def test_the_interval_of_the_pairs_decides(
 
 
 def test_what_would_settle_it_is_told_in_pairs() -> None:
-    """Fewer for a change that is farther from the margin; none if it is settled."""
-    far, near = (verdict(outcome(row(RATE, change, 0.02), ERRORS)).pairs_needed for change in (0.05, 0.04))
-    assert near is None or (far is not None and 8 < far < near)
+    """Fewer for a change that is farther from the margin; none if it is settled, or for more than may be asked for."""
+    far, near = (verdict(outcome(row(RATE, change, 0.015), ERRORS)).pairs_needed for change in (0.05, 0.048))
+    assert far is not None
+    assert near is not None
+    assert 8 < far < near <= MOST_PAIRS
     assert verdict(outcome(row(RATE, 0.15), ERRORS)).pairs_needed is None
+    assert verdict(outcome(row(RATE, 0.05, 0.03), ERRORS)).pairs_needed is None
 
 
 @pytest.mark.parametrize(
