@@ -101,16 +101,20 @@ def hours_of_days(days: Mapping[str, float | Sequence[float]]) -> list[float]:
     return [float(rate) for day in each for rate in ([day] * 24 if isinstance(day, int | float) else day)]
 
 
-def of_trace(starts_s: Floats, rates_rps: Floats, step_s: float, zone: tzinfo, source: str) -> Demand:
+def of_trace(
+    starts_s: Floats, rates_rps: Floats, step_s: float, zone: tzinfo, source: str, lengths_s: Floats | None = None
+) -> Demand:
     """Return the demand of measured rates.
 
     Args:
         starts_s: Start of each measured stretch, seconds since 1970, ascending.
         rates_rps: Requests per second in each.
-        step_s: Length of a stretch.
+        step_s: Usual length of a stretch.
         zone: Time zone of the week.
+        lengths_s: Length of each stretch, by which it counts in its bucket; None: they count alike.
     """
-    begins, buckets = _in_buckets(starts_s, rates_rps, step_s)
+    weights = np.ones(len(starts_s)) if lengths_s is None else lengths_s
+    begins, buckets = _in_buckets(starts_s, rates_rps, step_s, weights)
     places = np.array([_place(begin, zone) for begin in begins])
     week, notes = _folded(places, buckets)
     if step_s > BUCKET_S:
@@ -121,15 +125,15 @@ def of_trace(starts_s: Floats, rates_rps: Floats, step_s: float, zone: tzinfo, s
     return Demand(week, buckets, places, source, tuple(notes))
 
 
-def _in_buckets(starts_s: Floats, rates_rps: Floats, step_s: float) -> tuple[Floats, Floats]:
+def _in_buckets(starts_s: Floats, rates_rps: Floats, step_s: float, weights: Floats) -> tuple[Floats, Floats]:
     """Return start and mean rate of each bucket that has a row."""
     repeats = max(1, round(step_s / BUCKET_S))
     begins = (starts_s[:, None] + np.arange(repeats) * BUCKET_S).ravel()
     numbers = np.floor(begins / BUCKET_S).astype(np.int64)
     known, place = np.unique(numbers, return_inverse=True)
-    sums = np.bincount(place, np.repeat(rates_rps, repeats), len(known))
+    sums = np.bincount(place, np.repeat(rates_rps * weights, repeats), len(known))
     starts: Floats = known.astype(np.float64) * BUCKET_S
-    return starts, sums / np.bincount(place, minlength=len(known))
+    return starts, sums / np.bincount(place, np.repeat(weights, repeats), len(known))
 
 
 def _place(begin_s: float, zone: tzinfo) -> int:

@@ -210,7 +210,10 @@ def _of_rows(path: Path, times: Any, values: Any, zone: tzinfo, *, counted: bool
         raise wrong(path, "has less than one row a day; write one for each hour or less")
     if not values.max() > 0:
         raise wrong(path, "has no request; name a file with some")
-    return of_trace(times, values / step_s if counted else values, step_s, zone, str(path))
+    if not counted:
+        return of_trace(times, values, step_s, zone, str(path))
+    lengths_s = np.minimum(np.append(np.diff(times), step_s), step_s)  # what is longer is a gap
+    return of_trace(times, values / lengths_s, step_s, zone, str(path), lengths_s)
 
 
 def _fault_of_header(names: list[str]) -> str | None:

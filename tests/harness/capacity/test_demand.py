@@ -85,12 +85,20 @@ def test_times_without_a_zone_are_local(tmp_path: Path) -> None:
 
 
 def test_requests_in_each_row_become_a_rate(tmp_path: Path) -> None:
-    """By the distance of the rows."""
+    """By the time until the next one."""
     found = read(written(tmp_path, "d.csv", "time,requests\n0,60\n60,120\n120,180\n"))
     assert found.buckets.tolist() == [2.0]
     assert found.notes == (
         "The file has 1 of the 2,016 buckets of a week: other days stand for the rest, else the peak.",
     )
+
+
+def test_requests_of_a_row_arrive_until_the_next_one(tmp_path: Path) -> None:
+    """One more row than usual changes no mean. A row before a gap is as long as usual."""
+    rows = {0: 60, 60: 30, 61: 30, 120: 60, 180: 60, 240: 60, 1200: 60}
+    text = "".join(f"{time},{requests}\n" for time, requests in rows.items())
+    found = read(written(tmp_path, "d.csv", f"time,requests\n{text}"))
+    assert found.buckets.tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_a_missing_time_is_unknown_and_not_zero(tmp_path: Path) -> None:
