@@ -166,7 +166,7 @@ def _cost(plan: Data, name: str, words: str) -> tuple[Cell, ...]:
     return (
         Cell(plan["name"]),
         Cell(plan["instance"] if name == "full" else count_of(plan)),
-        Cell(words),
+        Cell(f"{words}, on demand" if name == "full" and plan["pricing"] == "spot" else words),
         _number(per_hour, f"${per_hour:.3f}"),
         _number(unit["requests_per_hour"], grouped(f"{unit['requests_per_hour']:.0f}")),
         _money(unit["per_1k_requests_usd"]),

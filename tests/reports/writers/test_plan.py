@@ -61,6 +61,12 @@ def test_the_page_has_the_answer_and_both_pictures(data: dict[str, Any]) -> None
     assert plan.answer(data).split(",")[0] in page
 
 
+def test_the_full_rate_of_a_plan_with_spot_machines_names_its_price() -> None:
+    """It is that of a machine that is not interrupted."""
+    data = as_data(rank([candidate()], terms(pricing="spot", interruptions_per_hour="5%")))
+    assert [row[2].text for row in plan.costs(data).rows] == ["the demand", "full rate, on demand"]
+
+
 def test_the_manifest_scales_between_the_night_and_the_peak(golden: Callable[[str, str], None]) -> None:
     """Spares included; the target is the rate at which another replica is to start."""
     data = as_data(rank([candidate()], terms(of_hours(DAY, "day.yaml"), scaling="auto")))
