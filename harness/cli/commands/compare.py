@@ -292,6 +292,7 @@ def _wanted(formats: Sequence[str]) -> list[str]:
 def store(told: Told, formats: Sequence[str], folder: Path, suffix: str = "") -> dict[str, Path]:
     """Write the files of a comparison; return them by format. Raises StorageFailed if one cannot be written."""
     from harness.store.streams import storage_errors
+    from reports.files import replace as replace_file
     from reports.writers import comparison
 
     renderers = {"md": comparison.as_markdown, "json": _as_json, "csv": comparison.as_csv, "junit": comparison.as_junit}
@@ -301,7 +302,7 @@ def store(told: Told, formats: Sequence[str], folder: Path, suffix: str = "") ->
         text = comparison.as_html(told.data, told.curves) if name == "html" else renderers[name](told.data)
         with storage_errors(files[name]):
             folder.mkdir(parents=True, exist_ok=True)
-            files[name].write_text(text, encoding="utf-8", newline="\n")
+            replace_file(files[name], text)
     return files
 
 

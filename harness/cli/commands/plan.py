@@ -190,6 +190,7 @@ def _exports(exports: Sequence[str]) -> list[Path]:
 def store(data: dict[str, Any], formats: Sequence[str], folder: Path) -> dict[str, Path]:
     """Write the files of plans; return them by format. Raises StorageFailed if one cannot be written."""
     from harness.store.streams import storage_errors
+    from reports.files import replace
     from reports.writers import plan as writers
 
     renderers = {"md": writers.as_markdown, "json": _as_json}
@@ -199,19 +200,20 @@ def store(data: dict[str, Any], formats: Sequence[str], folder: Path) -> dict[st
         text = writers.as_html(data, folder) if name == "html" else renderers[name](data)
         with storage_errors(files[name]):
             folder.mkdir(parents=True, exist_ok=True)
-            files[name].write_text(text, encoding="utf-8", newline="\n")
+            replace(files[name], text)
     return files
 
 
 def _export(data: dict[str, Any], files: Sequence[Path]) -> None:
     from harness.store.streams import storage_errors
+    from reports.files import replace
     from reports.writers.plan import as_hpa
 
     for file in files:
         if not data["plans"]:
             raise UsageError(f"--export hpa:{file}: there is no plan to export; measure a rate that holds")
         with storage_errors(file):
-            file.write_text(as_hpa(data), encoding="utf-8", newline="\n")
+            replace(file, as_hpa(data))
 
 
 def _shown(data: dict[str, Any], *, as_json: bool) -> None:
