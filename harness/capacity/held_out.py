@@ -22,6 +22,7 @@ BOUNDS = {"rate": (0.05, 2.0), "cv": (0.05, 20.0), "output": (0.5, 2.0)}
 SEARCH = "search"
 """`rate` of a point where the largest rate is searched for."""
 SEARCH_FOR_S = 900.0
+_POINTS = 1000  # seeds of the points of a run
 _LENGTHS = ("value", "values", "mean", "sd", "median", "p95", "min", "max")
 """Keys of a distribution of lengths that are in tokens."""
 _OF_A_SEARCH = frozenset({"within", "measure", "attainment", "width", "first_rate", "largest_rate"})
@@ -131,11 +132,12 @@ def _wrong(text: str, why: str) -> UsageError:
     return UsageError(f"--validate {text}: {why}")
 
 
-def scenario_of(point: HeldOut, one: Candidate, rate_rps: float | None) -> dict[str, Any]:
+def scenario_of(point: HeldOut, one: Candidate, rate_rps: float | None, earlier: int = 0) -> dict[str, Any]:
     """Return the scenario, as resolved, that measures a point: that of the candidate with another load and seed.
 
     Args:
         rate_rps: Requests per second to all replicas; None: a search for the largest rate.
+        earlier: Measurements of this point that are kept; each has arrivals and prompts of its own.
 
     Raises UsageError if the candidate's scenario cannot be changed so.
     """
@@ -149,7 +151,7 @@ def scenario_of(point: HeldOut, one: Candidate, rate_rps: float | None) -> dict[
     }
     if trial.workload:
         given["workload"] = trial.workload_in(given)
-    given["seed"] = given["seed"] + 1 + crc32(point.text.encode()) % 1000  # arrivals and prompts of its own
+    given["seed"] += 1 + crc32(point.text.encode()) % _POINTS + _POINTS * earlier
     if point.output != 1:
         given["workload"] = given["workload"] | {"output_tokens": _longer(point, given)}
     if point.url is not None:

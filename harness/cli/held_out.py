@@ -86,7 +86,8 @@ def _predicted(one: Candidate, point: HeldOut, assumed: Assumptions, number: int
 
     assert one.capacity is not None
     rate = planned_rate(one.capacity, point, assumed)
-    job = _job(one, point, scenario_of(point, one, rate), number)
+    earlier = sum(check["asked"] == point.text for check in records())
+    job = _job(one, point, scenario_of(point, one, rate, earlier), number)
     job.check(consent=consent)
     record = predictions(one, point, rate, assumed) | {"predicted_utc": _now(), "measured_utc": None}
     keep(record, RUNS, job.folder.name)

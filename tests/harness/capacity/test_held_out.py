@@ -90,6 +90,14 @@ def test_a_point_is_measured_by_the_same_scenario_with_another_load_and_seed() -
         Scenario.model_validate(changed(text, None if "search" in text else 6.0))
 
 
+def test_a_point_that_is_measured_again_has_other_arrivals() -> None:
+    """The same ones would tell nothing new."""
+    (point,), one = points_of("rate=1.15"), measured()
+    seeds = {scenario_of(point, one, 6.0, earlier)["seed"] for earlier in range(3)}
+    assert len(seeds | {GIVEN["seed"]}) == 4
+    assert scenario_of(point, one, 6.0)["seed"] in seeds
+
+
 def test_what_the_point_asks_for_is_in_its_load() -> None:
     """Burstiness, its own length, a search."""
     (bursty,) = changed("cv=2,for=10s")["load"]
