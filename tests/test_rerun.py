@@ -34,6 +34,18 @@ def run(folder: Path, **keys: Any) -> Path:
     return folder / "first"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run, to be copied."""
+    return run(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def first(made: Path, tmp_path: Path) -> Path:
+    """A copy of that run, alone in the folder of the test."""
+    return Path(shutil.copytree(made, tmp_path / "first"))
+
+
 def sent(path: Path) -> list[list[tuple[Any, ...]]]:
     """What was sent in each trial of a run, and when by its plan."""
     trials = [trial for cell in manifest(path)["cells"] for trial in cell["trials"]]
@@ -46,9 +58,8 @@ def facts(path: Path) -> list[tuple[str, str, int]]:
     return [(cell, trial["plan_hash"], trial["seed"]) for cell, trial in found]
 
 
-def test_the_same_requests_are_sent_again(tmp_path: Path) -> None:
+def test_the_same_requests_are_sent_again(first: Path, tmp_path: Path) -> None:
     """Configurations, seeds, plans and rows are equal; the labels too, and others may be added."""
-    first = run(tmp_path)
     ended = harness("rerun", "first", "--out", "again", "--label", "try=2", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 0, ended.err
     again = tmp_path / "again"
@@ -94,9 +105,8 @@ def test_what_differs_is_noted(tmp_path: Path) -> None:
     assert "prompts.jsonl is missing" in missing.err
 
 
-def test_reports_have_the_commands_to_copy(tmp_path: Path) -> None:
+def test_reports_have_the_commands_to_copy(first: Path, tmp_path: Path) -> None:
     """That which repeats the run, then that which made it, in Markdown and on the page."""
-    first = run(tmp_path)
     assert harness("report", "first", "--format", "md,html", cwd=tmp_path).code == 0
     typed = manifest(first)["command"]
     assert f"```sh\nharness rerun first\n{typed}\n```" in (first / "report.md").read_text()
@@ -133,9 +143,8 @@ def test_a_scenario_of_an_older_grammar_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "again").exists()
 
 
-def test_a_run_by_workers_needs_them_again(tmp_path: Path) -> None:
+def test_a_run_by_workers_needs_them_again(first: Path, tmp_path: Path) -> None:
     """Their number stands in its command."""
-    first = run(tmp_path)
     command = "harness run s.yaml --driver locust --expect-workers 2"
     (first / "manifest.json").write_text(json.dumps(manifest(first) | {"command": command}))
     ended = harness("rerun", "first", "--out", "again", cwd=tmp_path)
