@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from harness.records import Record, record_schema, sample_schema, to_columns
 from harness.store.manifest import CellEntry, TrialEntry
 from tests.command import environment
 from tests.fabricated import again, cell_entry, streamed, trial_entry
+from tests.forked import program
 
 CELL = CellEntry(
     id="003-llama-160m-llama-cpp-server-q4_k_m-a-variant-with-a-long-name",
@@ -147,8 +147,9 @@ def run_at_a_terminal(folder: Path, *options: str, wanted: Sequence[str] = ()) -
     go_on = folder / "go-on"
     (folder / "s.yaml").write_text(SCENARIO % go_on, encoding="utf-8")
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "harness", "run", "s.yaml", "--out", "run", "--format", "csv", *options]
-    env = environment({"COLUMNS": "80", "LINES": "24", "TERM": "xterm"})
+    script, variables = program()
+    command = ["sh", "-c", script, "harness", "run", "s.yaml", "--out", "run", "--format", "csv", *options]
+    env = environment({"COLUMNS": "80", "LINES": "24", "TERM": "xterm", **variables})
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=theirs)
     os.close(theirs)
     got = b""
