@@ -158,13 +158,11 @@ def test_files_that_may_not_grow(tmp_path: Path) -> None:
     "env",
     [
         {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
-        {"LC_ALL": "xx_YY.UTF-8"},
+        {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "TMPDIR": "/nowhere"},
+        {"LC_ALL": "xx_YY.UTF-8", "HOME": None, "HARNESS_CACHE": None},
         {"COLUMNS": "0"},
         {"COLUMNS": "1"},
         {"COLUMNS": "9" * 30},
-        {"TMPDIR": "/nowhere"},
-        {"HOME": None, "HARNESS_CACHE": None},
     ],
 )
 def test_the_whole_run_works_in_odd_environments(tmp_path: Path, env: Mapping[str, str | None]) -> None:
