@@ -7,7 +7,9 @@ import csv
 import json
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,27 @@ OF_OUTPUT = ("ttft_ms", "ttfo_ms", "tpot_ms", "icl_ms", "itl_ms", "norm_latency_
 pytestmark = pytest.mark.slow
 
 
+@dataclass(frozen=True)
+class Way:
+    """What is asked of the APIs of some dialects, and how these behave."""
+
+    dialects: list[str]
+    workload: dict[str, Any] = field(default_factory=dict)
+    manners: dict[str, Any] = field(default_factory=dict)
+
+
+WAYS = {
+    "streamed": Way(GENERATING, workload={"stream": True}),
+    "whole": Way(GENERATING, workload={"stream": False}),
+    "broken": Way(GENERATING, manners={"break_after": 3}),
+    "closed": Way(GENERATING, manners={"cut_after": 3}),
+    "too long": Way([name for name in GENERATING if name != "tgi"], workload={"prompt_tokens": 3000}),
+    "off": Way(["tgi"], workload={"sampling": {"temperature": 0.0, "top_p": 1.0}}),
+    "repeated": Way(["anthropic-messages"], workload={"repeat": 0.5}),
+    "without tokens": Way(["openai-embeddings", "rerank"]),
+}
+
+
 @pytest.fixture(scope="module")
 def apis() -> Iterator[str]:
     """The address of the program with the APIs."""
@@ -44,118 +67,136 @@ def apis() -> Iterator[str]:
         asyncio.run(server.stop())
 
 
-def run(
-    apis: str, folder: Path, dialect: str, *, manners: Any = None, workload: dict[str, Any] | None = None, **engine: Any
-) -> Ended:
-    """A run in a dialect, against its API with these manners."""
-    url = f"{apis}/{API_OF[dialect]}"
-    with urllib.request.urlopen(f"{url}/manners", json.dumps(manners or {}).encode()):
-        pass
-    path = scenario(
-        folder,
-        model="tiny",
-        engines=[{"engine": "http", "url": url, "dialect": dialect, **engine}],
-        workload=WORKLOAD | (workload or {}),
-        load=[{"kind": "sustained", "users": 2, "requests": 12, "timeout": "120s"}],
-    )
-    return harness("run", str(path), "--out", "run", "--format", "csv,json,md", cwd=folder)
+@dataclass(frozen=True)
+class Made:
+    """A run with a configuration for each dialect, and how it ended."""
+
+    run: Path
+    ended: Ended
+    dialects: list[str]
+
+    def cell(self, dialect: str) -> dict[str, Any]:
+        """What the manifest says of a dialect."""
+        found: dict[str, Any] = manifest(self.run)["cells"][self.dialects.index(dialect)]
+        return found
+
+    def rows(self, dialect: str) -> list[dict[str, Any]]:
+        """The records of its only trial."""
+        (trial,) = self.cell(dialect)["trials"]
+        return measured(self.run, trial)
+
+    def summary(self, dialect: str) -> dict[tuple[str, str], float]:
+        """Its pooled values of the summary, by metric and statistic; NaN for those without one."""
+        with (self.run / "summary.csv").open() as file:
+            lines = [line for line in csv.DictReader(file) if line["repetition"] == "pooled" and line["class"] == "all"]
+        own = [line for line in lines if line["variant"] == dialect]
+        return {(line["metric"], line["statistic"]): float(line["value"] or "nan") for line in own}
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The records of the only trial."""
-    (trial,) = manifest(folder / "run")["cells"][0]["trials"]
-    return measured(folder / "run", trial)
+@pytest.fixture(scope="module")
+def made(apis: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """The run of one of WAYS, made once, when it is asked for."""
+
+    @cache
+    def once(name: str) -> Made:
+        way, folder = WAYS[name], tmp_path_factory.mktemp("dialects")
+        for api in {API_OF[dialect] for dialect in way.dialects}:
+            with urllib.request.urlopen(f"{apis}/{api}/manners", json.dumps(way.manners).encode()):
+                pass
+        path = scenario(
+            folder,
+            model="tiny",
+            engines=[
+                {"engine": "http", "url": f"{apis}/{API_OF[dialect]}", "dialect": dialect, "variants": {dialect: {}}}
+                for dialect in way.dialects
+            ],
+            workload=WORKLOAD | way.workload,
+            load=[{"kind": "sustained", "users": 2, "requests": 12, "timeout": "120s"}],
+        )
+        ended = harness("run", str(path), "--out", "run", "--format", "csv,json,md", cwd=folder, timeout_s=240)
+        return Made(folder / "run", ended, way.dialects)
+
+    return once
 
 
-def summary(folder: Path) -> dict[tuple[str, str], float]:
-    """The pooled values of the summary, by metric and statistic; NaN for those without one."""
-    with (folder / "run" / "summary.csv").open() as file:
-        lines = [line for line in csv.DictReader(file) if line["repetition"] == "pooled" and line["class"] == "all"]
-    return {(line["metric"], line["statistic"]): float(line["value"] or "nan") for line in lines}
-
-
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", ["streamed", "whole"])
 @pytest.mark.parametrize("dialect", GENERATING)
-def test_replies_are_measured(apis: str, tmp_path: Path, dialect: str, stream: bool) -> None:
+def test_replies_are_measured(made: Callable[[str], Made], dialect: str, way: str) -> None:
     """The model is found in the server's list; counts are the server's; each token of a stream keeps its time."""
-    ended = run(apis, tmp_path, dialect, workload={"stream": stream})
-    assert ended.code in MEASURED, ended.err
-    assert manifest(tmp_path / "run")["cells"][0]["engine_info"]["model"] == "tiny"
-    found = rows(tmp_path)
+    run = made(way)
+    assert run.ended.code in MEASURED, run.ended.err
+    assert run.cell(dialect)["engine_info"]["model"] == "tiny"
+    found = run.rows(dialect)
     assert {(row["status"], row["error"]) for row in found} == {("ok", None)}
     assert {row["token_source"] for row in found} == {"usage"}
     assert {row["output_tokens"] for row in found} == {12}
     assert all(row["prompt_tokens"] >= 12 for row in found)
     assert all(row["finish_reason"] in ("length", "limit", "max_tokens", "completed") for row in found)
-    assert all((len(row["chunk_ns"]) > 1) if stream else row["chunk_ns"] is None for row in found)
+    streamed = way == "streamed"
+    assert all((len(row["chunk_ns"]) > 1) if streamed else row["chunk_ns"] is None for row in found)
 
 
-def test_tgi_says_what_it_is(apis: str, tmp_path: Path) -> None:
+def test_tgi_says_what_it_is(made: Callable[[str], Made]) -> None:
     """Its version and its context are read from `/info`."""
-    run(apis, tmp_path, "tgi")
-    info = manifest(tmp_path / "run")["cells"][0]["engine_info"]
+    info = made("streamed").cell("tgi")["engine_info"]
     assert (info["version"], info["context_tokens"]) == ("3.3.5", 4096)
 
 
-def test_a_cached_prompt_counts_whole(apis: str, tmp_path: Path) -> None:
+def test_a_cached_prompt_counts_whole(made: Callable[[str], Made]) -> None:
     """Anthropic leaves cached tokens out of `input_tokens`; the prompt has the same length with and without them."""
-    run(apis, tmp_path, "anthropic-messages", workload={"repeat": 0.5})
-    assert len({row["prompt_tokens"] - 12 for row in rows(tmp_path)}) == 1
+    assert len({row["prompt_tokens"] - 12 for row in made("repeated").rows("anthropic-messages")}) == 1
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_the_times_of_llama_cpp_stand_beside_ours(apis: str, tmp_path: Path, stream: bool) -> None:
+@pytest.mark.parametrize("way", ["streamed", "whole"])
+def test_the_times_of_llama_cpp_stand_beside_ours(made: Callable[[str], Made], way: str) -> None:
     """Prompt and generation take no longer than the request as a whole."""
-    run(apis, tmp_path, "llamacpp-completion", workload={"stream": stream})
-    for row in rows(tmp_path):
+    run = made(way)
+    for row in run.rows("llamacpp-completion"):
         took_ms = (row["done_ns"] - row["sent_ns"]) / 1e6
         assert 0 < row["reported_prompt_ms"] + row["reported_generation_ms"] < took_ms
-    told = summary(tmp_path)
+    told = run.summary("llamacpp-completion")
     assert told["reported_prompt_ms", "p50"] > 0
     assert told["reported_generation_ms", "p50"] > 0
 
 
 @pytest.mark.parametrize("dialect", GENERATING)
-def test_an_error_in_mid_stream(apis: str, tmp_path: Path, dialect: str) -> None:
+def test_an_error_in_mid_stream(made: Callable[[str], Made], dialect: str) -> None:
     """What had come counts, and the server's sentence is kept."""
-    run(apis, tmp_path, dialect, manners={"break_after": 3})
-    found = rows(tmp_path)
+    found = made("broken").rows(dialect)
     assert {(row["status"], row["error"]) for row in found} == {("stream_error", "the model ran out of memory")}
     assert all(1 <= len(row["chunk_ns"]) <= 3 for row in found)
 
 
 @pytest.mark.parametrize("dialect", GENERATING)
-def test_a_connection_that_closes(apis: str, tmp_path: Path, dialect: str) -> None:
+def test_a_connection_that_closes(made: Callable[[str], Made], dialect: str) -> None:
     """A reply that is cut off is no success, and keeps what came."""
-    run(apis, tmp_path, dialect, manners={"cut_after": 3})
-    found = rows(tmp_path)
+    found = made("closed").rows(dialect)
     assert {row["status"] for row in found} == {"truncated"}
     assert all(len(row["chunk_ns"]) >= 1 for row in found)
 
 
 @pytest.mark.parametrize("dialect", GENERATING)
-def test_a_refusal_before_the_stream(apis: str, tmp_path: Path, dialect: str) -> None:
+def test_a_refusal_before_the_stream(made: Callable[[str], Made], dialect: str) -> None:
     """A status of HTTP with JSON: the server's sentence is in each record."""
-    workload = {"sampling": {"temperature": 0.0, "top_p": 1.0}} if dialect == "tgi" else {"prompt_tokens": 3000}
-    ended = run(apis, tmp_path, dialect, workload=workload)
-    found = rows(tmp_path)
+    run = made("off" if dialect == "tgi" else "too long")
+    found = run.rows(dialect)
     if dialect == "tgi":  # a `top_p` of 1 is off, and TGI refuses it
-        assert {row["status"] for row in found} == {"ok"}, ended.err
+        assert {row["status"] for row in found} == {"ok"}, run.ended.err
         return
     assert {row["status"] for row in found} == {"http_error"}
     assert all("exceeds the available context size" in row["error"] for row in found)
 
 
 @pytest.mark.parametrize("dialect", ["openai-embeddings", "rerank"])
-def test_results_without_tokens(apis: str, tmp_path: Path, dialect: str) -> None:
+def test_results_without_tokens(made: Callable[[str], Made], dialect: str) -> None:
     """Rates and latency are there, the prompt's tokens count, and nothing of output tokens is shown as a number."""
-    ended = run(apis, tmp_path, dialect)
-    assert ended.code in MEASURED, ended.err
-    found = rows(tmp_path)
+    run = made("without tokens")
+    assert run.ended.code in MEASURED, run.ended.err
+    found = run.rows(dialect)
     assert {(row["status"], row["error"]) for row in found} == {("ok", None)}
     assert all(row["prompt_tokens"] >= 12 for row in found)
     assert {(row["output_tokens"], row["token_source"], row["first_token_ns"]) for row in found} == {(None, None, None)}
-    told = summary(tmp_path)
+    told = run.summary(dialect)
     assert told["e2e_ms", "p50"] > 0
     assert told["completed_rps", "value"] > 0
     assert told["input_tokens_per_s", "value"] > 0
