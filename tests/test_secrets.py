@@ -7,6 +7,7 @@ every piece of 8 characters of every secret, Parquet files value by value.
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +137,22 @@ def test_no_piece_of_a_key_is_shown_while_a_server_is_examined(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["complete", "openai-completions", "measure", "m"])
-def test_a_key_that_is_an_ordinary_word_destroys_nothing_of_ours(tmp_path: Path, key: str) -> None:
+def test_keys_that_are_ordinary_words_destroy_nothing_of_ours(tmp_path: Path) -> None:
     """Servers without keys get any word as one. What harness itself says, and what it is to find again, stays."""
+    keys = {f"KEY_{n}": key for n, key in enumerate(("complete", "openai-completions", "measure", "m"))}
     load = [{"kind": "single_user", "requests": 5, "warmup": "0s", "timeout": "5s"}]
-    with echoing("--tokens", "--models", key) as url:
-        path = scenario(tmp_path, engines=[block(url=url)], load=load)
-        ended = harness("run", str(path), "--out", "run", cwd=tmp_path, env={**SECRETS, "MY_KEY": key})
+    with ExitStack() as servers:
+        engines = [
+            block(url=servers.enter_context(echoing("--tokens", "--models", key)), api_key_env=name)
+            for name, key in keys.items()
+        ]
+        path = scenario(tmp_path, engines=engines, load=load)
+        ended = harness("run", str(path), "--out", "run", cwd=tmp_path, env={**SECRETS, **keys})
     assert ended.code in (0, 4), ended.err
-    (cell,) = manifest(tmp_path / "run")["cells"]
-    assert cell["status"] == "complete"
-    assert cell["engine_info"]["options"]["dialect"] == "openai-completions"
-    rows = records(tmp_path / "run", cell["trials"][0])
-    assert {(row["status"], row["phase"], row["finish_reason"]) for row in rows} == {("ok", "measure", "length")}
+    cells = manifest(tmp_path / "run")["cells"]
+    assert len(cells) == len(keys)
+    for cell in cells:
+        assert cell["status"] == "complete"
+        assert cell["engine_info"]["options"]["dialect"] == "openai-completions"
+        rows = records(tmp_path / "run", cell["trials"][0])
+        assert {(row["status"], row["phase"], row["finish_reason"]) for row in rows} == {("ok", "measure", "length")}
