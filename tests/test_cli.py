@@ -199,15 +199,20 @@ def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> 
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
-def test_columns_of_the_command_are_stored_and_may_be_others_in_a_later_report(tmp_path: Path) -> None:
-    """`run --columns` is a key of the stored scenario; `report --columns` leaves it as it is."""
-    path = str(scenario(tmp_path))
-    ran = harness("run", path, "--out", "run", "--columns", "TTFT p99,slo", cwd=tmp_path, env=VIRTUAL_TIME)
+def test_labels_sets_and_columns_reach_the_manifest(tmp_path: Path) -> None:
+    """`--label` and `--set` change what is run and are stored; the command to repeat it is stored too. `--columns` is a
+    key of the stored scenario; `report --columns` leaves it as it is.
+    """
+    arguments = ("--label", "commit=abc", "--set", "load.0.requests=2", "--columns", "TTFT p99,slo", "--format", "md")
+    ran = harness("run", str(scenario(tmp_path)), *arguments, "--out", "run", cwd=tmp_path, env=VIRTUAL_TIME)
     assert ran.code == 0, ran.err
     made = harness("report", "run", "--columns", "e2e", "--format", "md", cwd=tmp_path)
     assert made.code == 0, made.err
-    stored = json.loads((tmp_path / "run" / "manifest.json").read_text())["scenario"]
-    assert (stored["columns"], "tolerance" in stored) == (["ttft_ms p99", "slo"], False)
+    stored = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert stored["labels"] == {"commit": "abc"}
+    assert stored["cells"][0]["trials"][0]["planned"]["measure"] == 2
+    assert "--set load.0.requests=2" in stored["command"]
+    assert (stored["scenario"]["columns"], "tolerance" in stored["scenario"]) == (["ttft_ms p99", "slo"], False)
 
 
 @dataclass(frozen=True)
@@ -272,16 +277,6 @@ def test_an_export_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path
     ended = harness("run", str(scenario(tmp_path)), "--export", export, cwd=tmp_path)
     assert (ended.code, ended.err.count("\n"), f"--export {export}: " in ended.err) == (2, 1, True)
     assert not (tmp_path / "runs").exists()
-
-
-def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
-    """`--label` and `--set` change what is run and are stored; the command to repeat it is stored too."""
-    arguments = ("--label", "commit=abc", "--set", "load.0.requests=2", "--out", "run")
-    assert harness("run", str(scenario(tmp_path)), *arguments, cwd=tmp_path, env=VIRTUAL_TIME).code == 0
-    stored = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert stored["labels"] == {"commit": "abc"}
-    assert stored["cells"][0]["trials"][0]["planned"]["measure"] == 2
-    assert "--set load.0.requests=2" in stored["command"]
 
 
 def test_only_some_cells(tmp_path: Path) -> None:
