@@ -150,7 +150,7 @@ def test_a_run_of_ours_is_compared_with_the_file_of_another_tool(tmp_path: Path)
 def test_a_run_is_exported_in_llm_ds_form(tmp_path: Path) -> None:
     """And compared with itself in that form: both count from due."""
     path = scenario(tmp_path)
-    arguments = ("--out", "runs/own", "-q", "--export", "benchmark-report:br.yaml")
+    arguments = ("--out", "runs/own", "-q", "--format", "json", "--export", "benchmark-report:br.yaml")
     assert harness("run", str(path), *arguments, cwd=tmp_path, env=VIRTUAL_TIME).code == 0
     assert json.loads((tmp_path / "br.yaml").read_text())["version"] == "0.2.1"
     ended = harness("compare", "own", "br.yaml", "--across", "driver", "--json", cwd=tmp_path)
@@ -163,7 +163,7 @@ def test_a_run_is_exported_in_llm_ds_form(tmp_path: Path) -> None:
 def test_an_export_of_several_loads_says_which_files_it_wrote(tmp_path: Path) -> None:
     """The form holds one load a file."""
     load = [{"kind": "sustained", "rate": [10, 20], "requests": 5, "timeout": "5s"}]
-    arguments = ("--out", "runs/own", "-q", "--export", "benchmark-report:br.json")
+    arguments = ("--out", "runs/own", "-q", "--format", "json", "--export", "benchmark-report:br.json")
     ended = harness("run", str(scenario(tmp_path, load=load)), *arguments, cwd=tmp_path, env=VIRTUAL_TIME)
     assert "wrote br_0.json to br_1.json, a file for each load" in ended.err
     assert {path.name for path in tmp_path.glob("br*")} == {"br_0.json", "br_1.json"}
