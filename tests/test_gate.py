@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import VIRTUAL_TIME, manifest, scenario, told
+from command import VIRTUAL_TIME, Ended, manifest, scenario, told
 
 from tests.forked import harness, running
 
@@ -32,17 +33,44 @@ def gate(folder: Path, *more: str, head_ms: float = 20.0) -> Any:
     return harness("run", str(path), "--against", "base", *GATE, *more, cwd=folder, env=VIRTUAL_TIME, timeout_s=240)
 
 
+@dataclass(frozen=True)
+class Equal:
+    """A gate whose sides are the same, which was ended in its second pair, and gone on with by the same command.
+
+    arguments: that command.   stopped, ended: how it ended, at first and then.   kept: when the runs of the first pair
+    were begun, by what was stored at first.
+    """
+
+    folder: Path
+    arguments: tuple[str, ...]
+    stopped: Ended
+    ended: Ended
+    kept: dict[Path, str]
+
+
 @pytest.fixture(scope="module")
-def equal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The folder of a gate whose sides are the same, and how it ended."""
+def equal(tmp_path_factory: pytest.TempPathFactory) -> Equal:
+    """Made once and only read by the tests."""
     folder = tmp_path_factory.mktemp("equal")
-    return folder, gate(folder)
+    arguments = ("run", str(two_variants(folder, 20.0)), "--against", "base", *GATE)
+    with running(*arguments, cwd=folder, env=VIRTUAL_TIME) as process:
+        told(process, "pair 2 of at most 6")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    kept = begun_of_first_pair(folder)
+    ended = harness(*arguments, cwd=folder, env=VIRTUAL_TIME, timeout_s=240)
+    return Equal(folder, arguments, Ended(process.returncode, out, err), ended, kept)
+
+
+def begun_of_first_pair(folder: Path) -> dict[Path, str]:
+    """When the runs of the first pair were begun."""
+    return {run: manifest(run)["created_utc"] for run in (folder / "gate" / "pair-01").glob("*")}
 
 
 @pytest.fixture
-def copied(equal: tuple[Path, Any], tmp_path: Path) -> Path:
+def copied(equal: Equal, tmp_path: Path) -> Path:
     """A folder with a copy of that gate, to be damaged."""
-    shutil.copytree(equal[0] / "gate", tmp_path / "gate")
+    shutil.copytree(equal.folder / "gate", tmp_path / "gate")
     return tmp_path
 
 
@@ -79,11 +107,10 @@ def test_a_slower_head_is_found_and_judged_again(tmp_path: Path) -> None:
     assert json.loads(again.out)["rows"] == data["rows"]
 
 
-def test_equal_sides_do_not_regress(equal: tuple[Path, Any]) -> None:
+def test_equal_sides_do_not_regress(equal: Equal) -> None:
     """Both have the same requests and the same services: nothing changed."""
-    _, ended = equal
-    assert ended.code == 0, ended.err + ended.out
-    assert "UNCHANGED" in ended.out
+    assert equal.ended.code == 0, equal.ended.err + equal.ended.out
+    assert "UNCHANGED" in equal.ended.out
 
 
 def test_the_baseline_may_be_other_keys_of_the_scenario(tmp_path: Path) -> None:
@@ -130,27 +157,21 @@ def test_a_wrong_section_is_one_sentence(tmp_path: Path, section: dict[str, Any]
     assert (ended.code, sentence in ended.err, len(ended.err.splitlines())) == (2, True, 1), ended.err
 
 
-def test_a_gate_that_was_ended_goes_on_with_its_seeds(tmp_path: Path) -> None:
+def test_a_gate_that_was_ended_goes_on_with_its_seeds(equal: Equal) -> None:
     """The same command measures the rest; what was whole is kept, what was not is put aside."""
-    path = two_variants(tmp_path, 20.0)
-    arguments = ("run", str(path), "--against", "base", *GATE)
-    with running(*arguments, cwd=tmp_path, env=VIRTUAL_TIME) as process:
-        told(process, "pair 2 of at most 6")
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert "the same command with --out gate goes on with its seeds" in err
-    kept = {run: manifest(run)["created_utc"] for run in (tmp_path / "gate" / "pair-01").glob("*")}
-    ended = harness(*arguments, cwd=tmp_path, env=VIRTUAL_TIME, timeout_s=240)
-    assert ended.code == 0, ended.err + ended.out
-    assert {run: manifest(run)["created_utc"] for run in (tmp_path / "gate" / "pair-01").glob("*")} == kept
-    other = harness(*arguments[:-4], "--pairs", "5", "--out", "gate", cwd=tmp_path, env=VIRTUAL_TIME)
+    assert equal.stopped.code == 130, equal.stopped.err
+    assert "the same command with --out gate goes on with its seeds" in equal.stopped.err
+    assert equal.ended.code == 0, equal.ended.err + equal.ended.out
+    assert begun_of_first_pair(equal.folder) == equal.kept
+    again = (*equal.arguments[:-4], "--pairs", "5", "--out", "gate")
+    other = harness(*again, cwd=equal.folder, env=VIRTUAL_TIME)
     assert (other.code, "gate holds another gate" in other.err) == (2, True), other.err
 
 
 def test_starts_in_blocks_are_refused(copied: Path) -> None:
     """A gate whose starts of one side came in a row would take a drift for a change."""
-    for number, run in enumerate(sorted((copied / "gate").glob("pair-*/*"), key=lambda run: (run.name, run.parent))):
+    runs = [run for side in ("base", "head") for run in sorted((copied / "gate").glob(f"pair-*/{side}"))]
+    for number, run in enumerate(runs):
         stored = manifest(run)
         stored["cells"][0]["trials"][0]["t0_utc"] = f"2026-11-30T07:{number:02}:00+00:00"
         (run / "manifest.json").write_text(json.dumps(stored))
