@@ -68,25 +68,30 @@ def test_the_same_requests_are_compared_one_by_one(stored: Path) -> None:
     assert command("compare", "base", "slow", "--fail-on", "ttft p95 +30%", cwd=stored).code == 0
 
 
-def test_files_for_a_comment_and_for_programs(stored: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def files(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all files of a comparison that tells a regression."""
+    folder = tmp_path_factory.mktemp("files") / "c"
+    ended = command("compare", "base", "slow", "--format", "html,md,json,csv,junit", "--out", str(folder), cwd=stored)
+    assert ended.code == 5, ended.err
+    return folder
+
+
+def test_files_for_a_comment_and_for_programs(files: Path) -> None:
     """Markdown begins with the verdict; JSON and CSV have every number."""
-    ended = command("compare", "base", "slow", "--format", "md,json,csv", "--out", str(tmp_path / "c"), cwd=stored)
-    assert ended.code == 5
-    text = (tmp_path / "c" / "comparison.md").read_text().replace("\u202f", " ")
+    text = (files / "comparison.md").read_text().replace("\u202f", " ")
     assert text.startswith("## REGRESSED TTFT p50")
     assert "| sustained" in text
-    data = json.loads((tmp_path / "c" / "comparison.json").read_text())
-    with (tmp_path / "c" / "comparison.csv").open() as file:
+    data = json.loads((files / "comparison.json").read_text())
+    with (files / "comparison.csv").open() as file:
         rows = [*csv.DictReader(file)]
     assert [row["metric"] for row in rows] == [row["metric"] for row in data["rows"]]
     assert float(rows[0]["change"]) == data["rows"][0]["change"]
 
 
-def test_the_page_and_the_test_cases(stored: Path, tmp_path: Path) -> None:
+def test_the_page_and_the_test_cases(files: Path) -> None:
     """The page loads nothing and has its pictures; JUnit has a case for each gating number."""
-    ended = command("compare", "base", "slow", "--format", "html,junit", "--out", str(tmp_path), cwd=stored)
-    assert ended.code == 5, ended.err
-    page = (tmp_path / "comparison.html").read_text()
+    page = (files / "comparison.html").read_text()
     assert "REGRESSED" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
     for title in (
@@ -97,7 +102,7 @@ def test_the_page_and_the_test_cases(stored: Path, tmp_path: Path) -> None:
         "Over time",
     ):
         assert title in page
-    suite = ET.fromstring((tmp_path / "comparison.xml").read_text())
+    suite = ET.fromstring((files / "comparison.xml").read_text())
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
     (failure,) = suite.iter("failure")
     assert failure.get("type") == "regressed"
