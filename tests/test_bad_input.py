@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from command import VIRTUAL_TIME, Ended, environment, manifest, records, scenario
 
@@ -45,11 +46,13 @@ def server(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.communicate()
 
 
-def run_against(tmp_path: Path, *, load: Any = None, env: dict[str, str] | None = None, **block: Any) -> Ended:
+def run_against(
+    tmp_path: Path, *, load: Any = None, env: dict[str, str] | None = None, formats: str = "md", **block: Any
+) -> Ended:
     """A short run against a server."""
     keys = {"load": load} if load else {}
     path = scenario(tmp_path, engines=[{"engine": "http", **block}], **keys)
-    return harness("run", str(path), *QUICK, cwd=tmp_path, env=env)
+    return harness("run", str(path), "--out", "run", "--format", formats, cwd=tmp_path, env=env)
 
 
 def told(ended: Ended, code: int, *words: str) -> str:
@@ -199,14 +202,21 @@ def test_a_key_that_is_wrong(tmp_path: Path) -> None:
 
 
 def test_streams_that_stop_half_way(tmp_path: Path) -> None:
-    """No such reply counts as an answer: the measurement is invalid, and the report says what happened."""
+    """No such reply counts as an answer: the measurement is invalid, and the report says what happened. No completed
+    requests are a number and not unknown: zero.
+    """
+    load = [{"kind": "single_user", "requests": 3, "timeout": "5s"}]
     with server("--models", "m", "--cut", "2") as (url, _):
-        ended = run_against(tmp_path, load=[{"kind": "single_user", "requests": 3, "timeout": "5s"}], url=url)
+        ended = run_against(tmp_path, load=load, formats="csv,md", url=url)
     assert ended.code == 4, ended.err
     assert "Traceback" not in ended.out + ended.err
     (trial,) = manifest(tmp_path / "run")["cells"][0]["trials"]
     assert {row["status"] for row in records(tmp_path / "run", trial)} == {"truncated"}
     assert "the reply was cut off" in (tmp_path / "run" / "report.md").read_text()
+    summary = pd.read_csv(tmp_path / "run" / "summary.csv", keep_default_na=False)
+    rates = summary[summary["repetition"] == "pooled"].set_index("metric")["value"]
+    assert float(rates["completed_rps"]) == 0.0
+    assert float(rates["error_rate"]) == 1.0
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:

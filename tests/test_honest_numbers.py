@@ -66,16 +66,6 @@ def test_two_servers_are_two_rows_and_what_is_not_ours_has_no_memory(tmp_path: P
     assert float(e2e["engines.0"]) > float(e2e["engines.1"])
 
 
-def test_replies_that_all_break_off_are_no_completed_requests(tmp_path: Path) -> None:
-    """Zero is known, so it is a number and not unknown."""
-    with server("--models", "m", "--cut", "2") as url:
-        path = scenario(tmp_path, engines=[{"engine": "http", "url": url}], load=LOAD)
-        harness("run", str(path), "--out", "run", "--format", "csv", cwd=tmp_path)
-    rates = summary_of(tmp_path / "run").set_index("metric")["value"]
-    assert float(rates["completed_rps"]) == 0.0
-    assert float(rates["error_rate"]) == 1.0
-
-
 def test_an_interrupted_start_is_no_failure(tmp_path: Path) -> None:
     """Ctrl-C while an engine starts ends with 130, soon, and is called an interruption."""
     block = {"engine": "http", "command": "sh -c 'sleep 3600' {port}", "ready": {"path": "/health", "timeout": "3600s"}}
