@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from command import Ended
 from ruamel.yaml import YAML
 
 from harness.cli.app import app
@@ -33,9 +34,17 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_answer_is_replicas_cost_and_requirement(stored: Path) -> None:
+@pytest.fixture(scope="module")
+def planned(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Path]:
+    """How a plan with all its files ended, and their folder."""
+    folder = tmp_path_factory.mktemp("files")
+    files = ("--format", "html,md,json", "--export", f"hpa:{folder / 'hpa.yaml'}", "--out", str(folder))
+    return command("plan", "chat", "--demand", "12", *files, cwd=stored), folder
+
+
+def test_the_answer_is_replicas_cost_and_requirement(planned: tuple[Ended, Path]) -> None:
     """12 requests/s: f16 holds 4 of them for each replica, q4_k_m at least 8."""
-    ended = command("plan", "chat", "--demand", "12", cwd=stored)
+    ended, _ = planned
     assert ended.code == 0, ended.err
     text = ended.out.replace("\u202f", " ")
     last = text.rstrip().splitlines()[-1]
@@ -59,20 +68,18 @@ def test_every_number_is_plain_data_too(stored: Path) -> None:
     assert best["path"].endswith("runs/chat")
 
 
-def test_files_for_a_page_a_document_and_a_cluster(stored: Path, tmp_path: Path) -> None:
+def test_files_for_a_page_a_document_and_a_cluster(stored: Path, planned: tuple[Ended, Path]) -> None:
     """The page loads nothing and has both pictures; the manifest is YAML with the plan's replicas."""
-    arguments = ("--format", "html,md,json", "--export", f"hpa:{tmp_path / 'hpa.yaml'}", "--out", str(tmp_path))
-    ended = command("plan", "chat", "--demand", "12", *arguments, cwd=stored)
-    assert ended.code == 0, ended.err
-    page = (tmp_path / "plan.html").read_text()
+    _, folder = planned
+    page = (folder / "plan.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
     for title in ("Demand and replicas over a week", "Cost and chance", "Not modelled", "Assumptions"):
         assert title in page
     (link,) = re.findall(r'<a href="([^"#]+)">chat</a>', page)
-    assert (tmp_path / link).resolve() == (stored / "runs" / "chat" / "report.html").resolve()
-    assert (tmp_path / "plan.md").read_text().startswith("## 4 x g5.xlarge (one spare), ")
-    assert json.loads((tmp_path / "plan.json").read_text())["plans"]
-    deployment, scaler = YAML(typ="safe").load_all((tmp_path / "hpa.yaml").read_text())
+    assert (folder / link).resolve() == (stored / "runs" / "chat" / "report.html").resolve()
+    assert (folder / "plan.md").read_text().startswith("## 4 x g5.xlarge (one spare), ")
+    assert json.loads((folder / "plan.json").read_text())["plans"]
+    deployment, scaler = YAML(typ="safe").load_all((folder / "hpa.yaml").read_text())
     assert deployment["spec"]["replicas"] == scaler["spec"]["maxReplicas"] == 4
     assert scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "5818m"
 
