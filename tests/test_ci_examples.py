@@ -94,15 +94,34 @@ class Workplace:
         scenario(self.folder, name="s", engines=engines, load=LOAD, **keys).rename(self.folder / name)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Workplace:
-    """A workplace with `temp`, and two speeds of an engine."""
-    found = Workplace(tmp_path)
-    (tmp_path / "temp").mkdir()
+def workplace(folder: Path) -> Workplace:
+    """A workplace with `temp`, two speeds of an engine, and two seeds of a noisy one."""
+    found = Workplace(folder)
+    (folder / "temp").mkdir(parents=True)
     found.program("harness", program()[0])
     found.speed("fast.yaml", 60.0)
     found.speed("slow.yaml", 72.0)
+    for name, seed in (("noisy.yaml", 1), ("other.yaml", 2)):
+        found.speed(name, 20.0, options=NOISY, seed=seed)
     return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    """A workplace for a test."""
+    return workplace(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workplace for each scenario that is measured and kept as the baseline main."""
+    folder = tmp_path_factory.mktemp("kept")
+    for name in ("fast.yaml", "noisy.yaml"):
+        done = workplace(folder / name).run(
+            f"harness run {name} --out kept -q --format json\nharness baseline set main kept"
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
 
 
 def measure(place: Workplace, scenario: str, **inputs: str) -> subprocess.CompletedProcess[str]:
@@ -114,18 +133,18 @@ def measure(place: Workplace, scenario: str, **inputs: str) -> subprocess.Comple
     return place.run(PARTS["action.yml: Measure"], SCENARIO=scenario, **variables)
 
 
-def keep(place: Workplace, scenario: str) -> None:
-    """Measure a scenario and keep it as the baseline main."""
-    done = place.run(f"harness run {scenario} --out kept -q --format json\nharness baseline set main kept")
-    assert done.returncode == 0, done.stderr
+def keep(place: Workplace, kept: Path, scenario: str) -> None:
+    """Leave a scenario as the baseline main, as if it had been measured and kept here."""
+    for part in ("kept", "baselines"):
+        shutil.copytree(kept / scenario / part, place.folder / part)
 
 
 @pytest.mark.parametrize(
     ("scenario", "code", "word"), [("fast.yaml", "0", "UNCHANGED"), ("slow.yaml", "5", "REGRESSED")]
 )
-def test_the_action_compares_with_a_baseline(place: Workplace, scenario: str, code: str, word: str) -> None:
+def test_the_action_compares_with_a_baseline(place: Workplace, kept: Path, scenario: str, code: str, word: str) -> None:
     """The page of the job shows comparison and report, also of a regression; the last step ends with its code."""
-    keep(place, "fast.yaml")
+    keep(place, kept, "fast.yaml")
     done = measure(place, scenario, BASELINE="baseline:main", COMPARE_OPTIONS="--fail-on=ttft p50 +5%\n")
     assert done.returncode == 0, done.stderr
     assert place.outputs == {"exit-code": code, "report": "harness-out/comparison.md"}
@@ -135,11 +154,9 @@ def test_the_action_compares_with_a_baseline(place: Workplace, scenario: str, co
     assert ended.returncode == int(code)
 
 
-def test_the_action_cannot_tell_what_is_too_noisy(place: Workplace) -> None:
+def test_the_action_cannot_tell_what_is_too_noisy(place: Workplace, kept: Path) -> None:
     """Exit code 6, with the report."""
-    place.speed("noisy.yaml", 20.0, options=NOISY, seed=1)
-    place.speed("other.yaml", 20.0, options=NOISY, seed=2)
-    keep(place, "noisy.yaml")
+    keep(place, kept, "noisy.yaml")
     done = measure(place, "other.yaml", BASELINE="baseline:main")
     assert done.returncode == 0, done.stderr
     assert place.outputs["exit-code"] == "6"
@@ -156,9 +173,9 @@ def test_the_action_checks_limits(place: Workplace, limit_ms: int, code: str) ->
     assert place.summary.startswith("# s\n")
 
 
-def test_a_regression_counts_more_than_a_violated_limit(place: Workplace) -> None:
+def test_a_regression_counts_more_than_a_violated_limit(place: Workplace, kept: Path) -> None:
     """A run that violates a limit is compared too; one that is no slower ends with the limit's code."""
-    keep(place, "fast.yaml")
+    keep(place, kept, "fast.yaml")
     place.speed("limited.yaml", 72.0, limits=["ttft_ms p50 <= 1"])
     measure(place, "limited.yaml", BASELINE="baseline:main")
     assert place.outputs == {"exit-code": "5", "report": "harness-out/comparison.md"}
@@ -236,11 +253,9 @@ def test_the_gate_of_gitlab(place: Workplace) -> None:
 
 
 @pytest.mark.parametrize(("scenario", "code"), [("fast.yaml", 0), ("slow.yaml", 5), ("other.yaml", 6)])
-def test_the_plain_script(place: Workplace, scenario: str, code: int) -> None:
+def test_the_plain_script(place: Workplace, kept: Path, scenario: str, code: int) -> None:
     """Pass, regression, cannot tell: the report stands before the end of the script."""
-    for name, seed in (("noisy.yaml", 1), ("other.yaml", 2)):
-        place.speed(name, 20.0, options=NOISY, seed=seed)
-    keep(place, "noisy.yaml" if code == 6 else "fast.yaml")
+    keep(place, kept, "noisy.yaml" if code == 6 else "fast.yaml")
     done = place.run(f"bash {EXAMPLES / 'gate.sh'} {scenario} out baseline:main")
     assert done.returncode == code, done.stdout + done.stderr
     assert "\n# s\n" in done.stdout
