@@ -26,7 +26,7 @@ QUICK = ("--format", "json")
 OPEN = {"kind": "sustained", "rate": 20, "arrivals": "constant", "requests": 400, "timeout": "100s"}
 USERS = {"kind": "sustained", "users": 4, "requests": 400, "timeout": "100s"}
 CHILD = "harness.run.child"
-SLOW_PLANS, SLOW_CELLS = on_path("slow_plans"), on_path("slow_cells")
+SLOW_PLANS = on_path("slow_cells")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_locusts_process_is_killed(killed: Killed) -> None:
 def test_a_run_is_stopped_while_it_plans(tmp_path: Path, number: int) -> None:
     """It ends at once, however long the plan takes; the trial was interrupted before it began."""
     path, run = scenario(tmp_path, load=[OPEN]), tmp_path / "run"
-    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=SLOW_CELLS) as process:
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=SLOW_PLANS) as process:
         wait_until((tmp_path / "planning-400").exists, process)
         os.kill(process.pid, number)
         _, err = process.communicate(timeout=60)
@@ -192,7 +192,7 @@ def test_a_run_is_stopped_while_it_plans(tmp_path: Path, number: int) -> None:
 def test_the_run_is_killed_while_a_process_plans(tmp_path: Path) -> None:
     """Its child ends by itself, and does not plan on for nobody."""
     path = scenario(tmp_path, load=[OPEN])
-    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=SLOW_CELLS) as process:
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=SLOW_PLANS) as process:
         wait_until((tmp_path / "planning-400").exists, process)
         child = below(process, CHILD)
         process.kill()
