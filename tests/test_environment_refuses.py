@@ -111,8 +111,16 @@ def test_the_doctor_warns_of_a_cache_that_cannot_be_written(tmp_path: Path, env:
 
 
 @LIMITED
-@pytest.mark.parametrize("limit", ["ulimit -v 200000", "ulimit -v 500000", "ulimit -v 1600000", "ulimit -d 300000"])
-@pytest.mark.parametrize("arguments", [("run", "scenario.yaml", "--out", "run"), ("report", "run")])
+@pytest.mark.parametrize(
+    ("limit", "arguments"),
+    [
+        ("ulimit -v 200000", ("run", "scenario.yaml", "--out", "run")),
+        ("ulimit -v 500000", ("report", "run")),
+        ("ulimit -v 1600000", ("run", "scenario.yaml", "--out", "run")),
+        ("ulimit -d 300000", ("report", "run")),
+        ("ulimit -d 300000", ("run", "scenario.yaml", "--out", "run")),
+    ],
+)
 def test_too_little_address_space_is_said_before_libraries_load(
     tmp_path: Path, limit: str, arguments: tuple[str, ...]
 ) -> None:
