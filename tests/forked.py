@@ -274,12 +274,22 @@ def become(request: dict[str, Any], out: int, err: int) -> None:
     sys.argv[1:] = request["arguments"]
     if sys.argv[1:2] and sys.argv[1] in MEASURING:
         fork_children()
+    close_streams(request.get("closed", []))
     code: object = None
     try:
         runpy.run_module("harness", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
     end_with(code)
+
+
+def close_streams(numbers: Sequence[int]) -> None:
+    """Standard streams that are closed, as an interpreter finds them at its start."""
+    for number in numbers:
+        name = ("stdin", "stdout", "stderr")[number]
+        for known in (name, f"__{name}__"):
+            setattr(sys, known, None)
+        os.close(number)
 
 
 def end_with(code: object) -> None:

@@ -18,9 +18,11 @@ RUN = ("run", "scenario.yaml", "--out", "run", "--format", "md")
 LEAVING = ["| head -1", "2> >(head -1 >/dev/null)", ">&-", "2>&-", ">&- 2>&- <&-"]
 
 
-def redirected(folder: Path, redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command whose streams go where the shell is told. It is started, not forked, where one of them is closed."""
-    script, variables = (STARTED, dict[str, str]()) if "&-" in redirection else program()
+def redirected(
+    folder: Path, redirection: str, *arguments: str, started: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """A command whose streams go where the shell is told. started: not forked where one of them is closed."""
+    script, variables = (STARTED, dict[str, str]()) if started and "&-" in redirection else program()
     shell = ["bash", "-c", f"(\n{script}\n) {redirection}; exit ${{PIPESTATUS[0]}}", "bash", *arguments]
     env = environment({**VIRTUAL_TIME, **variables})
     return subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
@@ -28,9 +30,12 @@ def redirected(folder: Path, redirection: str, *arguments: str) -> subprocess.Co
 
 @pytest.mark.parametrize("redirection", LEAVING)
 def test_the_exit_code_is_the_runs(tmp_path: Path, redirection: str) -> None:
-    """The run goes on to its end and its report; broken limits are 1, and nothing else is."""
+    """The run goes on to its end and its report; broken limits are 1, and nothing else is.
+
+    That a command starts without a stream is tried below.
+    """
     scenario(tmp_path, limits=["ttft_ms p50 <= 1"])
-    done = redirected(tmp_path, redirection, *RUN)
+    done = redirected(tmp_path, redirection, *RUN, started=False)
     assert done.returncode == 1, done.stderr
     assert manifest(tmp_path / "run")["status"] == "complete"
     assert (tmp_path / "run" / "report.md").exists()
