@@ -160,7 +160,9 @@ def _configurations(manifest: Manifest) -> list[Keys]:
 def _why_none(name: str, results: Results) -> str:
     """Return why no candidate is in a run, and what to measure."""
     trials = [trial for _, trial in results.manifest.trials()]
-    if any(SEARCHED in facts for facts in results.facts.values()):
+    if searches := [facts[SEARCHED] for facts in results.facts.values() if SEARCHED in facts]:
+        if not any(one["lower_rps"] for one in searches):
+            return f"{name} searched for the largest rate, and no rate is known to meet its requirements; ease them"
         return f"{name} searched for the largest rate, and no rate was confirmed; search with a longer `within`"
     at_rates = [trial for trial in trials if _is_rate(trial) or trial.kind == SEARCH]
     asked = [trial for trial in at_rates if _has_slo(trial) or trial.limits]

@@ -215,4 +215,6 @@ def described(visit: Visit, search: Search) -> str:
     if found is None:
         return what
     known = found.decisive
+    if known.at_floor:
+        return f"{what}; no rate is known to keep {found.binding}"
     return f"{what}; largest rate {found.lower:.3g} to {known.upper:.3g}, median {known.value:.3g} ({found.binding})"

@@ -24,6 +24,7 @@ STEEPNESS = 22.0  # of 32 servers whose waits are bounded by half a service
 SPREAD = 0.7  # standard deviation of the logarithm of the slope
 RATES, SLOPES = 213, 40
 SURE = 0.9  # of the lower bound and of the upper bound, each by itself
+FLOOR = 0.5  # weight of the least rate, as a share of the greatest weight, from which nothing bounds it from below
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ class Estimate:
     def half_width(self) -> float:
         """Half the width of the central 90 % interval, as a share of the median."""
         return (self.at(0.95) - self.at(0.05)) / 2 / self.value
+
+    @property
+    def at_floor(self) -> bool:
+        """Return True if the threshold may well be below the least rate of the range: no rate is known to keep it."""
+        return bool(self.weights[0] >= FLOOR * self.weights.max())
 
     @cached_property
     def _edges(self) -> Floats:

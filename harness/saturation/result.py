@@ -41,14 +41,15 @@ class Saturation:
     """Largest rate that keeps the requirements, with the probability of 90 % on each side.
 
     Attributes:
-        lower: The largest rate is higher with a probability of 90 %: the rate to plan with, in requests/s.
-        value: Median.
-        upper: The largest rate is lower with a probability of 90 %; infinite if no rate was too high.
+        lower: The largest rate is higher with a probability of 90 %: the rate to plan with, in requests/s. 0: no rate
+            is known to keep the requirements.
+        value: Median; NaN if it is not known.
+        upper: The largest rate is lower with a probability of 90 %; infinite if it is not known.
         binding: What decides: `ttft`, `tpot`, `e2e`, `stall`, `errors` or `stability`.
         requirement: The requirement that decides: `slo`, or a limit as written.
         confirmed: Whether the measurement at the lower rate kept the requirement: `yes` and `no` beyond chance,
             `likely` and `unlikely` by its share alone, None without a measurement.
-        ended: `width`, `budget`, `largest_rate`, or None if it was interrupted.
+        ended: `width`, `budget`, `largest_rate`, `lowest_rate`, `errors`, or None if it was interrupted.
         half_width: Half of the central 90 % interval as a share of the median.
         facts: Throughput and service time of the server.
         late_ms: p99 of the lateness of the load generator in the search.
@@ -98,16 +99,17 @@ def saturation_of(reading: Reading) -> Saturation | None:
         return _without_overload(observed, search, facts, late_ms, requirements[0])
     ttft_s = tightest_ttft_s(reading.trial.slo, list(reading.trial.class_slo.values()))
     found = find(observed, requirements, float(search.gaps_variation), facts, ttft_s)
-    deciding = next(one for one in requirements if one.name == found.binding)
+    deciding, decisive = next(one for one in requirements if one.name == found.binding), found.decisive
+    none = decisive.at_floor
     return Saturation(
-        found.lower,
-        found.decisive.value,
-        found.decisive.upper,
+        0.0 if none else found.lower,
+        math.nan if none else decisive.value,
+        math.inf if none else decisive.upper,
         _binding(observed, deciding),
         deciding.name,
         _confirmed(observed, deciding),
         search.ended,
-        found.decisive.half_width,
+        math.nan if none else decisive.half_width,
         facts,
         late_ms,
         frontier(observed, deciding, found, float(search.gaps_variation)),

@@ -30,6 +30,7 @@ SERVICES = 3.0  # service times that a visit lasts at least
 OVERLOADS = 2.0  # times as long as another step of the ramp does that of the overload last, to see the throughput
 PATIENCE = 2.0  # times the SLO's TTFT that a step lasts at least: an overload shows when requests wait beyond it
 ABOVE, BELOW = 1.03, 0.1  # range of the threshold, in shares of the largest throughput
+LEAST = STEP / 2  # least threshold where nothing bounds it from below, as a share of the largest throughput
 MOMENT = 1e-3  # share of a chunk that is taken as nothing
 CALM, SLOWER = 0.25, 8.0  # first rate after an overload at the first one: share of the throughput, or divisor
 CLEARED = 0.5  # backlog that ends a pause, as a share of the requests in flight at the largest throughput
@@ -98,14 +99,20 @@ def find(
     facts: ServerFacts,
     ttft_s: float | None = None,
 ) -> Found:
-    """Return what all visits together say; `facts` must hold a finite throughput. `ttft_s` is the SLO's bound."""
-    least, most = BELOW * facts.most_rps, ABOVE * facts.most_rps
+    """Return what all visits together say; `facts` must hold a finite throughput. `ttft_s` is the SLO's bound.
+
+    Of a requirement that may be missed below the usual range, the threshold is looked for down to LEAST.
+    """
+    most = ABOVE * facts.most_rps
     found = {}
     for one in requirements:
         tried = tried_rates(observed, one.name, arrivals, facts)
         bound_s = ttft_s if one.metric == SLO else one.bound / 1e3 if one.metric == "ttft_ms" else None
         steepness = partial(facts.steepness, bound_s=bound_s, arrivals=arrivals)
-        found[one.name] = estimate(tried, one.share, least, most, facts.error, steepness)
+        known = estimate(tried, one.share, BELOW * facts.most_rps, most, facts.error, steepness)
+        if known.at_floor:
+            known = estimate(tried, one.share, LEAST * facts.most_rps, most, facts.error, steepness)
+        found[one.name] = known
     return Found(found, facts)
 
 
@@ -155,7 +162,8 @@ class Search:
     Attributes:
         visits: Stretches so far, the present one last.
         found: Estimate so far; None before the throughput is known.
-        ended: Reason for the end: `width`, `budget`, `largest_rate`, or `errors` (no request succeeded).
+        ended: Reason for the end: `width`, `budget`, `largest_rate`, `lowest_rate` (no rate down to the lowest met a
+            requirement), or `errors` (no request succeeded).
     """
 
     settings: Settings
@@ -248,14 +256,23 @@ class Search:
         settings, last = self.settings, self.visits[-1]
         facts = facts_of(requests, self.visits)
         self.found = find(self.observed(requests), settings.requirements, settings.arrivals, facts, settings.ttft_s)
-        decisive = self.found.decisive
-        if self._out_of_time(last) or (self._has_seen_misses(requests) and decisive.half_width <= settings.width):
-            return self._confirm("budget" if decisive.half_width > settings.width else "width", last, facts)
-        rate = on_grid(min(decisive.value, settings.largest_rate), facts.most_rps)
+        if why := self._why_to_end(requests, last, self.found):
+            return self._confirm(why, last, facts)
+        rate = on_grid(min(self.found.decisive.value, settings.largest_rate), facts.most_rps)
         if last.state is State.SEARCH and math.isclose(rate, last.rate):
             return self._go_on(self._until_chunk_s(last))
         settle_s = self._settle_s(rate, facts)
         return self._begin(State.SEARCH, rate, now_s, settings.slice_s, settle_s)
+
+    def _why_to_end(self, requests: Requests, last: Visit, found: Found) -> str | None:
+        """Return why the search ends after its last visit; None if it goes on."""
+        decisive, is_over = found.decisive, self._out_of_time(last)
+        if decisive.at_floor:
+            at_lowest = last.state is State.SEARCH and math.isclose(last.rate, on_grid(0.0, found.facts.most_rps))
+            return "lowest_rate" if at_lowest else "budget" if is_over else None
+        if decisive.half_width <= self.settings.width and (is_over or self._has_seen_misses(requests)):
+            return "width"
+        return "budget" if is_over else None
 
     def _has_seen_misses(self, requests: Requests) -> bool:
         """Return True if the search saw both sides: without misses, the estimate rests on the model alone."""
@@ -275,7 +292,7 @@ class Search:
         self.ended, settings = why, self.settings
         if not settings.confirm_s:
             return None
-        rate = last.rate if self.found is None else self.found.lower
+        rate = last.rate if self.found is None else max(self.found.lower, on_grid(0.0, facts.most_rps))
         settle_s = self._settle_s(rate, facts)
         return self._begin(State.CONFIRM, rate, last.end_s, settle_s + settings.confirm_s, settle_s)
 

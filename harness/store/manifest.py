@@ -376,7 +376,9 @@ class SearchEntry(Part):
     attainment: Number | None = key("Share of the requests that must meet the SLO.")
     gaps_variation: Number = key("Squared coefficient of variation of the gaps between arrivals.", default=1.0)
     width: Number | None = key("Half width of the 90 % interval at which it ends, as a share of the rate.")
-    ended: str | None = key("Why it ended: `width`, `budget`, `largest_rate` or `errors`.", null="it was interrupted")
+    ended: str | None = key(
+        "Why it ended: `width`, `budget`, `largest_rate`, `lowest_rate` or `errors`.", null="it was interrupted"
+    )
     visits: list[SearchVisit] = []
 
 

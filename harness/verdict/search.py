@@ -23,7 +23,8 @@ def doubts(trial: TrialEntry, found: Mapping[str, Any] | None) -> Iterator[Reaso
         sentence += f" the SLO's TTFT is {number(bound_ms)} ms. The server may take a higher rate."
         advice = "Free processor cores: latencies count from the scheduled time."
         yield from thresholds.SEARCH_LATE.reasons(late_ms / bound_ms, sentence, advice)
-    if found["confirmed"] == "no":
+    none_is_known = not found["lower_rps"] and found["throughput_rps"] is not None
+    if found["confirmed"] == "no" and not none_is_known:
         sentence = "The measurement at the lower rate missed the SLO: the largest rate is lower than the search found."
         advice = "Search again with a longer `within`; the server may have slowed down meanwhile."
         yield Reason("search_missed", Level.WARN, sentence, advice)

@@ -13,6 +13,7 @@ HEAD = ("where", "state", "rate, req/s", "time", "requests", "effective", "SLO m
 ENDS = {
     "width": "",
     "budget": "its time was over before the rate was known as well as asked for; set a longer `within`",
+    "lowest_rate": "",
     "largest_rate": "no overload up to the largest rate that it may send; raise `largest_rate`",
     "errors": "no request succeeded at the first rate",
     None: "it was interrupted",
@@ -53,8 +54,7 @@ def in_words(found: Mapping[str, Any]) -> str:
     """Return the result of a search as the beginning of a report says it."""
     lower, value, upper = (found[name] for name in ("lower_rps", "value_rps", "upper_rps"))
     if value is None:
-        held = f"at least {_rate(lower)} req/s" if lower else "no rate is known to meet the SLO"
-        return f"{held}: {ENDS[found['ended']]}"
+        return f"at least {_rate(lower)} req/s: {ENDS[found['ended']]}" if lower else _none_in_words(found)
     limits = BINDING.get(found["binding"], "the backlog, which grows beyond it")
     text = f"plan with {_rate(lower)} req/s; the largest rate is {_rate(lower)} to {_rate(upper)}"
     text += f" (90 % each way), median {_rate(value)}, limited by {limits}"
@@ -63,6 +63,16 @@ def in_words(found: Mapping[str, Any]) -> str:
         text += f"; the measurement at {_rate(measured[0])} {CONFIRMED[found['confirmed']]}"
     why = ENDS[found["ended"]]
     return f"{text}; {why}" if why else text
+
+
+def _none_in_words(found: Mapping[str, Any]) -> str:
+    """Return what is known where no rate is known to meet the requirement: how the lowest rate did."""
+    text = "no rate is known to meet the SLO"
+    if found["ended"] in ("errors", None):
+        return f"{text}: {ENDS[found['ended']]}"
+    lowest = next(one for one in found["rates"] if one["requests"])
+    met = amount(lowest["attainment"], show="share")
+    return f"{text}; at {_rate(lowest['rate'])} req/s, the lowest that was tried, {met} of the requests met it"
 
 
 def _rate(value: float | None) -> str:

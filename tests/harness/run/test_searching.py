@@ -62,10 +62,11 @@ class Searched:
         servers: int = SERVERS,
         stop_at_s: float | None = None,
         classes: Mapping[str, TrafficClass] = MappingProxyType({}),
+        slo_s: float = SLO_S,
         **keys: Any,
     ) -> None:
         self.load = load_of(kind="saturate", timeout="60s", **keys)
-        slo, workload = Slo.model_validate({"ttft": f"{SLO_S}s"}), workload_of(prompt_tokens=4, output_tokens=2)
+        slo, workload = Slo.model_validate({"ttft": f"{slo_s}s"}), workload_of(prompt_tokens=4, output_tokens=2)
         self.plan = TrialPlan(0, "000-saturate", "saturate", self.load, workload, dict(classes), slo, (), seed)
         self.schedule: Schedule = build(self.load, workload, seed, classes=classes)
         self.records: list[Record] = []
@@ -147,6 +148,15 @@ def test_a_search_within_its_largest_rate_measures_at_it(tmp_path: Path) -> None
     assert (found["lower_rps"], found["value_rps"], found["upper_rps"]) == (4.0, None, None)
     assert one.entry.visits[-1].state == "confirm"
     assert one.entry.visits[-1].rate == 4.0
+
+
+def test_an_slo_that_no_rate_meets_has_no_rate_to_plan_with(tmp_path: Path) -> None:
+    """The first token takes longer on an empty server, too: the search ends early, and no rate is made up."""
+    one = Searched(8, slo_s=0.04, within="8m", measure="20s")
+    found = one.fact(tmp_path)
+    assert one.entry.ended == "lowest_rate"
+    assert (found["lower_rps"], found["value_rps"], found["upper_rps"], found["half_width"]) == (0.0, None, None, None)
+    assert found["throughput_rps"] == pytest.approx(SERVERS / MEAN_S, rel=0.2)
 
 
 def classes_of(**ttft: str) -> dict[str, TrafficClass]:

@@ -60,3 +60,9 @@ def test_rates_far_below_the_threshold_say_little() -> None:
     """A thousand good requests at half of the load leave the threshold as wide as before, above them."""
     before, after = estimate([], SHARE, 0.5, 1.03), estimate([Tried(0.25, 1000, 0)], SHARE, 0.5, 1.03)
     assert after.value == pytest.approx(before.value, rel=0.05)
+
+
+def test_a_range_that_begins_above_the_threshold_is_told() -> None:
+    """Where every request missed, nothing bounds the threshold from below; half of them at 0.9 do."""
+    assert estimate([Tried(0.6, 100, 100)], SHARE, 0.5, 1.03).at_floor
+    assert not estimate([Tried(0.6, 100, 0), Tried(0.9, 100, 50)], SHARE, 0.5, 1.03).at_floor

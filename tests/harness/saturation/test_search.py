@@ -73,6 +73,18 @@ def test_without_a_confirmation_the_search_ends_with_its_width() -> None:
     assert search.found.decisive.half_width <= search.settings.width
 
 
+def test_an_slo_that_no_rate_meets_ends_the_search_at_the_lowest_rate() -> None:
+    """Every first token takes 50 ms, and the SLO is 40 ms: the search goes down, and does not use up its time."""
+    probe, search = QueueProbe(2, slo_s=0.04), Search(Settings((Requirement("slo", SHARE),), ttft_s=0.04))
+    searched(search, probe, probe.requests())
+    assert search.found is not None
+    assert search.found.decisive.at_floor
+    assert search.ended == "lowest_rate"
+    assert search.visits[-1].state is State.CONFIRM
+    assert 0 < search.visits[-1].rate <= 0.02 * search.found.facts.most_rps
+    assert probe.now_s < 700
+
+
 def test_the_requirement_with_the_least_rate_is_named() -> None:
     """Two requirements on the same requests: the stricter one decides."""
     probe, search = QueueProbe(35), Search(Settings((Requirement("slo", SHARE),), ttft_s=SLO_S, confirm_s=0.0))

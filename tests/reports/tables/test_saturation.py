@@ -36,6 +36,17 @@ def test_a_search_without_an_overload_has_no_upper_rate() -> None:
     )
 
 
+@pytest.mark.parametrize("ended", ["lowest_rate", "budget", "largest_rate"])
+def test_no_rate_is_planned_with_where_none_met_the_slo(ended: str) -> None:
+    """The lowest rate that had requests is told; a longer time is not advised."""
+    nothing = {"lower_rps": 0.0, "value_rps": None, "upper_rps": None, "confirmed": "no", "ended": ended}
+    rates = [RATE | {"rate": 0.24, "requests": 0}, RATE | {"rate": 0.48, "attainment": 0.125}]
+    assert in_words(FOUND | nothing | {"rates": rates}) == (
+        "no rate is known to meet the SLO; at 0.480 req/s, the lowest that was tried, 12.5\u202f% of the requests "
+        "met it"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "end"),
     [
