@@ -18,6 +18,7 @@ FEWEST_LOOKS = 16
 FEWEST_TOKENS = 8  # first tokens in the last third of a visit
 SURE = 2.326348  # one-sided 1 %
 SLOW = 5.0  # times the SLO's TTFT in the last third of a visit
+FEWEST_REFUSED, REFUSED = 20, 0.2  # failed requests of a visit, and their least share of those that ended
 
 
 class State(StrEnum):
@@ -35,7 +36,7 @@ class Visit:
 
     Attributes:
         rate: Requests per second; 0 in a pause.
-        overloaded: True if it was ended because the backlog grew.
+        overloaded: True if it was ended because the backlog grew, or requests were refused.
     """
 
     number: int
@@ -125,6 +126,16 @@ def backlog_grows(requests: Requests, visit: Visit, service_s: float, ttft_s: fl
     last = requests.ttft_s[rows] / bounds_s
     last = last[np.isfinite(last)]
     return bool(len(last) >= FEWEST_TOKENS and np.median(last) > SLOW)
+
+
+def refuses(requests: Requests, visit: Visit, allowed: float) -> bool:
+    """Return True if many requests of a visit failed: a server that turns them away has no backlog.
+
+    Args:
+        allowed: Share of the requests that may miss the strictest requirement.
+    """
+    failed, completed = (count(visit.start_s, visit.end_s) for count in (requests.failed, requests.completed))
+    return failed >= FEWEST_REFUSED and failed >= max(REFUSED, allowed) * (failed + completed)
 
 
 def rises(series: Floats) -> bool:

@@ -1,9 +1,9 @@
 """Search for the largest rate that keeps the requirements: which rate to send next, and when enough is known.
 
-Four parts follow each other. The ramp doubles the rate until the backlog grows: that shows the largest throughput. The
-search tries rates near the threshold, each long enough to outlast the queue's memory. It pauses after an overload until
-the backlog is gone. The confirmation sends the lower bound again, with other arrivals. Every part is evidence for the
-same threshold model (`posterior`).
+Four parts follow each other. The ramp doubles the rate until the backlog grows, or requests are refused: that shows the
+largest throughput. The search tries rates near the threshold, each long enough to outlast the queue's memory. It pauses
+after an overload until the backlog is gone. The confirmation sends the lower bound again, with other arrivals. Every
+part is evidence for the same threshold model (`posterior`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from harness.saturation.facts import UNQUEUED, ServerFacts, facts_of
-from harness.saturation.observed import Observed, State, Visit, backlog_grows, observe
+from harness.saturation.observed import Observed, State, Visit, backlog_grows, observe, refuses
 from harness.saturation.posterior import Estimate, Tried, estimate
 from harness.saturation.requests import SLO, Requests, Requirement
 
@@ -203,7 +203,7 @@ class Search:
         service_s = facts.service_s
         known = math.isfinite(service_s)
         enough_s = max(settings.ramp_s, SERVICES * service_s if known else 0.0, PATIENCE * (settings.ttft_s or 0.0))
-        if known and lasted_s >= enough_s and backlog_grows(requests, visit, service_s, settings.ttft_s):
+        if known and lasted_s >= enough_s and self._is_over(requests, visit, service_s):
             return self._pause(visit) if lasted_s >= OVERLOADS * enough_s else self._go_on(settings.slice_s)
         if self._out_of_time(visit):
             return self._confirm("budget", visit, facts)
@@ -220,6 +220,11 @@ class Search:
         if rate > settings.largest_rate:
             return self._confirm("largest_rate", visit, facts)
         return self._begin(State.RAMP, rate, visit.end_s, settings.slice_s)
+
+    def _is_over(self, requests: Requests, visit: Visit, service_s: float) -> bool:
+        """Return True if a rate of the ramp is too high: the backlog grows, or requests are refused."""
+        allowed = 1 - max(one.share for one in self.settings.requirements)
+        return refuses(requests, visit, allowed) or backlog_grows(requests, visit, service_s, self.settings.ttft_s)
 
     def _pause(self, visit: Visit) -> Step:
         self.visits[-1] = replace(visit, overloaded=True)

@@ -367,7 +367,7 @@ class SearchVisit(Part):
     start_ns: int = key("When it began.", "ns from T0", default=0)
     end_ns: int = key("When it ended.", "ns from T0", default=0)
     counted_from_ns: int = key("Requests due before it had met the rate before.", "ns from T0", default=0)
-    overloaded: bool = key("Whether it was ended because the backlog grew.", default=False)
+    overloaded: bool = key("Whether it was ended because the backlog grew, or requests were refused.", default=False)
 
 
 class SearchEntry(Part):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from harness.saturation.observed import State, Visit, backlog_grows, observe, rises
+from harness.saturation.observed import State, Visit, backlog_grows, observe, refuses, rises
 from harness.saturation.requests import Requests
 from harness.seeding import generator
 
@@ -65,3 +65,18 @@ def test_noise_seldom_rises_and_a_slope_does() -> None:
     white = [rises(generator(seed, 1).normal(size=80)) for seed in range(300)]
     assert np.mean(white) < 0.1
     assert rises(np.arange(80) / 20 + generator(1, 2).normal(size=80))
+
+
+def test_a_server_that_refuses_requests_is_overloaded_without_a_backlog() -> None:
+    """From a fifth of the requests on, if that is more than may miss; a few failures are none."""
+    due = np.arange(0, 20, 1 / 8)
+
+    def failing(every: int) -> Requests:
+        e2e = np.where(np.arange(len(due)) % every == 0, np.nan, 0.1)
+        return Requests(due, due + 0.1, e2e, e2e, {}, {})
+
+    visit = visited(8.0, 20.0)
+    assert refuses(failing(4), visit, 0.05)
+    assert not refuses(failing(4), visit, 0.4)
+    assert not refuses(failing(6), visit, 0.05)
+    assert not refuses(failing(2), visited(8.0, 2.0), 0.05)

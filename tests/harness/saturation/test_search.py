@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import heapq
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from harness.saturation.observed import Observed, State
 from harness.saturation.probe import searched
-from harness.saturation.requests import Requirement
+from harness.saturation.requests import Requests, Requirement
 from harness.saturation.search import Search, Settings, find
-from tests.saturating import SHARE, SLO_S, TRUE_RATE, QueueProbe, attainment, bisected, search_of
+from tests.saturating import MEAN_S, SERVERS, SHARE, SLO_S, TRUE_RATE, QueueProbe, attainment, bisected, search_of
 
 RUNS = 10  # each half a second; `make saturation` runs 50
 
@@ -101,3 +102,40 @@ def with_another(one: Observed, name: str) -> Observed:
     """A visit with a second requirement that the same requests missed."""
     missed, effective = {**one.missed, name: one.missed["slo"]}, {**one.effective, name: one.effective["slo"]}
     return replace(one, missed=missed, effective=effective)
+
+
+@dataclass
+class RefusingProbe(QueueProbe):
+    """The same servers without a queue: a request that finds all of them busy fails within a millisecond."""
+
+    refused: list[bool] = field(default_factory=list)
+
+    def send(self, rate: float, seconds: float) -> None:
+        """Let arrivals of a rate come for some time; each service takes the mean time."""
+        end_s = self.now_s + seconds
+        for due in np.sort(self.random.uniform(self.now_s, end_s, self.random.poisson(rate * seconds))):
+            refused = self.free[0] > due
+            if not refused:
+                heapq.heapreplace(self.free, due + self.mean_s)
+            self.due.append(due)
+            self.begun.append(due)
+            self.ended.append(due + (0.001 if refused else self.mean_s))
+            self.refused.append(refused)
+        self.now_s = end_s
+
+    def requests(self) -> Requests:
+        """What a client knows now: a refused request has no latency."""
+        found, refused = super().requests(), np.array(self.refused, dtype=np.bool_)
+        e2e_s, ttft_s = (np.where(refused, np.nan, one) for one in (found.e2e_s, found.ttft_s))
+        missed = np.where(refused & np.isfinite(found.ended_s), 1.0, found.missed["slo"])
+        return replace(found, e2e_s=e2e_s, ttft_s=ttft_s, missed={"slo": missed}, parts={"errors": missed})
+
+
+def test_a_server_that_refuses_requests_is_not_flooded() -> None:
+    """32 servers without a queue complete 16/s at most, and at 13/s about 5 % find all of them busy (Erlang)."""
+    search, probe = Search(Settings((Requirement("slo", SHARE),), ttft_s=SLO_S)), RefusingProbe(4)
+    searched(search, probe, probe.requests())
+    assert max(one.rate for one in search.visits) <= 4 * SERVERS / MEAN_S
+    assert search.found is not None
+    assert search.found.facts.most_rps == pytest.approx(SERVERS / MEAN_S, rel=0.2)
+    assert 8 < search.found.lower < SERVERS / MEAN_S
