@@ -54,8 +54,8 @@ class ServerFacts:
         beta = (1 - load) * math.sqrt(servers)
         density = np.exp(-(beta**2) / 2) / math.sqrt(2 * math.pi)
         below = np.array([math.erfc(-one / math.sqrt(2)) / 2 for one in beta])
-        ratio = beta * below / density
-        waits = math.sqrt(servers) * load * (below / density + beta + beta * ratio) / (1 + ratio)
+        hazard = density / below  # 0 of many servers, where its inverse is infinite
+        waits = math.sqrt(servers) * load * (1 + beta * hazard + beta**2) / (hazard + beta)
         return np.asarray(tail + waits, dtype=np.float64)
 
     def relaxation_s(self, rate: float, arrivals: float) -> float:
