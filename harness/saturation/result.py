@@ -83,11 +83,13 @@ class Tried:
 
 
 def saturation_of(reading: Reading) -> Saturation | None:
-    """Return the result of a search; None for other loads, and for a search without a rate."""
+    """Return the result of a search; None for other loads, and for a search without a rate or a requirement."""
     search = reading.trial.search
     if search is None:
         return None
     requirements = requirements_of(search.attainment or 0.95, reading.trial.limits)
+    if not requirements:  # a limit `attainment >= 100%`, which scenarios may not have any more
+        return None
     requests = stored_requests(reading.columns, reading.trial, requirements)
     visits = [_visit(number, search) for number in range(len(search.visits))]
     observed = [observe(requests, one) for one in visits if one.rate > 0]

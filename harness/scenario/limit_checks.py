@@ -9,7 +9,7 @@ from harness.errors import Problem
 from harness.metrics import COSTS, QUALITY, find
 from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock
-from harness.scenario.limits import Limit, Slo, parse_limit
+from harness.scenario.limits import Limit, Slo, override, parse_limit
 from harness.scenario.loads.kinds import Load
 from harness.scenario.margins import margin_of
 from harness.scenario.model import Scenario
@@ -35,6 +35,7 @@ def limit_problems(scenario: Scenario) -> Iterator[Problem]:
             why = (
                 _class_problem(limit, scenario, under)
                 or _slo_problem(limit, scenario, under)
+                or _search_problem(limit, scenario, under)
                 or _quality_problem(limit, scenario)
                 or _base_problem(limit, under)
                 or _price_problem(limit, scenario)
@@ -88,6 +89,17 @@ def _slo_problem(limit: Limit, scenario: Scenario, under: Sequence[_Trial]) -> s
     if limit.metric not in _NEED_SLO or all(_has_slo(limit, scenario, one.load) for one in under):
         return None
     return f"`{limit.metric}` needs an `slo`; write for example `slo: {{ttft: 500ms}}`"
+
+
+def _search_problem(limit: Limit, scenario: Scenario, under: Sequence[_Trial]) -> str | None:
+    """Return why a limit makes no requirement of a search for the largest rate: it asks for all requests, or none."""
+    if limit.metric != "attainment" or limit.op[0] != ">" or 0 < limit.value < 1 or limit.class_name or limit.base:
+        return None
+    searches = [one.load for one in under if one.load.kind == "saturate"]
+    if not any(limit in map(parse_limit, override(scenario.limits, one.limits)) for one in searches):
+        return None
+    why = "no number of requests shows 100 %" if limit.value else "every rate keeps it"
+    return f"{why}; write `attainment >= {'99.9%' if limit.value else '95%'}`"
 
 
 def _has_slo(limit: Limit, scenario: Scenario, load: Load) -> bool:

@@ -106,3 +106,16 @@ def test_a_search_needs_an_slo_of_the_scenario_or_of_a_class(tmp_path: Path) -> 
     ]
     slo = {"chat": {"slo": {"ttft": "200ms"}}, "long": {}}
     assert told(tmp_path, load=search, classes=slo, limits=["chat.ttft_ms p95 <= 1s"]) == []
+
+
+def test_a_search_is_not_asked_for_all_requests_or_none(tmp_path: Path) -> None:
+    """It has no requirement then. A limit of its own replaces the scenario's; other loads may be asked for all."""
+    search, slo, every = {"kind": "saturate"}, {"ttft": "500ms"}, "attainment >= 100%"
+    message = "no number of requests shows 100 %; write `attainment >= 99.9%`"
+    assert told(tmp_path, load=[search], slo=slo, limits=[every]) == [f"limits.0: {message}"]
+    assert told(tmp_path, load=[search | {"limits": [every]}], slo=slo) == [f"load.0.limits.0: {message}"]
+    assert told(tmp_path, load=[search], slo=slo, limits=["attainment >= 0"]) == [
+        "limits.0: every rate keeps it; write `attainment >= 95%`"
+    ]
+    assert told(tmp_path, load=[search | {"limits": ["attainment >= 99%"]}], slo=slo, limits=[every]) == []
+    assert told(tmp_path, load=[ALONE], slo=slo, limits=[every]) == []
