@@ -322,6 +322,18 @@ def length_problems(scenario: Scenario) -> Iterator[Problem]:
             yield Problem(why, key=f"{key}.prompt_tokens")
 
 
+def search_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield the workloads whose requests are cancelled where a search for the largest rate would judge them."""
+    if not any(load.kind == "saturate" for load in loads_by_key(scenario).values()):
+        return
+    workloads = {"workload": scenario.workload}
+    workloads |= {f"classes.{name}.workload": one.workload for name, one in scenario.classes.items() if one.workload}
+    for key, workload in workloads.items():
+        if workload.cancel is not None:
+            why = "a search cannot judge requests that are cancelled; leave `cancel` out"
+            yield Problem(why, key=f"{key}.cancel")
+
+
 def name_problems(scenario: Scenario) -> Iterator[Problem]:
     """Yield each load whose name another load before it has: their results would be mixed up."""
     seen: set[tuple[str, str]] = set()

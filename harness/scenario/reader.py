@@ -19,6 +19,7 @@ from harness.scenario.checks import (
     name_problems,
     placed,
     problems_of,
+    search_problems,
     without_echoes,
 )
 from harness.scenario.engine_problems import engine_problems
@@ -85,7 +86,7 @@ def _content_problems(scenario: Scenario) -> list[Problem]:
     if problems := list(_wrong_files(summary, [one.prompts for one in workloads])):
         return problems
     problems = [*conversation_problems(scenario), *length_problems(scenario), *name_problems(scenario)]
-    problems += [*limit_problems(scenario), *gate_problems(scenario)]
+    problems += [*search_problems(scenario), *limit_problems(scenario), *gate_problems(scenario)]
     traces = [load.file for load in loads_by_key(scenario).values() if isinstance(load, Trace)]
     if traces and scenario.workload.prompts is not None:
         why = "cannot be combined with `kind: trace`, which sets the prompt lengths; leave it out"

@@ -119,3 +119,15 @@ def test_a_search_is_not_asked_for_all_requests_or_none(tmp_path: Path) -> None:
     ]
     assert told(tmp_path, load=[search | {"limits": ["attainment >= 99%"]}], slo=slo, limits=[every]) == []
     assert told(tmp_path, load=[ALONE], slo=slo, limits=[every]) == []
+
+
+def test_a_search_sends_no_requests_that_are_cancelled(tmp_path: Path) -> None:
+    """They are neither good nor bad. Other loads may have them."""
+    keys = {"slo": {"ttft": "500ms"}, "workload": {"cancel": {"share": 0.1, "after": "2s"}}}
+    message = "a search cannot judge requests that are cancelled; leave `cancel` out"
+    search = [{"kind": "saturate"}]
+    assert told(tmp_path, load=search, **keys) == [f"workload.cancel: {message}"]
+    classes = {"chat": {"workload": keys["workload"]}, "long": {}}
+    found = told(tmp_path, load=[ALONE, *search], slo=keys["slo"], classes=classes)
+    assert found == [f"classes.chat.workload.cancel: {message}"]
+    assert told(tmp_path, load=[ALONE], **keys) == []
