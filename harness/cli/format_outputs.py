@@ -145,6 +145,11 @@ FACTS = {
     "errors[].*": Column("Kinds of failure: number, number measured, first and last time, an example."),
     "bursts[].*": Column("Course of each burst: backlog, recovery, errors.", null="no bursts by plan"),
     "queue.*": Column("Independent states of the requests in flight; rounds of a closed loop."),
+    "saturation.*": Column(
+        "Result of a search for the largest rate ([saturation.md](saturation.md)): `lower_rps`, `value_rps`, "
+        "`upper_rps`, `binding`, `requirement`, its `share`, `confirmed`, `ended`, and the `rates` tried.",
+        null="no search",
+    ),
     "steady.*": Column("Whether the window was steady, warming up or drifting."),
     "sample_size.*": Column("What the requests are worth at a quantile, and what an interval with two ends needs."),
     "slo_vacuous": Column("Good requests to which the limit on `tpot` could not be applied."),

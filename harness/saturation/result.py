@@ -47,6 +47,7 @@ class Saturation:
         upper: The largest rate is lower with a probability of 90 %; infinite if it is not known.
         binding: What decides: `ttft`, `tpot`, `e2e`, `stall`, `errors` or `stability`.
         requirement: The requirement that decides: `slo`, or a limit as written.
+        share: Share of the requests that must keep it.
         confirmed: Whether the measurement at the lower rate kept the requirement: `yes` and `no` beyond chance,
             `likely` and `unlikely` by its share alone, None without a measurement.
         ended: `width`, `budget`, `largest_rate`, `lowest_rate`, `errors`, or None if it was interrupted.
@@ -61,6 +62,7 @@ class Saturation:
     upper: float
     binding: str
     requirement: str
+    share: float
     confirmed: str | None
     ended: str | None
     half_width: float
@@ -109,6 +111,7 @@ def saturation_of(reading: Reading) -> Saturation | None:
         math.inf if none else decisive.upper,
         _binding(observed, deciding),
         deciding.name,
+        deciding.share,
         _confirmed(observed, deciding),
         search.ended,
         math.nan if none else decisive.half_width,
@@ -151,7 +154,7 @@ def _without_overload(
     held = [one.visit.rate for one in observed if not _misses(one, slo)]
     rates = frontier(observed, slo, None, float(search.gaps_variation))
     confirmed = _confirmed(observed, slo)
-    unknown = (math.inf, "", slo.name, confirmed, search.ended, math.nan, facts, late_ms, rates)
+    unknown = (math.inf, "", slo.name, slo.share, confirmed, search.ended, math.nan, facts, late_ms, rates)
     return Saturation(max(held, default=0.0), math.nan, *unknown)
 
 
@@ -224,6 +227,7 @@ def as_fact(found: Saturation) -> dict[str, Any]:
         "upper_rps": _number(found.upper),
         "binding": found.binding or None,
         "requirement": found.requirement,
+        "share": found.share,
         "confirmed": found.confirmed,
         "ended": found.ended,
         "half_width": _number(found.half_width),

@@ -258,7 +258,7 @@ def test_the_same_seed_draws_the_same_plan() -> None:
 
 
 SEARCH = {
-    "lower_rps": 5.2, "value_rps": 5.5, "upper_rps": 5.8, "requirement": "slo", "confirmed": "yes",
+    "lower_rps": 5.2, "value_rps": 5.5, "upper_rps": 5.8, "requirement": "slo", "share": 0.95, "confirmed": "yes",
     "rates": [
         {"rate": 4.0, "state": "ramp", "attainment": 0.99, "low": 0.97, "high": 1.0, "overloaded": False},
         {"rate": 5.5, "state": "search", "attainment": 0.95, "low": 0.93, "high": 0.97, "overloaded": False},
@@ -273,6 +273,8 @@ def test_a_search_for_the_largest_rate_is_planned_with_its_lower_end() -> None:
     (found,) = data["plans"]
     assert (found["replicas"], found["rate_rps"]["lower"], found["rate_rps"]["upper"]) == (5, 5.2, 5.8)
     assert [row["holds"] for row in data["tested"]] == ["yes", "unknown", "no"]
+    stricter = as_data(rank([candidate([point(5.2)], searched=SEARCH | {"share": 0.99})], terms()))["tested"]
+    assert [row["holds"] for row in stricter] == ["unknown", "no", "no"]
     assert data["missing"] == []
     open_end = SEARCH | {"upper_rps": None, "value_rps": None}
     (open_ended,) = as_data(rank([candidate([point(5.2)], searched=open_end)], terms()))["missing"]

@@ -193,6 +193,7 @@ def test_a_server_slower_than_the_first_rate_is_searched_below_it(tmp_path: Path
     one = Searched(5, servers=4, first_rate=8.0, within="10m")
     found = one.fact(tmp_path)
     assert found["value_rps"] < 2.2
+    assert found["share"] == 0.95
     assert one.entry.visits[0].overloaded
     assert one.entry.visits[1].state == "pause"
 
