@@ -22,6 +22,8 @@ from harness.scenario.plan import Assumptions, Pricing, Scaling
 
 START_UP_S = 300.0
 """Time to get and boot a machine where neither the prices nor the user state it."""
+KEPT = (Pricing.RESERVED, Pricing.OWNED)
+"""Paid for all the time, whether a replica runs or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Plan:
         mix: All replicas at the peak, by how they are paid for.
         week: Replicas in each bucket of a week.
         hourly_usd: Price of an hour of a machine, and of a spot machine.
-        machine_hours, perfect_hours: Per month: of the plan, and of a perfect autoscaler.
+        machine_hours, perfect_hours: Per month: those paid for, and of a perfect autoscaler.
         usd_per_month: For 730 hours.
         planned, full: Cost for each thing, at the demand and with each replica at its full rate.
         chance: Chance that the base alone holds the peak.
@@ -99,8 +101,9 @@ def plan(candidate: Candidate, terms: Terms, capacity: Capacity | None = None) -
     mixed = _Mixer(rule, terms, instance, hourly, lead_s)
     week = _week(rule, draws, base, terms, lead_s)
     mixes = {int(one): mixed.of(int(one)) for one in set(week)}
-    usd_per_hour = _mean_usd(week, mixes, hourly, terms, lead_s)
-    machine_hours = float(np.mean([mixes[int(one)].total for one in week])) * MONTH_H * _longer(terms, lead_s)
+    paid: Ints = np.full_like(week, week.max()) if assumed.pricing in KEPT else week
+    usd_per_hour = _mean_usd(paid, mixes, hourly, terms, lead_s)
+    machine_hours = float(np.mean([mixes[int(one)].total for one in paid])) * MONTH_H * _longer(terms, lead_s)
     point = candidate.point(known.load)
     served = float(demand.buckets.mean()) * (1 + assumed.growth) * _served_share(terms)
     return Plan(
@@ -178,15 +181,15 @@ def _week(rule: Rule, draws: Draws, base: int, terms: Terms, lead_s: float) -> I
     return found
 
 
-def _mean_usd(week: Ints, mixes: dict[int, Mix], hourly: tuple[float, float], terms: Terms, lead_s: float) -> float:
+def _mean_usd(paid: Ints, mixes: dict[int, Mix], hourly: tuple[float, float], terms: Terms, lead_s: float) -> float:
     """Return the mean cost of an hour of a month."""
     cost = {one: mix.on_demand * hourly[0] + mix.spot * hourly[1] for one, mix in mixes.items()}
-    return float(np.mean([cost[int(one)] for one in week])) * _longer(terms, lead_s)
+    return float(np.mean([cost[int(one)] for one in paid])) * _longer(terms, lead_s)
 
 
 def _longer(terms: Terms, lead_s: float) -> float:
     """Return the factor by which working hours are paid for longer, since replicas start before them."""
-    if terms.hours is None:
+    if terms.hours is None or terms.assumed.pricing in KEPT:
         return 1.0
     return 1 + len(terms.hours.days) * lead_s / HOUR_S / terms.hours.usual_hours
 

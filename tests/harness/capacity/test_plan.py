@@ -19,6 +19,7 @@ from harness.capacity.plan import plan
 from harness.capacity.ranking import rank
 from harness.capacity.requirements import Requirement
 from harness.errors import UsageError
+from harness.prices.catalogue import read_catalogue
 from tests.planned import FAILS, HOLDS, UNSURE, candidate, point, terms
 
 DAY = [1, 1, 1, 1, 1, 2, 4, 8, 12, 14, 14, 13, 12, 13, 14, 14, 13, 12, 10, 8, 6, 4, 2, 1]
@@ -85,6 +86,22 @@ def test_following_the_demand_costs_less_than_its_peak_and_more_than_a_perfect_a
     assert auto.perfect_hours < auto.machine_hours < fixed.machine_hours
     assert auto.base == fixed.base
     assert auto.week.max() == auto.base
+
+
+@pytest.mark.parametrize("scaling", [{"scaling": "auto"}, {"scaling": "hours", "hours": "weekdays"}])
+@pytest.mark.parametrize("pricing", ["reserved", "owned"])
+def test_machines_that_are_kept_are_paid_for_all_the_time(
+    tmp_path: Path, pricing: str, scaling: dict[str, str]
+) -> None:
+    """As many as run in the busiest hour, whether replicas run on them at night or not."""
+    file = tmp_path / "prices.yaml"
+    kinds = "reserved: {usd_per_hour: 0.6, term: 1 year}, owned: {usd: 26280, years: 3, watts: 0, usd_per_kwh: 0}"
+    file.write_text(f"instances:\n  g5.xlarge: {{date: 2026-11-30, source: contract, gpus: 1, {kinds}}}\n")
+    asked = replace(terms(of_hours(DAY, "day"), pricing=pricing, **scaling), catalogue=read_catalogue(file))
+    found = plan(candidate(), asked)
+    assert found.week.min() < found.week.max() == found.base
+    assert found.usd_per_month == pytest.approx(found.mix.total * {"reserved": 0.6, "owned": 1.0}[pricing] * 730)
+    assert found.machine_hours == found.mix.total * 730
 
 
 def test_spot_machines_stand_above_what_the_least_demand_needs() -> None:
