@@ -275,7 +275,7 @@ def lengths_in_words(sweep: Sweep, keys: tuple[str, ...]) -> str:
     for name, statistic, label, unit in ((metric, "p95", f"{JUDGED_BY[metric]} p95", "ms"), SPEED):
         ends = [one for load in (first, last) if (one := load.get(name, statistic)) and not one.poor]
         if len(ends) == 2:
-            shown = " to ".join(f"{'> ' if one.censored else ''}{amount(one.value)}" for one in ends)
+            shown = " to ".join(f"{one.sign}{amount(one.value)}" for one in ends)
             found.append(f"{label} {shown} {unit}".strip())
     return f"{sweep.axis} {first.x:.0f} to {last.x:.0f} tokens: {joined(found)}" if found else ""
 

@@ -32,6 +32,7 @@ class Estimate:
 
     Attributes:
         value: The bound itself if `censored`: requests that never ended hide the number.
+        below: Whether the number is at most its bound; else it is at least that.
         poor: Why its data is poor, "" if it is not.
         beyond: Observations beyond a quantile.
     """
@@ -43,6 +44,7 @@ class Estimate:
     poor: str = ""
     show: str = "number"
     beyond: float = math.inf
+    below: bool = False
 
     @property
     def wide(self) -> bool:
@@ -50,9 +52,14 @@ class Estimate:
         return self.censored or wide(self.value, self.low, self.high, self.show, self.beyond)
 
     @property
+    def sign(self) -> str:
+        """What stands before a bound: "> " or "< "; "" before a number."""
+        return ("< " if self.below else "> ") * self.censored
+
+    @property
     def text(self) -> str:
         """Number as in the tables: "53.4 [52.1, 55.0]", "53.4~" if open, "> 53.4", in brackets if its data is poor."""
-        shown = f"> {amount(self.value)}" if self.censored else amount(self.value)
+        shown = f"{self.sign}{amount(self.value)}"
         if self.low < self.high:
             shown += f" [{amount(self.low)}, {amount(self.high)}]"
         elif self.wide and not self.censored:
@@ -64,9 +71,9 @@ class Estimate:
         return replace(self, value=factor * self.value, low=factor * self.low, high=factor * self.high)
 
     def inverted(self, factor: float) -> Estimate:
-        """Return factor / number."""
+        """Return factor / number: of a number that is at least its bound, at most the bound's."""
         value, low, high = (factor / one if one else math.nan for one in (self.value, self.high, self.low))
-        return replace(self, value=value, low=low, high=high)
+        return replace(self, value=value, low=low, high=high, below=self.censored and not self.below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +281,9 @@ def _estimate(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any]) -
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
     poor = data.poor_because(keys, str(row["metric"]))
     censored = not math.isfinite(value)
-    known = next((end for end in (low, high) if math.isfinite(end)), math.nan) if censored else value
+    below = censored and row["bound"] == "upper"
+    ends = (high, low) if below else (low, high)
+    known = next((end for end in ends if math.isfinite(end)), math.nan) if censored else value
     low, high = (end if math.isfinite(end) else math.nan for end in (low, high))
     show = "share" if row["unit"] == "share" else "number"
-    return Estimate(known, low, high, censored, poor, show, beyond(row))
+    return Estimate(known, low, high, censored, poor, show, beyond(row), below)

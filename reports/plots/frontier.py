@@ -181,7 +181,8 @@ def remarks(shown: Sequence[Estimate]) -> str:
     found = [
         ("bars are 95 % intervals", any(one.low < one.high for one in shown)),
         ("open marks have a wide one", any(one.wide for one in shown)),
-        ("triangles are lower bounds", any(one.censored for one in shown)),
+        ("triangles that point up are lower bounds", any(one.censored and not one.below for one in shown)),
+        ("triangles that point down or to the left are upper bounds", any(one.below for one in shown)),
         ("grey is poor data", any(one.poor for one in shown)),
     ]
     return "".join(f"; {words}" for words, applies in found if applies)
@@ -197,7 +198,7 @@ def put(
     *,
     dominated_by: str = "",
 ) -> None:
-    """Draw an estimate above x: hollow if its interval is wide, grey if its data is poor, an arrow-head if censored.
+    """Draw an estimate above x: hollow if its interval is wide, grey if its data is poor, a triangle if censored.
 
     Args:
         across: Estimate at x, with its own interval.
@@ -205,18 +206,26 @@ def put(
     """
     both = [shown] if across is None else [across, shown]
     why = next((one.poor for one in both if one.poor), "")
+    bound = _triangle(shown, across) or SHAPES[number % len(SHAPES)]
     more = f". Dominated by {dominated_by}" if dominated_by else f". Data: poor. {why}" if why else ""
     marks.estimate(
         axes,
         x,
         shown.value,
         MUTED if why else COLOURS[number % len(COLOURS)],
-        "x" if dominated_by else "^" if shown.censored else SHAPES[number % len(SHAPES)],
+        "x" if dominated_by else bound,
         filled=not why and not any(one.wide for one in both),
         beside=(across.low, across.high) if across else marks.NONE,
         above=(shown.low, shown.high),
         tip=f"{about}: {' at '.join(one.text for one in reversed(both))}{more}",
     )
+
+
+def _triangle(shown: Estimate, across: Estimate | None) -> str:
+    """Return the mark of a bound, which points to where the number is; "" for numbers."""
+    if shown.censored:
+        return "v" if shown.below else "^"
+    return "<" if across is not None and across.below else ""
 
 
 def _slowest_allowed(data: ReportData) -> dict[float, str]:
@@ -259,8 +268,8 @@ def _alt(kind: Kind, spots: Sequence[Spot], names: Names) -> str:
     known = [spot for spot in spots if not spot.poor] or spots
     fastest, quickest = max(known, key=lambda spot: spot.yield_.value), max(known, key=lambda spot: spot.speed.value)
     most, speediest = (
-        f"{amount(spot.yield_.value)} at {amount(spot.speed.value)} tokens/s for one user "
-        f"({names[spot.keys]}, {spot.name})"
+        f"{spot.yield_.sign}{amount(spot.yield_.value)} at {spot.speed.sign}{amount(spot.speed.value)} tokens/s "
+        f"for one user ({names[spot.keys]}, {spot.name})"
         for spot in (fastest, quickest)
     )
     return f"{kind.title}, {len(spots)} loads. Most {kind.head}: {most}. Highest speed: {speediest}."

@@ -12,6 +12,7 @@ from harness.cli.commands.report import report_data
 from harness.results import derive
 from reports.data import ReportData
 from reports.names import load_names
+from reports.plots.frontier import remarks
 from reports.sweeps import Estimate, limits_of, loads_of, names_of, slos_of, sweeps_of, sweeps_of_lengths
 from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import manifest
@@ -95,6 +96,16 @@ def test_a_number_is_written_as_in_the_tables() -> None:
     assert Estimate(53.4, 52.1, 55.0, poor="late").text == "(53.4 [52.1, 55.0])"
     speed = Estimate(20.0, 10.0, 25.0).inverted(1000.0)
     assert (speed.value, speed.low, speed.high) == (50.0, 40.0, 100.0)
+
+
+def test_the_inverse_of_a_lower_bound_is_an_upper_one() -> None:
+    """80 ms a token or more are 12.5 tokens/s or less; pictures say which triangles are which."""
+    tpot = Estimate(80.0, 80.0, math.nan, censored=True)
+    speed = tpot.inverted(1000.0)
+    assert (tpot.text, speed.text, speed.inverted(1000.0).text) == ("> 80.0", "< 12.5", "> 80.0")
+    assert "point up are lower" in remarks([tpot])
+    assert "upper" not in remarks([tpot])
+    assert remarks([speed]).endswith("; triangles that point down or to the left are upper bounds")
 
 
 def test_poor_data_says_why_for_the_metrics_that_it_is_about() -> None:
