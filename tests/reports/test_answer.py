@@ -14,11 +14,13 @@ from harness.cli.commands.report import report_data
 from harness.results import derive
 from harness.store.manifest import CellEntry, Price
 from reports import answer, tiles
-from reports.data import ReportData
+from reports.costs import costs_in_words
+from reports.data import KEYS, ReportData, keys_of
 from reports.format import amount
 from reports.sweeps import Estimate, Load, Sweep, loads_of
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
 from tests.reports.conftest import manifest
+from tests.reports.sweep_of_rates import sweep_of
 
 
 def told(data: ReportData, label: str) -> list[str]:
@@ -189,6 +191,19 @@ def test_costs_are_told_at_the_cheapest_load_with_their_price(sweep: ReportData)
         line,
     )
     assert found, line
+
+
+def test_each_configuration_has_its_cost() -> None:
+    """One that breaks a limit under every load says so, and hides none of the others."""
+    price = Price(instance="g5.xlarge", pricing="on_demand", usd_per_hour=1.006, date="2026-11", source="published")
+    two = sweep_of("f16", "q8", seconds=20.0)
+    rows = pd.DataFrame(list(with_costs(two.summary.to_dict("records"), price)))  # type: ignore[arg-type]
+    keys = [keys_of(cell, trial.load) for cell, trial in two.trials() if cell.level == "f16"]
+    fails = [dict(zip(KEYS, one, strict=True)) | {"outcome": "fail"} for one in keys]
+    priced = replace(two, summary=rows, manifest=again(two.manifest, price=price), verdicts=fails)
+    first, second = costs_in_words(priced)
+    assert re.match(r"f16: \$[^·]* at \d+/s, which breaks a limit · g5\.xlarge", first), first
+    assert re.match(r"q8: \$[^·]* at \d+/s · g5\.xlarge", second), second
 
 
 def swept(axis: str, *points: tuple[float, float, float]) -> str:
