@@ -56,8 +56,8 @@ def prefill(points: Points, squares: Floats) -> Cost | Refusal:
     line = _Linear.of(_powers(points.x, 1), points)
     curved = _Linear.of(np.column_stack([_powers(points.x, 1), squares]), points)
     best = curved if curved.values[2] > 0 and curved.aicc < line.aicc - MUCH_BETTER else line
-    found = best.cost()
-    if found.coefficients[1].high < 0:
+    found, straight = best.cost(), line.cost()
+    if straight.coefficients[1].high < 0:  # beside a square, the coefficient may be negative: all together rise
         return Refusal("longer prompts have earlier first tokens: a cache or another limit decides")
     return unlike_the_points(found.hold_out) or found
 

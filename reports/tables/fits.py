@@ -83,9 +83,9 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _is_a_cost(fit: Fit) -> bool:
-    """Return whether a cost grows beyond chance with what it is over."""
-    slope: Mapping[str, Any] = fit["numbers"][1] if "refused" not in fit else {"low": 0.0}
-    return bool(slope["low"] > 0)
+    """Return whether a cost grows beyond chance with what it is over, or with its square."""
+    slopes: list[Fit] = [] if "refused" in fit else fit["numbers"][1:]
+    return any((one["low"] or 0.0) > 0 for one in slopes)
 
 
 def in_words(fit: Fit) -> str:

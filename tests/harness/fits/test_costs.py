@@ -88,3 +88,12 @@ def test_prompts_that_a_cache_shortens_are_refused() -> None:
     times = np.linspace(200, 100, 8)
     found = prefill(Points(LENGTHS, times, np.full(8, 0.5)), LENGTHS**2)
     assert found == Refusal("longer prompts have earlier first tokens: a cache or another limit decides")
+
+
+def test_a_square_beside_a_negative_slope_is_a_cost() -> None:
+    """Prompts that fill the processor better rise slowly at first: longer ones have later first tokens all the same."""
+    truth = 100 - 0.02 * LENGTHS + 2e-5 * LENGTHS**2
+    times = truth * np.random.default_rng(0).normal(1, 0.005, len(truth))
+    found = cost(prefill(Points(LENGTHS, times, 0.005 * truth), LENGTHS**2))
+    assert len(found.coefficients) == 3
+    assert found.coefficients[1].high < 0 < found.coefficients[2].low

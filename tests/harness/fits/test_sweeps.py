@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from harness.fits.sweeps import fits_of
 from harness.results import derive
 from reports import answer
 from reports.data import ReportData
-from reports.tables.fits import fits, in_words
+from reports.tables.fits import fits, in_words, lines
 from reports.tables.saturation import users_in_words
 from reports.writers import markdown
 from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, streamed, trial_entry
@@ -126,6 +127,29 @@ def test_the_cost_of_a_prompt_is_found_across_loads_of_a_length_each() -> None:
     assert found["points"] == len(lengths)
     assert known["0"]["low"] < 20.0 < known["0"]["high"]
     assert known["1"]["low"] < 0.1 < known["1"]["high"]
+
+
+@pytest.mark.parametrize(
+    ("slopes", "lines_told"),
+    [
+        ([(0.05, 0.04, 0.06)], 1),
+        ([(0.001, -0.01, 0.01)], 0),
+        ([(0.001, -0.01, 0.01), (2e-5, 1e-5, 3e-5)], 1),
+        ([(-0.02, -0.03, -0.01), (2e-5, 1e-5, 3e-5)], 1),
+        ([(0.001, -0.01, 0.01), (2e-5, -1e-5, 5e-5)], 0),
+    ],
+)
+def test_a_cost_is_told_if_it_grows_beyond_chance(slopes: list[tuple[float, float, float]], lines_told: int) -> None:
+    """With the length of the prompt, or with its square."""
+    data = sweep_of("f16", seconds=SECONDS)
+    known = [
+        {"name": f"{power}", "value": value, "low": low, "high": high, "unit": "ms"}
+        for power, (value, low, high) in enumerate([(20.0, 18.0, 22.0), *slopes])
+    ]
+    about = {"keys": list(data.manifest.cells[0].keys), "kind": "single_user", "fit": "prefill", "points": 8}
+    cost = about | {"numbers": known, "hold_out": 0.02, "least": 50.0, "largest": 6400.0}
+    found = lines(replace(data, fits=[cost]))
+    assert [text.startswith("TTFT of one user = 20.0 ") for _, text in found] == [True] * lines_told
 
 
 def test_a_single_load_has_no_fit() -> None:
