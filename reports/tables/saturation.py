@@ -87,7 +87,7 @@ def users_in_words(found: Mapping[str, Any]) -> str:
         missed = f"; {count(misses, 'user')} surely missed it" if misses is not None else ""
         return f"no number of users is sure to meet the SLO with {share} of the requests{missed}"
     if misses is None and not found["unsure"]:
-        return f"at least {count(meets, 'user')}: {share} met the SLO at every number that was tried"
+        return f"at least {count(meets, 'user')}: {share} surely met the SLO, and no number is known to miss it"
     text = f"plan with {count(meets, 'user')}: {share} surely met the SLO; "
     if found["unsure"]:
         text += f"{joined([f'{one:g}' for one in found['unsure']])} may meet it; "

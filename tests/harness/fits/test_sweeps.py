@@ -172,7 +172,7 @@ def test_a_sweep_by_users_says_how_many_keep_the_slo() -> None:
 @pytest.mark.parametrize(
     ("meets", "misses", "unsure", "words"),
     [
-        (4, None, [], "at least 4 users: 95 % met the SLO at every number that was tried"),
+        (4, None, [], "at least 4 users: 95 % surely met the SLO, and no number is known to miss it"),
         (4, None, [8], "plan with 4 users: 95 % surely met the SLO; 8 may meet it; none surely missed it"),
         (1, 6, [2, 4], "plan with 1 user: 95 % surely met the SLO; 2 and 4 may meet it; 6 surely missed it"),
         (None, 1, [], "no number of users is sure to meet the SLO with 95 % of the requests; 1 user surely missed it"),
