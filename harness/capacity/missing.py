@@ -2,35 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from harness.capacity.measured import Candidate
+from harness.capacity.measured import SEARCH, Candidate
 from harness.capacity.rate import Capacity, Holds
+from harness.scenario.loads.saturate import Saturate
 from harness.scenario.plan import Assumptions
-from harness.units import enumerated
+from harness.units import enumerated, format_duration, parse_duration_s
 
 LENGTHS_BEYOND = 0.05
 """Share by which the demand's mean lengths may differ from those measured."""
 WIDE = 1.25
 """Ratio of the rate that fails to the one that holds, above which rates between them are worth measuring."""
+HIGHER, LONGER = 4, 2
+"""Factors on the largest rate, and on the time, of a search that found no rate too high."""
 
 
 def measure_command(candidate: Candidate, *sets: str) -> str:
-    """Return the command that measures a candidate's scenario with some keys changed."""
-    words = ["harness", "run", _scenario_of(candidate)]
-    for one in sets:
-        words += ["--set", one]
-    return shlex.join(words)
+    """Return the command that measures a candidate's scenario with some keys changed.
+
+    It has the options of the run, such as its own `--set`, but for the folder. A later `--set` wins.
+    """
+    command, words = _asked(candidate)
+    changes = [word for one in sets for word in ("--set", one)]
+    return shlex.join(["harness", command, *words, *changes])
 
 
-def _scenario_of(candidate: Candidate) -> str:
+def _asked(candidate: Candidate) -> tuple[str, list[str]]:
+    """Return the command that made a candidate's run, `run` or `saturate`, and its words without `--out`."""
     try:
         words = shlex.split(candidate.manifest.command or "")
     except ValueError:
         words = []
-    named = words[words.index("run") + 1 :] if "run" in words else []
-    return next((word for word in named if not word.startswith("-")), "SCENARIO")
+    if len(words) > 2 and words[1] in ("run", "saturate"):
+        return words[1], _without(words[2:], "--out")
+    return "run", ["SCENARIO"]
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    """Return the words of a command without an option and its value."""
+    kept = list[str]()
+    for place, word in enumerate(words):
+        if word.partition("=")[0] != option and (place == 0 or words[place - 1] != option):
+            kept.append(word)
+    return kept
+
+
+def _search_again(candidate: Candidate, found: Mapping[str, Any]) -> str:
+    """Return the command that searches up to a higher rate, or for longer if its time was over before an overload."""
+    loads = candidate.manifest.scenario.get("load")
+    every = [one for one in loads if isinstance(one, dict)] if isinstance(loads, list) else []
+    load: dict[str, Any] = next((one for one in every if one.get("kind") == SEARCH), {})
+    usual = Saturate.model_validate({"kind": SEARCH}).model_dump(mode="json", by_alias=True)
+    change: dict[str, Any]
+    if found.get("ended") == "largest_rate":
+        higher = float(f"{HIGHER * max(one['rate'] for one in found['rates']):.3g}")
+        change, option, value = {"largest_rate": higher}, "--largest-rate", f"{higher:g}"
+    else:
+        value = format_duration(LONGER * parse_duration_s(load.get("within", usual["within"])))
+        change, option = {"within": value}, "--for"
+    command, words = _asked(candidate)
+    if command == "saturate":
+        return shlex.join(["harness", command, *_without(words, option), option, value])
+    own = {key: one for key, one in load.items() if one != usual.get(key)}
+    return measure_command(candidate, f"load=[{json.dumps({'kind': SEARCH} | own | change)}]")
 
 
 def _rates(candidate: Candidate, *rates: float, minutes: int = 10) -> str:
@@ -82,7 +120,7 @@ def finer(candidate: Candidate, capacity: Capacity) -> Iterator[tuple[str, str]]
     if candidate.searched is not None:
         if upper is None:
             why = f"no rate was too high, so a replica holds at least {lower:.4g} requests/s: fewer replicas may do"
-            yield why, measure_command(candidate)
+            yield why, _search_again(candidate, candidate.searched)
         return
     tested = [point.tested() for point in candidate.points]
     below = [one for one in tested if one.rate_rps > lower and (upper is None or one.rate_rps < upper)]

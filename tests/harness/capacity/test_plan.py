@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 
 from harness.capacity.demand import Demand, of_hours
 from harness.capacity.measured import Candidate
+from harness.capacity.missing import finer, measure_command
 from harness.capacity.plain import as_data
 from harness.capacity.plan import plan
 from harness.capacity.ranking import rank
 from harness.capacity.requirements import Requirement
 from harness.errors import UsageError
 from harness.prices.catalogue import read_catalogue
+from harness.store.manifest import Manifest
 from tests.planned import FAILS, HOLDS, UNSURE, candidate, point, terms
 
 DAY = [1, 1, 1, 1, 1, 2, 4, 8, 12, 14, 14, 13, 12, 13, 14, 14, 13, 12, 10, 8, 6, 4, 2, 1]
@@ -219,6 +222,52 @@ def test_what_is_open_is_measured_and_not_extrapolated() -> None:
     between = missing(point(4.0), point(7.0, FAILS))
     assert "rate: [5, 6]" in between["command"]
     assert as_data(rank([candidate([point(6.0), point(7.0, FAILS)])], terms()))["missing"] == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "printed"),
+    [
+        ("run --set engines.0.level=q4 s.yaml", "run --set engines.0.level=q4 s.yaml"),
+        ("run s.yaml --out runs/a --only engine=vllm", "run s.yaml --only engine=vllm"),
+        ("run --out=runs/a s.yaml --yes", "run s.yaml --yes"),
+        ("saturate s.yaml --for 5m --slo ttft=1s", "saturate s.yaml --for 5m --slo ttft=1s"),
+        ("tune s.yaml --over options.a=1,2", "run SCENARIO"),
+        ("run 'open", "run SCENARIO"),
+    ],
+)
+def test_the_command_that_measures_more_has_the_options_of_the_run(stored: str, printed: str) -> None:
+    """But for the folder of the run, which is there already."""
+    made = replace(candidate(), manifest=Manifest.model_validate({"command": f"harness {stored}"}))
+    assert measure_command(made, "seed=2") == f"harness {printed} --set seed=2"
+    assert measure_command(made) == f"harness {printed}"
+
+
+@pytest.mark.parametrize(
+    ("stored", "ended", "printed"),
+    [
+        ("saturate s.yaml --for 5m", "largest_rate", "saturate s.yaml --for 5m --largest-rate 32"),
+        ("saturate s.yaml --largest-rate 8 --yes", "largest_rate", "saturate s.yaml --yes --largest-rate 32"),
+        ("saturate s.yaml --for 5m", "budget", "saturate s.yaml --for 600s"),
+        ("run s.yaml", "largest_rate", {"within": "300s", "width": 0.1, "largest_rate": 32.0}),
+        ("run s.yaml", "budget", {"within": "600s", "width": 0.1}),
+    ],
+)
+def test_a_search_that_found_no_rate_too_high_is_made_again(
+    stored: str, ended: str, printed: str | dict[str, Any]
+) -> None:
+    """Up to four times the largest rate, or for twice as long; the keys of its load stay."""
+    load = {"kind": "saturate", "within": "300s", "width": 0.1}
+    made = Manifest.model_validate({"command": f"harness {stored}", "scenario": {"load": [load]}})
+    searched = SEARCH | {"upper_rps": None, "value_rps": None, "ended": ended}
+    found = replace(candidate([point(5.2)], searched=searched), manifest=made)
+    assert found.capacity is not None
+    ((_, command),) = finer(found, found.capacity)
+    if isinstance(printed, str):
+        assert command == f"harness {printed}"
+        return
+    *words, changed = shlex.split(command)
+    assert words == ["harness", "run", "s.yaml", "--set"]
+    assert json.loads(changed.removeprefix("load=")) == [{"kind": "saturate"} | printed]
 
 
 def test_a_plan_is_plain_data() -> None:
