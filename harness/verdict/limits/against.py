@@ -50,6 +50,8 @@ def ratio_to(
     """
     if any(math.isnan(row["value"]) for row in rows):
         return _between_bounds(*rows)
+    if rows[0]["value"] == 0 < rows[1]["value"]:
+        return _of_nothing(*rows)
     numbers = [Measured(float(row["value"]), float(row["low"]), float(row["high"])) for row in rows]
     several = len(repetitions) >= MIN_PAIRS or limit.statistic is None
     resampled = None if several else resampled_relative(name, str(limit.statistic), measures)
@@ -66,6 +68,14 @@ def _between_bounds(own: Row, base: Row) -> Ratio:
 def _ends(row: Row) -> tuple[float, float]:
     low, high = (row["low"], row["high"]) if math.isnan(row["value"]) else (row["value"], row["value"])
     return (float(low) if low > 0 else 0.0), (float(high) if not math.isnan(high) else math.inf)
+
+
+def _of_nothing(own: Row, base: Row) -> Ratio:
+    """Return the ratio of a number that is 0, which has no logarithm: 0, and at most what both intervals leave."""
+    high, least = float(own["high"]), float(base["low"])
+    if not (least > 0 and math.isfinite(high)):
+        return Ratio(0.0, math.nan, math.nan, "no interval: one of the two has none")
+    return Ratio(0.0, 0.0, high / least, "from the intervals of both")
 
 
 def resampled_relative(name: str, statistic: str, measures: Sequence[tuple[Measures, Measures]]) -> Floats:

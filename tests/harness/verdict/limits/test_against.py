@@ -10,8 +10,9 @@ import pytest
 
 from harness.errors import ExitCode
 from harness.results import Results, derive
+from harness.scenario.limits import parse_limit
 from harness.store.manifest import CellEntry, Manifest
-from harness.verdict.limits.against import base_keys
+from harness.verdict.limits.against import base_keys, ratio_to
 from harness.verdict.limits.gate import Verdict
 from harness.verdict.limits.held import Outcome
 from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, trial_entry
@@ -107,6 +108,32 @@ def test_a_base_that_failed_cannot_be_compared_with() -> None:
 def test_nothing_is_no_multiple_of_nothing_and_judged_all_the_same() -> None:
     """Neither variant fails: the limit holds."""
     assert judged("error_rate <= 1.1 * base").outcome is Outcome.PASS
+
+
+def test_no_failure_is_less_than_some_of_the_base() -> None:
+    """Nothing has no logarithm, and is 0 times as much all the same."""
+    records = noisy(1)
+    for i in range(0, 600, 30):
+        records[i] = failed(i, i * 100.0, "http_error", 5)
+    trials = [
+        FabricatedTrial(cell_entry(id=name, variant=name), trial_entry(limits=["error_rate <= 1.1 * base"]), own)
+        for name, own in (("base", records), ("head", noisy(1)))
+    ]
+    found = of(trials)
+    assert (found.outcome, found.value) == (Outcome.PASS, 0.0)
+    assert "error_rate is 0 %, 0 * base" in found.sentence
+
+
+def test_a_rate_of_nothing_misses_its_base() -> None:
+    """Also where each of three repetitions had nothing; without intervals the ratio has none."""
+    nothing, base = {"value": 0.0, "low": 0.0, "high": 0.02}, {"value": 0.95, "low": 0.8, "high": 0.98}
+    limit = parse_limit("attainment >= 0.9 * base")
+    found = ratio_to("attainment", limit, (nothing, base), [(0.0, 0.95)] * 3, [])
+    assert (found.value, found.low, found.high) == (0.0, 0.0, pytest.approx(0.025))
+    unknown = ratio_to("attainment", limit, (nothing | {"high": math.nan}, base), [], [])
+    assert unknown.value == 0.0
+    assert math.isnan(unknown.low)
+    assert math.isnan(unknown.high)
 
 
 def test_a_base_whose_requests_timed_out_leaves_it_open() -> None:
