@@ -471,13 +471,14 @@ def ratio(
 ) -> Ratio:
     """Divide one by the other. `pairs` are both numbers of each repetition.
 
-    From three repetitions on: the geometric mean of the pairs' ratios with Student's interval of their logarithms.
-    With fewer: from `resampled`, the ratio in resamples of the same requests over that of all of them (see `paired`);
-    else from both intervals on the log scale (MOVER: Zou and Donner, 2008). Neither holds the variation between starts.
+    From three repetitions on, all numbers known and above zero: the geometric mean of the pairs' ratios with Student's
+    interval of their logarithms. To leave out a pair with time-outs or without any failure would bias it.
+    Else: from `resampled`, the ratio in resamples of the same requests over that of all of them (see `paired`); else
+    from both intervals on the log scale (MOVER: Zou and Donner, 2008). Neither holds the variation between starts.
     Otherwise no interval.
     """
     usable = [(a, b) for a, b in pairs if a > 0 and b > 0]
-    if len(usable) >= MIN_PAIRS:
+    if MIN_PAIRS <= len(usable) == len(pairs):
         found = t_interval([math.log(a / b) for a, b in usable])
         method = f"from {len(usable)} repetitions, paired"
         return Ratio(math.exp(found.value), math.exp(found.low), math.exp(found.high), method)

@@ -28,6 +28,16 @@ def test_three_repetitions_are_paired() -> None:
     assert found.method == "from 3 repetitions, paired"
 
 
+@pytest.mark.parametrize("none", [(0.0, 10.0), (20.0, 0.0), (math.nan, 10.0)])
+def test_a_repetition_without_a_ratio_is_not_left_out(none: tuple[float, float]) -> None:
+    """Without a failure, or with a bound only: the others alone would say something else than all together."""
+    pairs = [(20.0, 10.0), (40.0, 10.0), (30.0, 10.0), none]
+    found = ratio(Measured(22.5, 20.0, 25.0), Measured(10.0, 9.5, 10.5), pairs)
+    assert found.value == pytest.approx(2.25)
+    assert found.method.startswith("from the intervals of both")
+    assert ratio(Measured(22.5), Measured(10.0), pairs[:3]).method == "from 3 repetitions, paired"
+
+
 def test_without_intervals_there_is_none() -> None:
     """The ratio is a number, and the method says why it stands alone."""
     found = ratio(Measured(20.0), Measured(10.0, 9.0, 11.0), [(20.0, 10.0)])
