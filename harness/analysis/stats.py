@@ -282,10 +282,15 @@ def tails(p: float, m: int) -> tuple[float, float]:
 
 
 def widen_by_spread(own: Sequence[float], value: float, low: float, high: float) -> tuple[float, float]:
-    """Return the interval from the runs' own values, if they differ far more than one run's noise explains."""
+    """Return the interval from the runs' own values, if they differ far more than one run's noise explains.
+
+    If the own value of one is among censored ones, nobody knows how far they differ: the upper end is open.
+    """
     k = len(own)
     if k < MIN_RUNS_FOR_SPREAD:
         return low, high
+    if any(map(math.isinf, own)):
+        return low, math.inf
     half = t_factor(k) * math.sqrt(float(((np.array(own) - value) ** 2).sum()) / (k - 1) / k)
     if math.isfinite(half) and math.isfinite(high - low) and 2 * half > SPREAD_FACTOR * (high - low):
         return value - half if min(own) < 0 else max(0.0, value - half), value + half

@@ -128,6 +128,20 @@ def test_runs_that_differ_widen_the_interval() -> None:
     assert wide.high - wide.low > 10 * (narrow.high - narrow.low)
 
 
+def test_a_run_whose_own_value_nobody_knows_opens_the_interval() -> None:
+    """A fifth of one timed out, of all together too few to hide the p90: nobody knows how far the runs differ."""
+    rng = np.random.default_rng(7)
+    runs = [rng.normal(100, 1, 400) for _ in range(3)]
+    closed = quantile_estimate(runs, 0.9)
+    runs[2][::5] = math.inf
+    bounds = [np.where(np.isinf(run), 200.0, run) for run in runs]
+    opened = quantile_estimate(runs, 0.9, bounds=bounds)
+    assert math.isfinite(closed.high)
+    assert (math.isfinite(opened.value), math.isfinite(opened.low), opened.high) == (True, True, math.inf)
+    two = quantile_estimate(runs[1:], 0.5, bounds=bounds[1:])
+    assert math.isfinite(two.high)
+
+
 def test_zero_of_many_has_the_rule_of_three() -> None:
     """No failure among n bounds the rate by 1 - 0.025^(1/n), and failures alone bound it from below likewise."""
     none, all_of_them = (stats.share_estimate([np.full(100, flag)]) for flag in (False, True))
