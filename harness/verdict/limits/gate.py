@@ -204,7 +204,7 @@ def _is_fact(limit: Limit) -> bool:
     metric = find(limit.metric)
     if metric is None or limit.statistic in ("max", "min") or metric.name in _OF_THIS_TEXT:
         return True
-    return metric.per_time or metric.name in PEAKS
+    return metric.unit == "count" or metric.name in PEAKS or metric in START_AND_MEMORY
 
 
 def _spoilt(limit: Limit, group: Group) -> Reason | None:

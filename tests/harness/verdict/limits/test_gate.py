@@ -149,10 +149,20 @@ def test_a_strict_verdict_says_why_it_cannot_tell() -> None:
     )
 
 
-def test_a_fact_without_an_interval_is_judged_by_its_value_even_strictly() -> None:
-    """The largest latency of a run is what it is."""
-    found = on_row("ttft_ms max <= 900", strict=True, low=math.nan, high=math.nan)
+@pytest.mark.parametrize(
+    "limit",
+    ["ttft_ms max <= 900", "load_s <= 900", "first_request_ms <= 900", "weight_bytes <= 900", "preemptions <= 900"],
+)
+def test_a_fact_without_an_interval_is_judged_by_its_value_even_strictly(limit: str) -> None:
+    """The largest latency of a run, the time of its only start, or a count, is what it is."""
+    found = on_row(limit, strict=True, low=math.nan, high=math.nan)
     assert (found.outcome, found.certainty) == (Outcome.PASS, "")
+
+
+def test_several_starts_are_an_estimate() -> None:
+    """Their times have an interval, and it decides how surely a limit holds."""
+    assert on_row("load_s <= 900").certainty == "likely"
+    assert on_row("load_s <= 900", strict=True).outcome is Outcome.CANNOT_TELL
 
 
 @pytest.mark.parametrize(
