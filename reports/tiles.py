@@ -11,7 +11,7 @@ from reports.format import THIN, UNKNOWN, dotted
 from reports.sweeps import RATE, Load, Sweep, names_of, sweeps_of
 from reports.tables import decision
 from reports.tables.base import Table
-from reports.tables.limits import class_of
+from reports.tables.limits import class_of, statistic_of
 from reports.tables.overview import MARKS, Line, Overview, overview
 
 MOST, MOST_CONFIGURATIONS, MOST_OF_CHOICE = 6, 4, 3
@@ -159,4 +159,4 @@ def _fails(data: ReportData, keys: tuple[str, ...], key: tuple[str, str]) -> boo
     metric, statistic = key
     broken = (one for one in data.verdicts if keys_of_verdict(one) == keys and one["outcome"] == "fail")
     own = (one["limit"] for one in broken if one["metric"] == metric and not class_of(one["limit"]))
-    return any(statistic == "value" or statistic in limit.split() for limit in own)
+    return any(statistic in ("value", statistic_of(limit)) for limit in own)

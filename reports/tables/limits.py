@@ -144,6 +144,12 @@ def class_of(limit: str) -> str:
     return (found[1] if found else "") or ""
 
 
+def statistic_of(limit: str) -> str:
+    """Return the statistic that a limit is on, "" for a single value."""
+    found = _SHAPE.fullmatch(limit.strip())
+    return (found[3] if found else "") or ""
+
+
 def in_words(limit: str, shown: tuple[str, str]) -> str:
     """Return a limit with the names of the results table, and with its unit: "TTFT p95 <= 500 ms"."""
     found = _SHAPE.fullmatch(limit.strip())

@@ -48,6 +48,15 @@ def test_no_load_may_hold(sweep: ReportData) -> None:
     assert told(replace(sweep, verdicts=held))[0] == "holds up to 8 req/s the most tried"
 
 
+def test_a_limit_without_blanks_marks_its_number_too(sweep: ReportData) -> None:
+    """People write `ttft_ms p95<=500`; a limit on another quantile marks nothing."""
+    broken = [one | {"outcome": "fail"} if one["metric"] == "ttft_ms" else one for one in sweep.verdicts]
+    tight = [one | {"limit": str(one["limit"]).replace(" <= ", "<=")} for one in broken]
+    assert tiles.of_run(replace(sweep, verdicts=tight))[1].mark == "✗"
+    other = [one | {"limit": str(one["limit"]).replace("p95 <= ", "p99<=")} for one in broken]
+    assert not any(one.mark for one in tiles.of_run(replace(sweep, verdicts=other)))
+
+
 def test_without_limits_the_knee_comes_first(sweep: ReportData) -> None:
     """And the numbers are those of the load below it; a sweep without a knee has the numbers of its last load."""
     assert told(replace(sweep, verdicts=[]))[:2] == ["knee 4 to 8 req/s", "TTFT p95 123* ms at 4/s"]
