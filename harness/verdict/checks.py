@@ -159,7 +159,10 @@ def memory() -> Check:
     found = f"{now.available / GIB:.1f} of {now.total / GIB:.1f} GiB available"
     found += f", a limit of {limit / GIB:.1f} GiB for this control group" if limit is not None else ""
     advice = "Stop other processes that hold memory, or engines will push each other out."
-    return Check.of("memory", thresholds.FREE_MEMORY.level(now.available), found, advice)
+    usable = now.available if limit is None else min(now.available, limit)
+    if usable < now.available:
+        advice = "Raise the memory limit of this control group (container), or the system ends the engine."
+    return Check.of("memory", thresholds.FREE_MEMORY.level(usable), found, advice)
 
 
 def swap() -> Check:

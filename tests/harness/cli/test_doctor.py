@@ -111,6 +111,17 @@ def test_a_strange_or_slow_clock_is_told(
     assert checks.clock(tmp_path / "source").state is state
 
 
+@pytest.mark.parametrize(("limit", "state"), [(None, State.OK), (64 << 30, State.OK), (1 << 30, State.WARN)])
+def test_a_container_with_little_memory_is_told(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None, state: State
+) -> None:
+    """However much of it the machine around it has."""
+    now = psutil.virtual_memory()._replace(total=128 << 30, available=96 << 30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: now)
+    monkeypatch.setattr("harness.telemetry.provenance.memory_limit_bytes", lambda: limit)
+    assert checks.memory().state is state
+
+
 def test_a_folder_that_cannot_be_written_is_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Runs must be stored somewhere."""
     assert checks.disk(tmp_path / "runs").state is not State.BAD
