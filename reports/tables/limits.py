@@ -92,11 +92,13 @@ def _others(rest: Sequence[Mapping[str, Any]], places: Sequence[str]) -> Iterato
 def measured_of(verdict: Mapping[str, Any], shown: tuple[str, str]) -> str:
     """Return the number of a verdict in the unit of its limit, with its certainty; "" if there is none."""
     show, unit = shown
-    value, low = nan(verdict["value"]), nan(verdict["low"])
+    value, low, high = (nan(verdict[name]) for name in ("value", "low", "high"))
     if math.isfinite(value):
         text = _with_unit(value, show, unit)
     elif math.isfinite(low):
         text = f">{THIN}{_with_unit(low, show, unit)}"
+    elif math.isfinite(high):
+        text = f"<{THIN}{_with_unit(high, show, unit)}"
     else:
         return ""
     if verdict["metric"] == "error_rate" and math.isfinite(value):

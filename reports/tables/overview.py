@@ -187,7 +187,12 @@ def _ranked(figure: Figure, rows: Sequence[Rows]) -> Figure:
 
 
 def _has(row: Mapping[str, Any] | None) -> bool:
-    return row is not None and any(math.isfinite(nan(row[name])) for name in ("value", "low"))
+    return row is not None and any(math.isfinite(nan(row[name])) for name in ("value", _known_end(row)))
+
+
+def _known_end(row: Mapping[str, Any]) -> str:
+    """Return the end that is known of a number without a value: a cost is at most that of the tokens counted."""
+    return "high" if row["bound"] == "upper" else "low"
 
 
 def _scale(over: str, figures: Sequence[Figure], rows: Sequence[Rows]) -> float:
@@ -226,7 +231,8 @@ def _cell(data: ReportData, keys: tuple[str, ...], row: Mapping[str, Any] | None
         return Cell("")
     value, low, high = (nan(row[name]) / scale for name in ("value", "low", "high"))
     if math.isnan(value):
-        text, value = f">{THIN}{_number(low, figure.show)}", low
+        sign, value = ("<", high) if _known_end(row) == "high" else (">", low)
+        text = f"{sign}{THIN}{_number(value, figure.show)}"
     else:
         roughly = figure.estimated and wide(value, low, high, figure.show, beyond(row))
         text = _number(value, figure.show) + (WIDE if roughly else "")

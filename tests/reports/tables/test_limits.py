@@ -51,6 +51,8 @@ def test_a_number_has_the_unit_of_its_limit() -> None:
     against = verdict("ttft_ms p95 <= 1.10 * base", 61.2, certainty="likely", bound=55.0)
     assert measured_of(against, MS) == "61.2 ms (likely, limit 55.0 ms)"
     assert measured_of(verdict("ttft_ms p95 <= 500", None, low=400.0), MS).replace("\u202f", " ") == "> 400 ms"
+    cost = verdict("cost_per_1m_output_tokens_usd <= 5", None, high=2.28, certainty="likely")
+    assert measured_of(cost, ("number", "USD")).replace("\u202f", " ") == "< 2.28 USD (likely)"
     assert measured_of(verdict("ttft_ms p95 <= 500", None), MS) == ""
 
 

@@ -96,6 +96,15 @@ def test_a_bound_is_marked_like_a_number(sweep: ReportData) -> None:
     assert [(one.text, one.why) for one in cell if ">" in one.text] == [("(>\u202f30\u202f000)", "Most failed.")]
 
 
+def test_a_number_known_from_above_only_is_shown_as_such(sweep: ReportData) -> None:
+    """As the cost of tokens of which some were not counted."""
+    summary = sweep.summary.copy()
+    hidden = (summary["metric"] == "ttft_ms") & (summary["statistic"] == "p95")
+    summary.loc[hidden, ["value", "low", "high"]] = [float("nan"), float("nan"), 30_000.0]
+    summary.loc[hidden, "bound"] = "upper"
+    assert texts(overview(replace(sweep, summary=summary)), "p95", "TTFT")[0] == "<\u202f30\u202f000"
+
+
 def test_no_number_is_hidden_because_the_load_failed(full: ReportData) -> None:
     """All of its row stand in brackets, but what no load can spoil."""
     failed = {"level": "invalid", "code": "errors", "sentence": "All failed."}
