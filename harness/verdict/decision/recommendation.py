@@ -171,8 +171,10 @@ def _excess(row: Row) -> float:
 
 
 def _missed(verdict: Verdict) -> float:
-    """Return the share of the limit by which a value misses it; the value itself if the limit is zero."""
+    """Return the share of the limit by which a value misses it; the value itself if it is zero, infinite if unknown."""
     bound = verdict.bound
+    if math.isnan(bound):  # a multiple of a number that is known by an end only
+        return math.inf
     seen = next((one for one in (verdict.value, verdict.low, verdict.high) if math.isfinite(one)), bound)
     return abs(seen - bound) / abs(bound) if bound else abs(seen)
 
@@ -184,5 +186,6 @@ def _why_out(row: Row) -> Out:
     if not broken:
         return Out(row.label, "")
     worst = min(broken, key=lambda verdict: WORST_FIRST.index(str(verdict.outcome)))
-    missed = _missed(worst) if worst.outcome == "fail" and worst.bound else None
+    told = worst.outcome == "fail" and worst.bound and not math.isnan(worst.bound)
+    missed = _missed(worst) if told else None
     return Out(row.label, row.outcome, worst.sentence, worst.limit, worst.keys[-1], missed, len(broken) - 1)

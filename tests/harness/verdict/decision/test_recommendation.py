@@ -192,6 +192,14 @@ def test_a_limit_of_zero_has_no_share() -> None:
     assert (found.closest, found.out[0].missed) == ("a", None)
 
 
+def test_a_limit_of_unknown_size_has_no_share() -> None:
+    """That is a multiple of a number known by one end only."""
+    unknown_bound = replace(verdict(Outcome.FAIL, "a"), bound=NAN)
+    found = chosen(option("a", verdicts=[unknown_bound]), option("b", Outcome.FAIL))
+    assert (found.closest, [one.missed for one in found.out]) == ("b", [None, pytest.approx(0.2)])
+    assert chosen(option("a", verdicts=[unknown_bound])).closest is None
+
+
 def test_without_limits_the_front_is_told() -> None:
     """Which is fastest, which smallest; rows that are dominated are not in it."""
     found = chosen(option("big"), option("small", speed=(60, 59, 61), memory=1e8), option("bad", front=False))
