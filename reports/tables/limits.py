@@ -94,7 +94,7 @@ def measured_of(verdict: Mapping[str, Any], shown: tuple[str, str]) -> str:
     show, unit = shown
     value, low, high = (nan(verdict[name]) for name in ("value", "low", "high"))
     if math.isfinite(value):
-        text = _with_unit(value, show, unit)
+        text = _apart(value, nan(verdict.get("bound")), show, unit)
     elif math.isfinite(low):
         text = f">{THIN}{_with_unit(low, show, unit)}"
     elif math.isfinite(high):
@@ -117,6 +117,19 @@ def _with_unit(value: float, show: str, unit: str) -> str:
     return (
         f"{text} {unit}" if show in ("time", "number") and unit not in ("count", "ratio") else text.replace(THIN, " ")
     )
+
+
+def _apart(value: float, bound: float, show: str, unit: str) -> str:
+    """Return a number with its unit, and with as many digits as tell it from a bound: "500.3 ms" of 500 ms."""
+    text = _with_unit(value, show, unit)
+    if math.isnan(bound) or value == bound or text != _with_unit(bound, show, unit):
+        return text
+    if show == "bytes":
+        return f"{value:,.0f} bytes"
+    scale, unit = (100.0, "%") if show == "share" else (1.0, "" if unit in ("count", "ratio") else unit)
+    written = (_written(float(f"{value * scale:.{digits}g}")) for digits in range(4, 11))
+    told = next((one for one in written if one != _written(bound * scale)), "")
+    return f"{told} {unit}".rstrip() if told else text
 
 
 def _bound(value: float, show: str, unit: str) -> str:

@@ -78,7 +78,10 @@ def as_given(number: float, unit: str) -> str:
 
 def apart(number: float, bound: float, unit: str) -> str:
     """Return a number with as many digits, four or more, as tell it from a bound."""
-    if unit == "bytes" or number == bound:
+    if unit == "bytes":
+        text = format_bytes(number)
+        return text if number == bound or text != format_bytes(bound) else f"{number:,.0f} bytes"
+    if number == bound:
         return shown(number, unit)
     scale = 100 if unit == "%" else 1
     texts = (f"{float(f'{number * scale:.{digits}g}'):,.10g} {unit}".rstrip() for digits in range(4, 11))

@@ -56,6 +56,16 @@ def test_a_number_has_the_unit_of_its_limit() -> None:
     assert measured_of(verdict("ttft_ms p95 <= 500", None), MS) == ""
 
 
+def test_a_number_beside_its_limit_has_the_digits_that_tell_it_apart() -> None:
+    """Nobody understands why 500 ms violates a limit of 500 ms."""
+    assert measured_of(verdict("ttft_ms p95 <= 500", 500.3, certainty="likely", bound=500.0), MS) == "500.3 ms (likely)"
+    assert measured_of(verdict("ttft_ms p95 <= 500", 500.0004, bound=500.0), MS) == "500.0004 ms"
+    assert measured_of(verdict("ttft_ms p95 <= 500", 500.0, bound=500.0), MS) == "500 ms"
+    assert measured_of(verdict("attainment >= 95%", 0.94996, bound=0.95), SHARE) == "94.996 %"
+    assert measured_of(verdict("rss_peak_bytes <= 2GiB", 2.15e9, bound=2.0**31), BYTES) == "2,150,000,000 bytes"
+    assert measured_of(verdict("ttft_ms p95 <= 500", 746.0, bound=500.0), MS) == "746 ms"
+
+
 def test_a_limit_has_one_row_with_its_worst_case(sweep: ReportData) -> None:
     """Violated ones first; the other cases in the order of the run."""
     first, second = rows(sweep)

@@ -127,6 +127,8 @@ def test_a_sure_verdict_is_that_of_every_number_in_the_interval(
          "0.1 to 0.9 %, limit 1 %)."),
         ("rss_peak_bytes <= 2GiB", {"value": 3 * 2.0**30, "low": math.nan, "high": math.nan}, "rss_peak_bytes is 3 GiB "
          "(limit 2 GiB)."),
+        ("rss_peak_bytes <= 2GiB", {"value": 2.15e9, "low": math.nan, "high": math.nan}, "rss_peak_bytes is "
+         "2,150,000,000 bytes (limit 2 GiB)."),
         ("errors <= 3 per 5m", {"value": 1.0, "low": 1.0, "high": math.inf}, "errors per 300s is 1 (likely; less "
          "time was measured, limit 3)."),
         ("ttft_ms max <= 900", {"low": math.nan, "high": math.nan}, "ttft_ms max is 746 ms (limit 900 ms)."),
