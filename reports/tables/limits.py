@@ -76,8 +76,10 @@ def _row(limit: str, verdicts: Sequence[Mapping[str, Any]], shown: tuple[str, st
 
 
 def _worst_number(verdict: Mapping[str, Any], largest: int) -> float:
-    """Return the number to sort by; an unknown one is the worst."""
+    """Return the number to sort by, of a limit against a variant the multiple; an unknown one is the worst."""
     value = nan(verdict["value"])
+    if "*" in verdict["limit"] and verdict.get("bound"):
+        value /= verdict["bound"]
     return value if math.isfinite(value) else math.inf * largest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,16 @@ def test_a_number_has_the_unit_of_its_limit() -> None:
     cost = verdict("cost_per_1m_output_tokens_usd <= 5", None, high=2.28, certainty="likely")
     assert measured_of(cost, ("number", "USD")).replace("\u202f", " ") == "< 2.28 USD (likely)"
     assert measured_of(verdict("ttft_ms p95 <= 500", None), MS) == ""
+
+
+def test_the_worst_case_against_a_variant_is_the_largest_multiple(sweep: ReportData) -> None:
+    """Not the slowest load: that of the variant was as slow there."""
+    own = [one for one in sweep.verdicts if one["metric"] == "ttft_ms"]
+    limit = {"limit": "ttft_ms p95 <= 1.10 * base", "outcome": "fail"}
+    bounds = [one["value"] / (2.0 if number == 1 else 1.2) for number, one in enumerate(own)]
+    against = [one | limit | {"bound": bound} for one, bound in zip(own, bounds, strict=True)]
+    (row,) = rows(replace(sweep, verdicts=against))
+    assert row.place == "2/s"
 
 
 def test_a_number_beside_its_limit_has_the_digits_that_tell_it_apart() -> None:
