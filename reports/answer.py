@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -207,7 +208,7 @@ def _date(data: ReportData) -> str:
 def next_command(data: ReportData, report: str = "") -> str:
     """Return the command that goes on from here; "" if there is none."""
     if report and str(data.manifest.status) == "interrupted":
-        return f"harness run --resume {PurePath(report).parent}"
+        return f"harness run --resume {shlex.quote(str(PurePath(report).parent))}"
     return ""
 
 

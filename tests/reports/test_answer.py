@@ -290,6 +290,8 @@ def test_an_interrupted_run_says_how_to_go_on(alone: ReportData) -> None:
     """A complete one needs no command."""
     stopped = replace(alone, manifest=again(alone.manifest, status="interrupted"))
     assert answer.next_command(stopped, "runs/x/report.html") == "harness run --resume runs/x"
+    quoted = answer.next_command(stopped, "my runs/x/report.html")
+    assert quoted == "harness run --resume 'my runs/x'"
     assert answer.next_command(alone, "runs/x/report.html") == ""
 
 
