@@ -208,7 +208,7 @@ def _date(data: ReportData) -> str:
 def next_command(data: ReportData, report: str = "") -> str:
     """Return the command that goes on from here; "" if there is none."""
     if report and str(data.manifest.status) == "interrupted":
-        return f"harness run --resume {shlex.quote(str(PurePath(report).parent))}"
+        return f"harness run --resume {shlex.quote(data.run or str(PurePath(report).parent))}"
     return ""
 
 

@@ -292,6 +292,8 @@ def test_an_interrupted_run_says_how_to_go_on(alone: ReportData) -> None:
     assert answer.next_command(stopped, "runs/x/report.html") == "harness run --resume runs/x"
     quoted = answer.next_command(stopped, "my runs/x/report.html")
     assert quoted == "harness run --resume 'my runs/x'"
+    elsewhere = replace(stopped, run="2026-a-run")
+    assert answer.next_command(elsewhere, "elsewhere/report.html") == "harness run --resume 2026-a-run"
     assert answer.next_command(alone, "runs/x/report.html") == ""
 
 
