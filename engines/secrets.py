@@ -177,10 +177,10 @@ def _forms_of_address(url: str) -> Iterator[str]:
         parts = urlsplit(url)
     except ValueError:
         return
-    if parts.password:
+    if parts.password and len(parts.password) >= LEAST:
         yield parts.password
         yield from _forms_of_pair(f"{unquote(parts.username or '')}:{unquote(parts.password)}")
-    elif parts.username and len(parts.username) >= _WHOLE:  # a token in the place of the user
+    elif not parts.password and parts.username and len(parts.username) >= _WHOLE:  # a token in the place of the user
         yield unquote(parts.username)
 
 

@@ -96,6 +96,15 @@ def test_validate_refuses_what_a_run_would_skip_or_not_begin(tmp_path: Path) -> 
     ]
 
 
+def test_validate_takes_the_labels_that_a_command_names(tmp_path: Path) -> None:
+    """As its own advice says."""
+    engine = "{engine: http, dialect: openai-chat, served_model: m, command: 'out/{label.commit}/serve {port}'}"
+    (tmp_path / "s.yaml").write_text(f"engines: [{engine}]\nload: [{{kind: single_user, requests: 3}}]\n")
+    refused = harness("validate", "s.yaml", cwd=tmp_path)
+    assert (refused.code, "add --label commit=VALUE" in refused.err) == (2, True)
+    assert harness("validate", "s.yaml", "--label", "commit=x", cwd=tmp_path).out == "s.yaml: fine\n"
+
+
 def test_validate_refuses_two_configurations_of_one_name(tmp_path: Path) -> None:
     """With the words of the run."""
     path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "Q4_0"]}])

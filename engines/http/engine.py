@@ -229,11 +229,13 @@ class HttpEngine:
             if self._server is None and self._options.ready is not None:
                 await self._wait_until_ready(pages)
             models, doubt = await self._models_or_doubt(pages)
-            model = self._choose_model(models, url)
-            if models and model not in models:
+            model = listed = self._choose_model(models, url)
+            if models and model not in models and f"{model}:latest" in models:
+                listed = f"{model}:latest"  # Ollama serves it under both names
+            if models and listed not in models:
                 doubt = f"{url} lists {_listed(models)}"
             notes = () if doubt is None else (f"served_model {model!r} is sent as written, though {doubt}",)
-            entry = (models or {}).get(model or "") or {}
+            entry = (models or {}).get(listed or "") or {}
             context_tokens = await self._context_tokens(pages, entry)
             reset_path = _RESETS.get(str(entry.get("owned_by")).lower())
             return _Server(model, await self._version(pages), context_tokens, _level(entry), reset_path, notes)

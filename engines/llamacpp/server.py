@@ -37,7 +37,7 @@ class LlamaServer(GgufServer[LlamaServerOptions]):
 
         Raises StartFailed if it ends before that or takes longer than `ready_timeout_s`.
         """
-        self._server.require_new()
+        self._server.require_new(self._options.port)
         await asyncio.to_thread(self.prepare)
         options, model = self._options, self._file
         arguments = (options, model.path, model.source.name, self._context_tokens, model.lora)

@@ -254,6 +254,13 @@ class RunningServer(Protocol):
     async def stop(self) -> None: ...
 
 
+def _answers(port: int) -> bool:
+    """Return whether a server of this machine accepts connections at a port."""
+    with socket.socket() as probe:
+        probe.settimeout(PROBE_LIMIT_S)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class EngineServer:
     """Server of an engine, from before its start until after its end. `engine` is its name in messages."""
 
@@ -264,10 +271,12 @@ class EngineServer:
         self._server: RunningServer | None = None
         self._ready = self._stopped = False
 
-    def require_new(self) -> None:
-        """Raise EngineError for a second start."""
+    def require_new(self, port: int | None = None) -> None:
+        """Raise EngineError for a second start, StartFailed if another server answers at its port."""
         if self._server is not None:
             raise EngineError(f"{self._engine} was started already; make a new engine for another start")
+        if port is not None and _answers(port):
+            raise StartFailed(f"port {port} is in use; name another port, or none for a free one")
 
     async def start(self, server: RunningServer) -> None:
         """Start a server and wait until it is ready. Raises StartFailed."""

@@ -43,7 +43,7 @@ class VllmServer(VllmEngine):
 
         Raises LevelUnsupported for a level that this build of vLLM refuses, else StartFailed.
         """
-        self._server.require_new()
+        self._server.require_new(self._options.port)
         await asyncio.to_thread(self.prepare)
         try:
             await self._server.start(ServerProcess(self._command()))

@@ -83,8 +83,12 @@ def _options(
     """Return the options of the command; None is not stated."""
     options = [text for name, value in of_url.items() if value is not None for text in (f"--{name}", str(value))]
     options += [text for limit in limits for text in ("--limit", limit)]
-    options += [text for key, value in values.items() for text in ("--set", f"{key}={json.dumps(value)}")]
+    options += [text for key, value in values.items() for text in ("--set", f"{key}={_as_json(value)}")]
     return options + [text for key, value in labels.items() for text in ("--label", f"{key}={value}")]
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=os.fspath)
 
 
 def _listed(numbers: Numbers | None) -> str | None:

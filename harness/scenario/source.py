@@ -24,7 +24,10 @@ _VARIABLE = re.compile(
     r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|(?P<wrong>\$\{)"
 )
 _ENV_OF_ENGINE = re.compile(r"engines\.\d+\.env\..+")
-_SAFE_PLACES = "write its name under `api_key_env` or `headers_env`, or use it under the engine's `env`"
+_SAFE_PLACES = (
+    "write its name under `api_key_env` or `headers_env`, or use it in the engine's `env` for a variable whose name "
+    "says that it is a secret, such as HF_TOKEN"
+)
 
 
 @dataclass(slots=True)
@@ -148,6 +151,9 @@ def _apply_set(source: Source, text: str) -> None:
     if not equals or not all(parts):
         source.problems.append(place.problem("must be `key=value`, such as `load.0.rate=4`"))
         return
+    if parts == ["extends"]:
+        source.problems.append(place.problem("must stand in the file: `--set` comes after the file that it extends"))
+        return
     value, problems = (Node(None, place), []) if not written.strip() else parse(written, place.file, place.folder)
     if value is None:
         source.problems += [place.problem(problem.message) for problem in problems]
@@ -226,7 +232,12 @@ def _fill(node: Node, env: Mapping[str, str], path: str, problems: list[Problem]
             problems.append(node.place.problem(why, path))
             return ""
         name, default = match["name"], match["default"]
-        if looks_secret(name) and not _ENV_OF_ENGINE.fullmatch(path):
+        if default is not None and "${" in default:
+            why = f"the default of {name} has another variable, which is not filled in; write a plain default"
+            problems.append(node.place.problem(why, path))
+            return ""
+        is_kept = _ENV_OF_ENGINE.fullmatch(path) and looks_secret(path.rpartition(".")[2])
+        if looks_secret(name) and not is_kept:
             why = f"the value of {name} would be stored with the results; {_SAFE_PLACES}"
             problems.append(node.place.problem(why, path))
         value = env.get(name)

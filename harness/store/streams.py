@@ -186,6 +186,16 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield reader.read_next_batch()
 
 
+def sync_folder(folder: Path) -> None:
+    """Make a renaming survive a loss of power, where the file system knows how."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def to_parquet(
     streams: Sequence[Path],
     parquet: Path,
@@ -206,9 +216,12 @@ def to_parquet(
                 for group in grouped(chain.from_iterable(map(read_batches, streams))):
                     writer.write_table(completed(group), row_group_size=len(group))
                     rows += len(group)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             temporary.replace(parquet)
         finally:
             temporary.unlink(missing_ok=True)
+        sync_folder(parquet.parent)  # before the streams go: a loss of power must leave the one or the others
         for stream in streams:
             stream.unlink()
     return rows

@@ -148,6 +148,14 @@ def test_the_password_of_a_proxy_is_hidden_where_it_is_read(monkeypatch: pytest.
     assert masked("407 for me:secret-word-7") == "407 for ***"
 
 
+def test_a_password_of_a_letter_is_no_secret() -> None:
+    """It would be masked wherever the letter stands alone, as in a version."""
+    hide("redis://:1@localhost", "postgres://app:a@db/x")
+    assert masked("version 0.1.2 of a server") == "version 0.1.2 of a server"
+    hide("postgres://app:abc@db/x")
+    assert masked("abc") == "***"
+
+
 def test_mappings_and_lists_are_masked_except_our_own_words() -> None:
     """Keys stay, and what the names of our own hold."""
     hide("complete")

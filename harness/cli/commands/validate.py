@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Sets
+from harness.cli.options import Labels, Sets
 from harness.cli.output import say
 from harness.errors import Problem, ScenarioError, UsageError
 
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 def validate(
     scenarios: Annotated[list[Path], typer.Argument(help="Scenario files or shipped names.", show_default=False)],
     sets: Sets = [],  # noqa: B006
+    labels: Labels = [],  # noqa: B006
 ) -> None:
     """Check scenario files; report every problem with its place and the fix."""
-    problems = [problem for path in scenarios for problem in _checked(path, sets)]
+    problems = [problem for path in scenarios for problem in _checked(path, sets, labels)]
     if problems:
         raise ScenarioError(problems)
 
 
-def _checked(path: Path, sets: Sequence[str]) -> Sequence[Problem]:
+def _checked(path: Path, sets: Sequence[str], labels: Sequence[str]) -> Sequence[Problem]:
     """Return the problems of a file; print that it is fine if there are none, and remarks."""
     from harness.scenario.reader import load, with_places
     from harness.schedule.matrix import expand
 
     try:
-        scenario = load(path, sets=sets)
+        scenario = load(path, sets=sets, labels=labels)
     except ScenarioError as error:
         return error.problems
     try:

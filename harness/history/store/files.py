@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from harness.errors import FileUnreadable, RunUnreadable, StorageFailed, shortened
 from harness.history.store.night import Night, Row, Setup, What
-from harness.store.streams import reading_errors
+from harness.store.streams import reading_errors, sync_folder
 
 FORMAT = 1
 """Version of the files. A column that changes raises it."""
@@ -55,17 +55,7 @@ def put(path: Path, content: bytes) -> None:
     except OSError as error:
         why = f"{shortened(str(path.parent))}: cannot write: {error.strerror or error}"
         raise StorageFailed(f"{why}; choose another folder with --store") from error
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming survive a loss of power, where the file system knows how."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync_folder(path.parent)
 
 
 def remove_stale(folder: Path) -> None:

@@ -277,3 +277,11 @@ def test_a_stated_model_that_is_listed_or_cannot_be_needs_no_note(arguments: str
     """Where there is no list, none is missed."""
     with running(arguments) as url:
         assert started(url=url, served_model="x")[0].notes == ()
+
+
+def test_a_model_without_its_tag_is_the_latest_one() -> None:
+    """As Ollama lists and serves it: nothing is doubted."""
+    with running("--models llama3.2:latest") as url:
+        info, engine = started(url=url, served_model="llama3.2")
+    assert engine.endpoint().model == "llama3.2"
+    assert list(info.notes) == []

@@ -280,7 +280,7 @@ def test_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         engine = LlamaServer(_spec(tmp_path, port=port))
         with pytest.raises(StartFailed, match=f"^port {port} is in use; name another port, or none"):
             asyncio.run(_start_and_stop(engine))
-    assert engine.alive() == "llama-server was stopped"
+    assert engine.alive() == "llama-server was not started"
 
 
 async def _start_and_stop(engine: LlamaServer) -> None:

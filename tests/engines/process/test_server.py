@@ -17,7 +17,7 @@ import pytest
 
 from engines.base import StartFailed
 from engines.process import server as server_process
-from engines.process.server import ServerCommand, ServerProcess, free_port
+from engines.process.server import EngineServer, ServerCommand, ServerProcess, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -298,3 +298,12 @@ asyncio.run(main())
         parent.kill()
     psutil.wait_procs([server], timeout=60)
     assert gone(server.pid)
+
+
+def test_a_port_that_another_server_has_is_refused() -> None:
+    """Else that server would be measured, as it is ready at once."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(StartFailed, match=f"port {port} is in use; name another port"):
+            EngineServer("vllm-server", None).require_new(port)
+    EngineServer("vllm-server", None).require_new(port)

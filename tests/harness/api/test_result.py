@@ -17,6 +17,7 @@ from command import VIRTUAL_TIME, environment, manifest, not_longer_than_the_tes
 
 import harness
 from engines.process.server import ServerCommand, ServerProcess
+from harness.api.measure import _as_json
 from harness.errors import RunDirectoryExists, TrialFailed, UsageError
 
 pytestmark = pytest.mark.slow
@@ -203,3 +204,11 @@ def test_the_page_names_what_there_is() -> None:
     public = {name for name in vars(harness.RunResult) if not name.startswith("_")}
     assert named == public
     assert {*re.findall(r"\bharness\.(\w+)\(", text)} == {"benchmark", "compare", "load", "runs"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("🚀 ü", '"🚀 ü"'), (Path("p.jsonl"), '"p.jsonl"'), ([1, True, None], "[1, true, null]")]
+)
+def test_values_reach_the_scenario_as_they_are(value: object, text: str) -> None:
+    """Texts of any letters, and paths."""
+    assert _as_json(value) == text

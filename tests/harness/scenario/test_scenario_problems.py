@@ -145,7 +145,8 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_file(tmp_path: Pa
         ("ttft_ms: 3", "3:1: ttft_ms: unknown key here; write it under `options` of the engine, as `options: {ttft_ms: 3}`"),
         ("metrics_url: x", "3:1: metrics_url: unknown key; known are " + ", ".join(Scenario.known_keys())),
         ("description: ${X", "3:14: description: `${` is not closed or names no variable; write `${NAME}`, or `$${` for a literal `${`"),
-        ("description: ${MY_KEY:-x}", "3:14: description: the value of MY_KEY would be stored with the results; write its name under `api_key_env` or `headers_env`, or use it under the engine's `env`"),
+        ("description: ${MY_KEY:-x}", "3:14: description: the value of MY_KEY would be stored with the results; write its name under `api_key_env` or `headers_env`, or use it in the engine's `env` for a variable whose name says that it is a secret, such as HF_TOKEN"),
+        ("description: ${X:-${Y}}", "3:14: description: the default of X has another variable, which is not filled in; write a plain default"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str) -> None:
@@ -495,3 +496,16 @@ def test_prompts_that_cannot_have_the_length_of_a_load(tmp_path: Path, workload:
     found = problems_of(written(tmp_path, text))
     assert found[0].endswith(f": load.0.prompt_tokens.0: {why}")
     assert len(found) == (2 if "prompts:" in workload else 1)
+
+
+def test_a_secret_in_the_environment_of_an_engine_has_a_name_that_says_so(tmp_path: Path) -> None:
+    """Any other name is stored with its value."""
+    engine = "{engine: simulated, env: {EXTRA_ARGS: '--api-key ${VLLM_API_KEY:-x}', HF_TOKEN: '${HF_TOKEN:-y}'}}"
+    (found,) = problems_of(written(tmp_path, LEAST.replace("{engine: simulated}", engine)))
+    assert "engines.0.env.EXTRA_ARGS: the value of VLLM_API_KEY would be stored with the results" in found
+
+
+def test_a_base_is_not_named_by_an_option(tmp_path: Path) -> None:
+    """It would be read too late, and change nothing."""
+    (found,) = problems_of(written(tmp_path, LEAST), sets=["extends=base.yaml"])
+    assert found.endswith("must stand in the file: `--set` comes after the file that it extends")

@@ -118,3 +118,13 @@ def test_a_disk_that_is_full_ends_the_load(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(StorageFailed):
             flush_or_end(writer, lambda: ended.append("now"))
     assert ended == ["now"]
+
+
+def test_rows_are_on_the_disk_before_their_stream_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file and its folder: a loss of power leaves the one or the other."""
+    stream, done = tmp_path / "r.arrows", list[bool]()
+    write_records(stream, 5)
+    monkeypatch.setattr("harness.store.streams.os.fsync", lambda _: done.append(stream.exists()))
+    to_parquet([stream], tmp_path / "r.parquet", record_schema())
+    assert done == [True, True]
+    assert not stream.exists()
