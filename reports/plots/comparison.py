@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,26 +98,31 @@ def _percent(ratio: float | None) -> float:
 def pairs(data: Mapping[str, Any]) -> Plot | None:
     """Return the ratio of each pair of starts in their order, of the numbers that gate; None without pairs."""
     rows = [row for row in data["rows"] if row["gates"] and row["scale"] == "ratio" and row["values"]]
-    if not data["pairs"] or not rows:
+    shown = [(row, [_step(*pair) for pair in row["values"]]) for row in rows]
+    known = [(row, steps) for row, steps in shown if any(map(math.isfinite, steps))][: len(COLOURS)]
+    if not known:
         return None
-    rows = rows[: len(COLOURS)]
-    ratios = [[100 * (head / base - 1) for base, head in row["values"]] for row in rows]
-    numbers = list(range(1, data["pairs"] + 1))
+    numbers = list(range(1, max(len(own) for _, own in known) + 1))
 
     def draw(axes: Axes) -> None:
         marks.across(axes, 0.0, INK, "-")
-        for place, (row, own) in enumerate(zip(rows, ratios, strict=True)):
+        for place, (row, own) in enumerate(known):
             colour, dash = marks.look(place)
-            marks.line(axes, numbers, own, colour, dash, words=shortened_inside(_label(row), MAX_LABEL))
-            marks.dots(axes, numbers, own, colour)
+            marks.line(axes, numbers[: len(own)], own, colour, dash, words=shortened_inside(_label(row), MAX_LABEL))
+            marks.dots(axes, numbers[: len(own)], own, colour)
 
-    every = [value for own in ratios for value in own]
-    room = 0.1 * (max(0.0, *every) - min(0.0, *every)) or 1.0
-    y = scales.between(min(0.0, *every) - room, max(0.0, *every) + room)
-    x = scales.Scale(0.0, data["pairs"] + 0.5, marks={float(one): str(one) for one in numbers})
+    every = [0.0, *(value for _, own in known for value in own if math.isfinite(value))]
+    room = 0.1 * (max(every) - min(every)) or 1.0
+    y = scales.between(min(every) - room, max(every) + room)
+    x = scales.Scale(0.0, len(numbers) + 0.5, marks={float(one): str(one) for one in numbers})
     svg = picture("pairs", [Panel("change, %", y, draw)], x, "pair of starts")
     alt = f"Change in each of {data['pairs']} pairs of starts."
     return Plot("pairs", alt, svg, "Pair by pair", "A line that rises or falls steadily is a drift that pairs cancel.")
+
+
+def _step(base: float | None, head: float | None) -> float:
+    """Return the change of a pair, %; NaN if a number of it is unknown, or the first is zero."""
+    return 100 * (head / base - 1) if base and head is not None else math.nan
 
 
 def _distributions(one: Curves, data: Mapping[str, Any]) -> Iterator[Plot]:
