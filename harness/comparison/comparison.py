@@ -35,6 +35,7 @@ SHOWN = (
 )
 """Metrics and statistics that are compared, if both sides have them."""
 VALUES_ONLY = "values only: a file has no rows of requests"
+ONE_SIDED = "only one side has this number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,8 @@ def compare(
         check_comparable(base, head, matched, differs, across)
     wanted = dict.fromkeys(_margin(*one, from_sent=from_sent) for one in (SHOWN if others else ()))
     rows = [row for both in matched for row in _rows(*both, of_load, [*wanted], pairs, from_sent=from_sent)]
+    if not of_load and base.origin is None and head.origin is None:
+        rows += [row for both in matched for row in _lacking(*both)]
     of_quality, about = _quality_rows(scored, [one for one in margins if one.of_quality], alpha)
     rows += of_quality
     _check_asked(rows, margins)
@@ -261,6 +264,16 @@ def _rows(
             values = _pairs(base, head, figure) if pairs else ()
             change = of_pairs(margin.scale, values) if pairs else _change(base, head, figure, margin.scale)
             yield Row(base.keys, figure[0], margin, *numbers, change, figure in gating, doubt, values=values)
+
+
+def _lacking(base: Measurement, head: Measurement) -> Iterator[Row]:
+    """Yield the numbers that gate by default and that only one of two runs of ours has: their change is unknown."""
+    for metric, statistic in _gates(base, from_sent=False):
+        figure, margin = ("all", metric, statistic), default_margin(metric, statistic)
+        if (figure in base.pooled) != (figure in head.pooled):
+            doubt = base.poor_because(metric) or head.poor_because(metric)
+            numbers = base.pooled.get(figure, Measured(math.nan)), head.pooled.get(figure, Measured(math.nan))
+            yield Row(base.keys, "all", margin, *numbers, unknown(margin.scale, ONE_SIDED), gates=True, doubt=doubt)
 
 
 def _margin(metric: str, statistic: str, *, from_sent: bool) -> Margin:

@@ -92,6 +92,19 @@ def test_a_closed_loop_gates_on_the_inverse_of_its_throughput() -> None:
     assert [row.margin.metric for row in compare(side(embedding), side(embedding)).gating] == ["e2e_ms", "error_rate"]
 
 
+def test_a_number_that_one_side_lacks_is_not_passed_over() -> None:
+    """A head that no longer streams has neither TTFT nor TPOT: that errors stay the same is no verdict."""
+    head = measured()
+    kept = {figure: number for figure, number in head.pooled.items() if figure[1] == "error_rate"}
+    found = compare(side(measured()), side(replace(head, pooled=kept)))
+    words = {row.margin.metric: row.word for row in found.gating}
+    assert words == {"ttft_ms": Word.CANNOT_TELL, "tpot_ms": Word.CANNOT_TELL, "error_rate": Word.UNCHANGED}
+    assert found.exit_code() is ExitCode.CANNOT_TELL
+    row = next(row for row in as_data(found)["rows"] if row["metric"] == "ttft_ms")
+    assert (row["base"]["value"], row["head"]["value"]) == (60.0, None)
+    assert row["method"] == "only one side has this number"
+
+
 def test_poor_data_has_no_word() -> None:
     """Neither a regression nor its absence is claimed from it, and the exit code says so."""
     poor = measured({"ttft_ms p50": (90.0, 89.0, 91.0)}, poor=(("the load was not the planned one", ()),))
