@@ -107,6 +107,15 @@ def test_a_slower_head_is_found_and_judged_again(tmp_path: Path) -> None:
     assert json.loads(again.out)["rows"] == data["rows"]
 
 
+def test_a_stored_gate_is_judged_by_the_margins_that_are_asked_for(equal: Equal) -> None:
+    """`--fail-on` replaces those of its plan, and is not passed over; a number that it lacks is one sentence."""
+    again = harness("compare", "gate", "--fail-on", "e2e p50 +10%", "--json", cwd=equal.folder)
+    gates = [(row["metric"], row["statistic"], row["margin"]) for row in json.loads(again.out)["rows"] if row["gates"]]
+    assert (again.code, gates) == (0, [("e2e_ms", "p50", 0.1)]), again.err
+    lacking = harness("compare", "gate", "--fail-on", "attainment -1pp", cwd=equal.folder)
+    assert (lacking.code, "no load of both runs has this number" in lacking.err) == (2, True), lacking.err
+
+
 def test_equal_sides_do_not_regress(equal: Equal) -> None:
     """Both have the same requests and the same services: nothing changed."""
     assert equal.ended.code == 0, equal.ended.err + equal.ended.out

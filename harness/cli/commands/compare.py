@@ -66,7 +66,7 @@ def compare(
     elif by is not None or against is not None:
         found = _of_parts(runs, by, against, how)
     elif len(runs) == 1:
-        found = [_of_gate(runs[0], fails=fails)]
+        found = [_of_gate(runs[0], how)]
     else:
         found, unread = _each(runs[0], runs[1:], how)
     if "hardware" in kinds:
@@ -130,15 +130,21 @@ def _curves(found: Comparison) -> list[Curves]:
     return curves
 
 
-def _of_gate(name: str, *, fails: bool) -> Told:
-    """Return the comparison of a stored gate. Raises UsageError if the folder is none."""
+def _of_gate(name: str, how: How) -> Told:
+    """Return the comparison of a stored gate; margins that are named replace its own, and kinds are added to its own.
+
+    Raises UsageError if the folder is none.
+    """
     from harness.comparison.gate import STATE, Gate, judged
 
     folder = Path(name)
     if not (folder / STATE).exists():
         one, parts = f"`harness compare {name} latest`", f"`harness compare {name} --by variant`"
         raise UsageError(f"name a baseline and a run, such as {one}, or what to compare within it: {parts}")
-    return Told.of(judged(Gate.read(folder), folder).comparison, fails=fails)
+    gate = Gate.read(folder)
+    fail_on = tuple(one.text for one in how.margins) or gate.fail_on
+    asked = replace(gate, fail_on=fail_on, across=tuple(sorted({*gate.across, *how.across})))
+    return Told.of(judged(asked, folder).comparison, fails=how.fails)
 
 
 @dataclass(frozen=True, slots=True)
