@@ -189,6 +189,20 @@ def test_starts_in_blocks_are_refused(copied: Path) -> None:
     assert "the starts of one side came in a row" in ended.err
 
 
+def test_pairs_of_another_machine_are_refused(copied: Path) -> None:
+    """A gate that went on elsewhere: the third pair is no sample of what the first two are, unless that is meant."""
+    for side in ("base", "head"):
+        run = copied / "gate" / "pair-03" / side
+        stored = manifest(run)
+        stored["provenance"]["must_match"]["cpu"] = "Z80"
+        (run / "manifest.json").write_text(json.dumps(stored))
+    ended = harness("compare", "gate", cwd=copied)
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
+    assert "pair-03/base are not comparable: cpu: " in ended.err
+    assert "and Z80. If that is meant, add --across hardware" in ended.err
+    assert harness("compare", "gate", "--across", "hardware", cwd=copied).code == 0
+
+
 def test_a_gate_without_its_pairs_is_a_sentence(copied: Path) -> None:
     """So is one whose plan is damaged."""
     shutil.rmtree(copied / "gate" / "pair-02")

@@ -172,10 +172,23 @@ def check_comparable(
     """Raise UsageError if nothing could be matched, or if what must be the same differs and nobody allowed it."""
     if not matched:
         raise UsageError(_nothing_in_common(base, head))
-    if wrong := refused(differs, across):
+    _refuse((base.name, head.name), refused(differs, across))
+
+
+def check_alike(name: str, runs: Sequence[Side], across: Collection[str]) -> None:
+    """Raise UsageError if known facts that must be the same, but the clock, differ between the runs of a side."""
+    first, *others = runs
+    for other in others:
+        found = refused(differences(first, other, match(first, other, across), silent=True), across)
+        wrong = [one for one in found if one.kind != "clock"]  # one arrival without a stamp of the kernel changes it
+        _refuse((f"{name}: {first.path}", str(other.path)), wrong)
+
+
+def _refuse(names: tuple[str, str], wrong: Sequence[Difference]) -> None:
+    if wrong:
         kinds = ", ".join(f"--across {kind}" for kind in dict.fromkeys(one.kind for one in wrong))
         facts = "; ".join(str(one) for one in wrong[:6]) + ("; ..." if len(wrong) > 6 else "")
-        raise UsageError(f"{base.name} and {head.name} are not comparable: {facts}. If that is meant, add {kinds}")
+        raise UsageError(f"{names[0]} and {names[1]} are not comparable: {facts}. If that is meant, add {kinds}")
 
 
 def match(base: Side, head: Side, across: Collection[str]) -> list[tuple[Measurement, Measurement]]:

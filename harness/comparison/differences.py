@@ -40,9 +40,15 @@ class Difference:
         return f"{self.what}{where}: {self.base} and {self.head}"
 
 
-def differences(base: Side, head: Side, matched: Collection[tuple[Measurement, Measurement]]) -> list[Difference]:
-    """Return all that differs, each fact once. What the file of another tool does not say is no difference."""
-    silent = base.origin is not None or head.origin is not None
+def differences(
+    base: Side, head: Side, matched: Collection[tuple[Measurement, Measurement]], *, silent: bool = False
+) -> list[Difference]:
+    """Return all that differs, each fact once. What the file of another tool does not say is no difference.
+
+    Args:
+        silent: Whether what runs of ours do not say is none either.
+    """
+    silent = silent or base.origin is not None or head.origin is not None
     found = [*_between(_of_run(base), _of_run(head), silent=silent)]
     for one, other in matched:
         load = one.keys[-1]

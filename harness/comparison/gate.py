@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.comparison.blocks import blocks_of, read_blocks
-from harness.comparison.comparison import Comparison, check_comparable, compare, match
+from harness.comparison.comparison import Comparison, check_alike, check_comparable, compare, match
 from harness.comparison.differences import differences
 from harness.comparison.gate_quality import with_scores
 from harness.comparison.judgement import Word
@@ -217,13 +217,18 @@ def _reader(gate: Gate, folder: Path) -> Read:
 
 
 def _sides(gate: Gate, read: Read, pairs: int) -> tuple[Side, Side]:
-    """Read the runs of some pairs. Raises RunUnreadable if they were not made in turns."""
+    """Read the runs of some pairs.
+
+    Raises RunUnreadable if they were not made in turns, UsageError if those of a side differ in what must be the same.
+    """
     parts = {side: [read(pair, side) for pair in range(1, pairs + 1)] for side in (BASE, HEAD)}
     each = {name: [time for side in sides for time in _begun(side, gate)] for name, sides in parts.items()}
     begun = sorted((time, name) for name, times in each.items() for time in times)
     if not interleaved([name for _, name in begun]):
         folder, row = parts[BASE][0].path.parent.parent, "the starts of one side came in a row"
         raise RunUnreadable(f"{folder}: {row}, so a drift of the machine would look like a change; run the gate again")
+    for name, sides in parts.items():
+        check_alike(name, sides, gate.across)
     base, head = joined(gate.base.name, parts[BASE]), joined(gate.head.name, parts[HEAD])
     return with_scores(parts[BASE][0].path.parent.parent, base, head)
 

@@ -214,7 +214,7 @@ def _of_labels(runs: Sequence[str], key: str, against: str | None, how: How) -> 
 
     how.prepare(runs)
     sides, unread = _readable(runs, how)
-    groups, without = by_label(sides, key)
+    groups, without = by_label(sides, key, how.across)
     for side in without:
         say(f"harness: {side.name} has no label {key}; left out")
     return _with_one(groups, against, how), unread

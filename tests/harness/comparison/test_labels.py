@@ -16,12 +16,13 @@ from harness.store.manifest import Manifest, TrialEntry
 from tests.harness.comparison.test_comparison import measured
 
 
-def stored(minute: int, ttft_ms: float, **labels: str) -> Side:
-    """A run of one start that began at this minute."""
+def stored(minute: int, ttft_ms: float, cpu: str = "A", **labels: str) -> Side:
+    """A run of one start that began at this minute, on a machine with this processor."""
     one = measured({"ttft_ms p50": (ttft_ms, ttft_ms - 1, ttft_ms + 1)})
     trial = TrialEntry(load="rate-4", loop="open", t0_utc=f"2026-11-30T07:{minute:02}:00+00:00")
     start = replace(one.starts[0], trial=trial)
-    manifest = {"labels": labels, "created_utc": trial.t0_utc}
+    machine = {"must_match": {"cpu": cpu}}
+    manifest = {"labels": labels, "created_utc": trial.t0_utc, "provenance": machine}
     whole = Manifest.model_validate({"name": "s", **manifest})
     return Side(f"r{minute}", Path(f"r{minute}"), whole, (replace(one, starts=(start,)),))
 
@@ -58,6 +59,16 @@ def test_few_starts_that_did_not_send_the_same_have_no_interval() -> None:
     assert pairs_in_turns(groups["main"], groups["x"]) == 0
     row = next(row for row in compare(groups["main"], groups["x"]).rows if row.margin.metric == "ttft_ms")
     assert row.change.method == "2 and 2 starts are too few for an interval"
+
+
+def test_runs_of_two_machines_are_no_side() -> None:
+    """The second run of a value is compared with the first of it, too; unless that is meant."""
+    runs = [stored(1, 61, branch="main"), stored(2, 63, "B", branch="main"), stored(3, 70, branch="x")]
+    why = "branch=main: r1 and r2 are not comparable: cpu: A and B. If that is meant, add --across hardware"
+    with pytest.raises(UsageError, match=why):
+        by_label(runs, "branch")
+    groups, _ = by_label(runs, "branch", {"hardware"})
+    assert [len(one.measurements[0].starts) for one in groups.values()] == [2, 1]
 
 
 @pytest.mark.parametrize(
