@@ -156,9 +156,9 @@ def compare(
     rows += of_quality
     _check_asked(rows, margins)
     starts = [min((len(side.starts) for side in sides), default=1) for sides in zip(*matched, strict=True)] or [1, 1]
-    judged, missing = _judged(rows, alpha), [*_missing(base, head, matched), *_unscored(base, head)]
+    missing = [*base.left_out, *head.left_out, *_missing(base, head, matched), *_unscored(base, head)]
     keys = tuple((one.keys, other.keys) for one, other in matched)
-    counts = (starts[0], starts[1])
+    judged, counts = _judged(rows, alpha), (starts[0], starts[1])
     return Comparison(base, head, judged, differs, counts, missing, pairs, alpha=alpha, matched=keys, quality=about)
 
 

@@ -55,6 +55,7 @@ class Side:
         origin: The other tool; None for a run of our own.
         quality: Scores by model, engine, level and variant.
         audits: What its cache audit found; none without one.
+        left_out: Sentences on what not all of its runs measured.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Side:
     origin: Origin | None = None
     quality: Mapping[tuple[str, ...], Scored] = field(default_factory=dict)
     audits: tuple[Audit, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def read_side(name: str, path: Path, statistics: Collection[tuple[str, str]] = (), *, pictures: bool = True) -> Side:
@@ -174,7 +176,7 @@ def _poor(results: Results, own: list[tuple[CellEntry, TrialEntry]]) -> tuple[Fi
 def joined(name: str, parts: Sequence[Side]) -> Side:
     """Return several runs of one side as one: their starts in order, with the mean of their values to be shown.
 
-    Only loads that every run has are kept, and only findings that more than half of the runs share.
+    Only loads that every run has are kept; the others are named. Only findings that more than half share are kept.
     """
     first, *others = parts
     by_keys = [{one.keys: one for one in part.measurements} for part in others]
@@ -184,7 +186,10 @@ def joined(name: str, parts: Sequence[Side]) -> Side:
         if len(same) == len(parts):
             found.append(_joined(same))
     quality = next((part.quality for part in parts if part.quality), {})
-    return replace(first, name=name, measurements=tuple(found), distributions={}, times={}, quality=quality)
+    kept, every = {one.keys for one in found}, dict.fromkeys(one.keys for part in parts for one in part.measurements)
+    rest = tuple(f"not every run of {name} has {' '.join(filter(None, one))}" for one in every if one not in kept)
+    without = replace(first, name=name, distributions={}, times={}, quality=quality)
+    return replace(without, measurements=tuple(found), left_out=rest)
 
 
 def _joined(parts: Sequence[Measurement]) -> Measurement:

@@ -61,6 +61,18 @@ def test_few_starts_that_did_not_send_the_same_have_no_interval() -> None:
     assert row.change.method == "2 and 2 starts are too few for an interval"
 
 
+def test_a_load_that_one_run_lacks_is_named() -> None:
+    """It is in no number of that side: nothing is left out in silence."""
+    runs = [stored(1, 61, branch="main"), stored(2, 63, branch="main"), stored(3, 70, branch="x")]
+    more = measured(keys=("", "vllm", "", "", "rate-8"))
+    runs = [replace(run, measurements=(*run.measurements, more)) if run is not runs[1] else run for run in runs]
+    groups, _ = by_label(runs, "branch")
+    assert compare(groups["main"], groups["x"]).missing == [
+        "not every run of branch=main has vllm rate-8",
+        "only branch=x has vllm rate-8",
+    ]
+
+
 def test_runs_of_two_machines_are_no_side() -> None:
     """The second run of a value is compared with the first of it, too; unless that is meant."""
     runs = [stored(1, 61, branch="main"), stored(2, 63, "B", branch="main"), stored(3, 70, branch="x")]
