@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from harness.comparison.foreign.imports import imported_file
+from harness.comparison.foreign.imports import import_labels, imported_file
 from harness.comparison.foreign.reading import is_result
 from harness.comparison.foreign.sides import foreign_side
 from harness.comparison.sides import Side, read_side
@@ -27,5 +27,7 @@ def open_side(name: str, statistics: Collection[tuple[str, str]] = (), *, pictur
         return foreign_side(name, path, statistics)
     path = find_run(name, imports=True)
     if (path / IMPORTED).exists() and not (path / MANIFEST).exists():
-        return foreign_side(name, imported_file(path), statistics)
+        side = foreign_side(name, imported_file(path), statistics)
+        side.manifest.labels = {**import_labels(path)}
+        return side
     return read_side(name, path, statistics, pictures=pictures)

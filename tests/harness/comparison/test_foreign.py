@@ -14,9 +14,12 @@ from hypothesis import strategies as some
 
 from harness.comparison.comparison import VALUES_ONLY, compare
 from harness.comparison.foreign.base import ForeignRun, Rows
+from harness.comparison.foreign.imports import import_result
 from harness.comparison.foreign.reading import read_foreign
 from harness.comparison.foreign.sides import foreign_side, side_of
 from harness.comparison.judgement import Word
+from harness.comparison.labels import by_label
+from harness.comparison.opening import open_side
 from harness.errors import RunUnreadable
 from harness.scenario.margins import parse_margin
 
@@ -356,3 +359,11 @@ def test_a_wrong_value_anywhere_is_at_most_one_sentence(
         return
     side = side_of("x", file_, found)
     compare(side, side)
+
+
+def test_an_import_has_its_labels(tmp_path: Path) -> None:
+    """So imports are grouped by a label as runs are, and none is said to have no label."""
+    for branch in ("main", "x"):
+        import_result(DATA / "vllm_bench_detailed.json", tmp_path / branch, {"branch": branch})
+    groups, without = by_label([open_side(str(tmp_path / branch)) for branch in ("main", "x")], "branch")
+    assert ([*groups], without) == (["main", "x"], [])
