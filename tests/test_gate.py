@@ -189,6 +189,16 @@ def test_starts_in_blocks_are_refused(copied: Path) -> None:
     assert "the starts of one side came in a row" in ended.err
 
 
+def test_a_file_that_cannot_be_written_hides_no_verdict(copied: Path) -> None:
+    """The pairs took their time: what they say is printed before any file is made."""
+    page = copied / "gate" / "comparison.html"
+    page.unlink()
+    page.mkdir()
+    ended = gate(copied)
+    assert (ended.code, "comparison.html: cannot write" in ended.err) == (3, True), ended.err
+    assert "UNCHANGED" in ended.out
+
+
 def test_pairs_of_another_machine_are_refused(copied: Path) -> None:
     """A gate that went on elsewhere: the third pair is no sample of what the first two are, unless that is meant."""
     for side in ("base", "head"):

@@ -135,8 +135,8 @@ def run_gate(wanted: Wanted, read: Callable[[Sequence[str]], Scenario], asked: A
     except (Interrupted, StopSignal) as error:
         raise Interrupted(f"interrupted: the same command with --out {folder} goes on with its seeds") from error
     told = Told.of(look.comparison, fails=wanted.fails)
-    store(told, ("html", "md", "json", "csv", "junit"), folder)
     shown([told.data], table_console(), as_json=asked.as_json)
+    store(told, ("html", "md", "json", "csv", "junit"), folder)
     return ExitCode(told.data["exit_code"])
 
 
