@@ -16,12 +16,13 @@ from reports import comparison, hardware
 from reports.format import for_terminal, for_xml
 from reports.tables.base import Table
 from reports.writers.grid import STYLES, grid_of_table
-from reports.writers.markdown import escape, section
+from reports.writers.markdown import MOST_CHARACTERS, ROWS, cut_to, escape, section
 
 if TYPE_CHECKING:
     from reports.plots.comparison import Curves
 
 _LABEL = 13
+_REST = "comparison.html has them, comparison.csv their numbers"
 
 
 def show(data: Mapping[str, Any], console: Console) -> None:
@@ -75,18 +76,27 @@ def _print(table: Table, console: Console, left_out: Sequence[str]) -> None:
 
 
 def as_markdown(data: Mapping[str, Any]) -> str:
-    """Return the comparison for a comment: the verdict first, the numbers that decide nothing folded."""
+    """Return the comparison for a comment, of at most MOST_CHARACTERS characters: long tables keep what is worst."""
+    for rows in (len(data["rows"]), *ROWS):
+        text = _as_markdown(data, rows)
+        if len(text) <= MOST_CHARACTERS:
+            return text
+    return text[:MOST_CHARACTERS]
+
+
+def _as_markdown(data: Mapping[str, Any], rows: int) -> str:
+    """Return the verdict first, the numbers that decide nothing folded; tables of at most so many rows."""
     word, why, _ = comparison.verdict(data)
     lines = [f"## {word} {escape(why)}".rstrip(), "", escape(comparison.title(data)), ""]
     for table in hardware.tables(data.get("hardware", ())):
         lines += section(table, level=3, folded=False)
-    lines += section(comparison.gating(data), level=3, folded=False)
+    lines += section(cut_to(comparison.gating(data), rows, _REST), level=3, folded=False)
     others = comparison.others(data)
     if others.rows:
         lines += [
             "<details><summary>Further numbers</summary>",
             "",
-            *section(others, level=3, folded=False),
+            *section(cut_to(others, rows, _REST), level=3, folded=False),
             "</details>",
             "",
         ]

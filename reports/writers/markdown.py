@@ -21,6 +21,7 @@ FOLDED_FROM = 20
 LONGEST_TEXT, LONGEST_COMMAND = 300, 2_000
 _SAID = ("KNEE", "LENGTHS", "FIT", "COST", "ENGINE")
 _SHORTENED = "the report is shortened here: report.html has all of it"
+_REST = "report.html has them, summary.csv their numbers"
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~$&])")
 _TICKS, _HARMLESS = re.compile(r"(`[^`]*`)"), re.compile(r"`(?:[\w .,;:={}()/%+-]|[<>]=? )+`")
 _ADDRESS = re.compile(r"://|(?<=\bwww)\.", re.IGNORECASE)
@@ -85,12 +86,12 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
     yield from contents.beginning
     yield from _decisions(contents.decisions, rows)
     for table in contents.shown:
-        yield from section(_shortened(table, rows))
+        yield from section(cut_to(table, rows))
     yield from contents.said
     for table in contents.failures:
-        yield from section(_shortened(table, rows))
+        yield from section(cut_to(table, rows))
     if contents.folded:
-        lines = [line for table in contents.folded for line in section(_shortened(table, rows), 3, folded=False)]
+        lines = [line for table in contents.folded for line in section(cut_to(table, rows), 3, folded=False)]
         yield from _folded("Further tables", lines)
     yield from _histograms(contents.histograms, rows)
     yield from (escape(contents.calibration), "")
@@ -111,7 +112,7 @@ def _decisions(decisions: Sequence[Decision], rows: int) -> list[str]:
     for model in decisions:
         advice = (escape(line, LONGEST_TEXT * rows) for line in model.advice)
         parts += [f"## {escape(model.title)}", "", *(part for line in advice for part in (line, ""))]
-        first, *others = (_shortened(table, rows) for table in model.tables)
+        first, *others = (cut_to(table, rows) for table in model.tables)
         parts += section(first, 3)
         behind = [line for table in others for line in section(table, 3, folded=False)]
         remarks = [*(f"- {escape(remark)}" for remark in model.remarks), ""]
@@ -131,8 +132,12 @@ def _folded(summary: str, lines: Sequence[str]) -> list[str]:
     return [f"<details><summary>{summary}</summary>", "", *lines, "</details>", ""]
 
 
-def _shortened(table: Table, most: int) -> Table:
-    """Return a table of at most `most` rows: bad and doubtful ones, then the first of the others."""
+def cut_to(table: Table, most: int, rest: str = _REST) -> Table:
+    """Return a table of at most `most` rows: bad and doubtful ones, then the first of the others.
+
+    Args:
+        rest: Where the others are.
+    """
     if len(table.rows) <= most:
         return table
     order = sorted(range(len(table.rows)), key=lambda number: (_harmless(table.rows[number]), number))
@@ -142,7 +147,7 @@ def _shortened(table: Table, most: int) -> Table:
     renumbered = [
         tuple(replace(cell, note=used.index(cell.note) + 1) if cell.note else cell for cell in row) for row in kept
     ]
-    more = f"{len(table.rows) - most} more rows: report.html has them, summary.csv their numbers"
+    more = f"{len(table.rows) - most} more rows: {rest}"
     return replace(table, rows=renumbered, notes=[*notes, more])
 
 

@@ -1,0 +1,25 @@
+"""Files of a comparison: a comment that fits, and test cases that each have a name of their own."""
+
+from __future__ import annotations
+
+from harness.comparison.comparison import compare
+from harness.comparison.plain import as_data
+from reports.writers.comparison import as_markdown
+from reports.writers.markdown import MOST_CHARACTERS
+from tests.harness.comparison.test_comparison import measured, side
+
+SLOW = {"ttft_ms p50": (80.0, 79.0, 81.0)}
+
+
+def test_a_comparison_of_many_loads_fits_a_comment() -> None:
+    """The verdict comes first, and the load that regressed stays in the table; where the others are is said."""
+    numbers = {f"e2e_ms {statistic}": (100.0, 99.0, 101.0) for statistic in ("p50", "p95", "p99")}
+    loads = [f"rate-{rate}" for rate in range(1, 151)]
+    base = side(*(measured(numbers, keys=("", "vllm", "", "", load)) for load in loads))
+    changed = {load: numbers | SLOW if load == "rate-149" else numbers for load in loads}
+    head = side(*(measured(own, keys=("", "vllm", "", "", load)) for load, own in changed.items()), name="b")
+    text = as_markdown(as_data(compare(base, head)))
+    assert len(text) <= MOST_CHARACTERS
+    assert text.startswith("## REGRESSED TTFT p50")
+    assert "| rate-149 |" in text
+    assert "more rows: comparison.html has them" in text
