@@ -39,7 +39,7 @@ def others(data: Mapping[str, Any]) -> Table:
 def _table(data: Mapping[str, Any], title: str, *, gates: bool) -> Table:
     head = ("load", "number", "base", "head", "change", interval_name(data), "margin", "least seen", "verdict")
     rows = [row for row in data["rows"] if row["gates"] is gates]
-    found = [_cells(row, name) for row, name in zip(rows, _names(rows), strict=True)]
+    found = [_cells(row, name) for row, name in zip(rows, loads_of(rows), strict=True)]
     return Table(title, head, found, texts=2)
 
 
@@ -67,7 +67,7 @@ def counted(found: Sequence[Mapping[str, Any]]) -> str:
     return " · ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
 
 
-def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def loads_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the load of each row, with what tells its configuration from the others."""
     differ = [key for key in KEYS[:-1] if len({row[key] for row in rows}) > 1]
     return [" ".join(filter(None, (*(row[key] for key in differ), row["load"]))) for row in rows]

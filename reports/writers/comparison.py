@@ -142,12 +142,10 @@ def as_html(data: Mapping[str, Any], curves: Sequence[Curves] = ()) -> str:
 def as_junit(data: Mapping[str, Any]) -> str:
     """Return a test case for each gating number: a failure if it regressed, an error if nobody can tell."""
     suite = ET.Element("testsuite", name=for_xml(comparison.title(data)), hostname="localhost", time="0")
-    for row in data["rows"]:
-        if not row["gates"]:
-            continue
-        case = ET.SubElement(
-            suite, "testcase", classname=for_xml(row["load"]), name=comparison.number_name(row), time="0"
-        )
+    rows = [row for row in data["rows"] if row["gates"]]
+    for row, load in zip(rows, comparison.loads_of(rows), strict=True):
+        name = for_xml(comparison.number_name(row))
+        case = ET.SubElement(suite, "testcase", classname=for_xml(load), name=name, time="0")
         told = for_xml(comparison.sentence(row))
         if row["word"] in ("regressed", "worse", "cannot tell"):
             kind = "error" if row["word"] == "cannot tell" else "failure"

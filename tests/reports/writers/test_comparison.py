@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
+
 from harness.comparison.comparison import compare
 from harness.comparison.plain import as_data
-from reports.writers.comparison import as_markdown
+from reports.writers.comparison import as_junit, as_markdown
 from reports.writers.markdown import MOST_CHARACTERS
 from tests.harness.comparison.test_comparison import measured, side
 
@@ -23,3 +25,15 @@ def test_a_comparison_of_many_loads_fits_a_comment() -> None:
     assert text.startswith("## REGRESSED TTFT p50")
     assert "| rate-149 |" in text
     assert "more rows: comparison.html has them" in text
+
+
+def test_each_test_case_has_a_name_of_its_own() -> None:
+    """Two levels under one load: GitLab shows only the first of equal names, and would hide the one that regressed."""
+    levels = ("q8_0", "q4_0")
+    keys = {level: ("", "vllm", level, "", "rate-4") for level in levels}
+    base = side(*(measured(keys=own) for own in keys.values()))
+    head = side(*(measured(SLOW if level == "q4_0" else {}, keys=own) for level, own in keys.items()))
+    cases = ET.fromstring(as_junit(as_data(compare(base, head)))).findall("testcase")
+    named = [(case.get("classname"), case.get("name")) for case in cases]
+    assert len(set(named)) == len(named) == 6
+    assert [case.get("classname") for case in cases if case.find("failure") is not None] == ["q4_0 rate-4"]
