@@ -98,6 +98,7 @@ def test_what_differs_is_noted(tmp_path: Path) -> None:
     for part in expected:
         assert part in ended.err
         assert sum(part in note for note in notes) == 1, notes
+    assert ended.err.splitlines()[-1] == "next    harness compare first again --across=hardware"
     assert "prompts.jsonl changed" in (tmp_path / "again" / "report.md").read_text().replace("\\", "")
     prompts.unlink()
     missing = harness("rerun", "first", "--out", "third", cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,9 +74,15 @@ def _labelled(scenario: Scenario, labels: list[str]) -> Scenario:
 
 def _tell_the_rest(again: Repeat, path: Path, folder: Path) -> None:
     """Name the loads whose requests are not those of the stored run, and the command that compares both."""
+    from harness.comparison.differences import differences, refused
+    from harness.comparison.sides import Side
     from harness.run.rerun import other_plans
     from harness.store.run import Run
 
-    if others := other_plans(again.original, Run.open(folder).manifest):
+    made = Run.open(folder).manifest
+    if others := other_plans(again.original, made):
         say(f"other requests than in {path}: {', '.join(others)}")
-    say(f"next    harness compare {path} {folder}")
+    sides = Side(str(path), path, again.original, ()), Side(str(folder), folder, made, ())
+    kinds = dict.fromkeys(one.kind for one in refused(differences(*sides, ()), ()))
+    words = ["harness", "compare", str(path), str(folder), *(f"--across={kind}" for kind in kinds)]
+    say(f"next    {shlex.join(words)}")
