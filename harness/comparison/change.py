@@ -18,6 +18,8 @@ from harness.scenario.compare import ALPHA, LEAST_PAIRS
 from harness.scenario.margins import Scale
 
 POWER = 0.8
+SAME = "the same in all starts"
+"""Why a share has no interval over the starts: no failure in some requests is not none in a million."""
 LEAST_RANKED = 6
 """Pairs from which the signed-rank test can be sure: of five, none is below p = 0.06."""
 _CHOICE = 0.8
@@ -123,7 +125,7 @@ def of_pairs(scale: Scale, pairs: Sequence[tuple[float, float]]) -> Change:
         return unknown(scale, f"{k} pairs are too few for an interval", at)
     error = float(steps.std(ddof=1)) / math.sqrt(k)
     if error == 0 and scale is Scale.DIFFERENCE:
-        return unknown(scale, "the same in all pairs", at)  # no failure in some requests is not none in a million
+        return unknown(scale, SAME, at)
     both = ((error, k - 1.0), _apart(table[:, 0], table[:, 1]))
     error, degrees = min(both, key=lambda one: one[0] * one_sided_factor(one[1]))
     error *= 1 + _CHOICE / (k + 1)
@@ -141,6 +143,8 @@ def unpaired(scale: Scale, one: Sequence[float], other: Sequence[float]) -> Chan
     if min(map(len, sides)) < LEAST_PAIRS:
         return unknown(scale, "too few starts for an interval", at)
     error, degrees = _apart(*sides)
+    if error == 0 and scale is Scale.DIFFERENCE:
+        return unknown(scale, SAME, at)
     return Change(scale, at, error, error, degrees, method=f"from {len(one)} and {len(other)} starts, not paired")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.analysis.paired import resampled_ratios
 from harness.analysis.stats import Floats, Measured
-from harness.comparison.change import Change, of_intervals, of_pairs, of_requests, unknown, unpaired
+from harness.comparison.change import SAME, Change, of_intervals, of_pairs, of_requests, unknown, unpaired
 from harness.comparison.differences import Difference, differences, refused
 from harness.comparison.judgement import Word, judge
 from harness.comparison.measured import Figure, Measurement
@@ -276,6 +276,8 @@ def _rows(
             numbers = base.pooled[figure], head.pooled[figure]
             values = _pairs(base, head, figure) if pairs else ()
             change = of_pairs(margin.scale, values) if pairs else _change(base, head, figure, margin.scale)
+            if change.method == SAME and (bounded := of_intervals(margin.scale, *numbers)).known:
+                change = bounded
             yield Row(base.keys, figure[0], margin, *numbers, change, figure in gating, doubt, values=values)
 
 

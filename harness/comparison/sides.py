@@ -17,7 +17,9 @@ from harness.comparison import kept
 from harness.comparison.cache_audit import Audit
 from harness.comparison.measured import BY_REQUEST, Figure, Finding, Measurement, Start
 from harness.comparison.quality import Scored, scores_of
+from harness.metrics import METRICS
 from harness.results import Results, derive
+from harness.scenario.margins import Scale, scale_of
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.run import Run, TrialData
 from harness.verdict.limits.against import of_requests
@@ -195,9 +197,20 @@ def joined(name: str, parts: Sequence[Side]) -> Side:
 def _joined(parts: Sequence[Measurement]) -> Measurement:
     starts = tuple(start for part in parts for start in part.starts)
     figures = [figure for figure in parts[0].pooled if all(figure in part.pooled for part in parts)]
-    pooled = {figure: Measured(fmean(start.values.get(figure, math.nan) for start in starts)) for figure in figures}
+    pooled = {figure: _mean(figure, [part.pooled[figure] for part in parts], starts) for figure in figures}
     counts = {figure: sum(part.n[figure] for part in parts) for figure in figures}
     return Measurement(parts[0].keys, starts, pooled, counts, shared([part.poor for part in parts]))
+
+
+def _mean(figure: Figure, each: Sequence[Measured], starts: Sequence[Start]) -> Measured:
+    """Return the mean over the starts. A share that is the same in all has an interval: from those of the parts."""
+    value = each[0].value
+    if scale_of(METRICS[figure[1]]) is not Scale.DIFFERENCE or any(one.value != value for one in each):
+        return Measured(fmean(start.values.get(figure, math.nan) for start in starts))
+    below, above = (
+        math.sqrt(fmean((getattr(one, end) - value) ** 2 for one in each) / len(each)) for end in ("low", "high")
+    )
+    return Measured(value, value - below, value + above)
 
 
 def shared(each: Sequence[Sequence[Finding]]) -> tuple[Finding, ...]:

@@ -15,7 +15,7 @@ from harness.comparison.differences import MUST_MATCH, Difference, differences, 
 from harness.comparison.judgement import Word
 from harness.comparison.measured import Measurement, Start
 from harness.comparison.plain import as_data
-from harness.comparison.sides import Side
+from harness.comparison.sides import Side, joined
 from harness.errors import ExitCode, UsageError
 from harness.scenario.margins import parse_margin
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
@@ -130,6 +130,16 @@ def test_four_starts_of_each_side_give_the_interval() -> None:
     assert row.change.method == "from 4 and 4 starts, not paired"
     assert row.change.interval()[0] < 1.05 < row.change.interval()[1]
     assert found.starts == (4, 4)
+
+
+@pytest.mark.parametrize(("low", "word"), [(0.9963, Word.UNCHANGED), (0.83, Word.CANNOT_TELL)])
+@pytest.mark.parametrize("pairs", [4, 0])
+def test_a_share_that_no_start_changes_is_told_by_its_requests(low: float, word: Word, pairs: int) -> None:
+    """All requests meet the SLO in each start: of 1,000 that is within a point for sure, of 20 it is not."""
+    whole = joined("a", [side(measured({"attainment value": (1.0, low, 1.0)}))] * 4)
+    found = compare(whole, whole, [parse_margin("attainment -1pp")], pairs=pairs)
+    (row,) = found.gating
+    assert (row.word, row.change.method) == (word, "from the intervals of both sides")
 
 
 @pytest.mark.parametrize(
