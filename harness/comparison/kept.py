@@ -30,7 +30,7 @@ MOST_OBSERVATIONS = 200_000
 READ_WHOLE_BYTES = 4 * 2**20
 _ENDS_BYTES = 64 * 2**10
 _IGNORED = ("name", "description", "created_utc", "labels", "command", "sessions", "notes", "provenance")
-_CODE = ("analysis", "comparison", "quality", "scenario", "store", "verdict")
+_CODE = ("analysis", "comparison", "quality", "saturation", "scenario", "schedule", "store", "telemetry", "verdict")
 _OVER = ("complete", "failed", "interrupted")
 
 

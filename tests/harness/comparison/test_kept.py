@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,14 @@ def test_other_code_derives_anew(run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     before = identity(Run.open(run))
     monkeypatch.setattr(kept, "code", lambda: "another")
     assert identity(Run.open(run)) != before
+
+
+def test_all_code_that_derives_is_in_the_hash() -> None:
+    """Each package that the derivation imports: a change of its code is not passed over."""
+    room = Path(kept.__file__).parents[1]
+    files = [room / "results.py", *(file for name in ("analysis", "verdict") for file in (room / name).rglob("*.py"))]
+    named = {name for file in files for name in re.findall(r"from harness\.(\w+)", file.read_text())}
+    assert {name for name in named if (room / name).is_dir()} <= {*kept._CODE}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"key": 1}\n', b"[]\n", b"\xff\n\x00"])
