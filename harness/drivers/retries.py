@@ -93,6 +93,7 @@ class Retries:
 def _begun_again(exchange: Exchange, cause: str) -> Exchange:
     """Return the exchange without what its last attempt left. Its first sending stays the beginning."""
     trace = exchange.trace
+    exchange.reply.release()  # it and its parser hold each other, and nothing collects them during a load
     exchange.reply = ResponseReader()
     trace.attempts.append(Attempt(trace.attempt_sent_ns, trace.done_ns, cause))
     trace.attempt_sent_ns = trace.done_ns = None

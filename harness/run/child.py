@@ -48,7 +48,7 @@ from harness.drivers.workers.count import WorkerCount
 from harness.drivers.workers.part import PartSpec, schedule_of
 from harness.drivers.workers.pipes import LoadProcesses
 from harness.drivers.workers.worker import Order
-from harness.errors import CellSkipped, HarnessError, Interrupted, refusal
+from harness.errors import CellSkipped, HarnessError, Interrupted, TrialFailed, refusal
 from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream, parent_orders
 from harness.records import Record
 from harness.run.engine import needs, settings_of, started_engine, target_of
@@ -59,6 +59,7 @@ from harness.scenario.model import Scenario
 from harness.scenario.reader import as_checked
 from harness.schedule.cells import Cell, TrialPlan
 from harness.schedule.matrix import cell_at
+from harness.schedule.prompts import mix
 from harness.schedule.requests import Schedule
 from harness.store.run import flush_or_end, forget_records, record_writer
 from harness.telemetry.cgroup import raise_file_limit
@@ -163,7 +164,12 @@ class Trial:
 async def run_trial(trial: Trial, schedule: Schedule) -> bool:
     """Drive one load, with records streaming to the trial's folder; return whether the engine can take another."""
     async with background(watch_engine(trial.engine, trial.control)) as watch:
-        report, silence = await sent_by_enough(trial, schedule)
+        try:
+            report, silence = await sent_by_enough(trial, schedule)
+        except Interrupted:
+            if watch.done() and (why := watch.result()):
+                raise TrialFailed(why) from None  # the engine ended it before the load began, and not the user
+            raise
         died = watch.result() if watch.done() else None
     report.notes += [trial.sender.missing] if trial.sender.missing else []
     reason = died or silence
@@ -178,7 +184,10 @@ async def run_trial(trial: Trial, schedule: Schedule) -> bool:
 
 
 async def sent_by_enough(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
-    """Send the plan, from its beginning with more load processes if their warm-up was read late."""
+    """Send the plan, from its beginning with more load processes if their warm-up was read late.
+
+    The prompts are new ones then: a server may have kept those of the first try.
+    """
     count, notes = workers_of(trial, schedule), list[str]()
     while True:
         await announce(trial, schedule, count.number)
@@ -189,6 +198,9 @@ async def sent_by_enough(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
             return report, silence
         forget_records(trial.folder)
         notes.append(count.grow())
+        trial.asked.add(schedule, report.recorded - report.not_sent)
+        trial = replace(trial, cell=replace(trial.cell, salt=mix(trial.cell.salt + count.number) >> 8))
+        schedule = await aside(partial(schedule_of, trial.cell, trial.index))
         trial.emit({"event": "notice", "trial": trial.index, "text": notes[-1]})
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from engines.base import EngineError
 from harness.drivers.workers.lost_rows import lost_rows
 from harness.drivers.workers.part import cell_from, schedule_of
-from harness.errors import HarnessError
+from harness.errors import HarnessError, TrialFailed
 from harness.processes import ended_how, event_stream, module_command
 from harness.run.entries import plan_entry
 from harness.run.supervisor import ABORT_S, POLL_S, ChildCommand, StopRequest
@@ -77,6 +77,8 @@ def written(trial: Incomplete) -> dict[str, Any]:
     """Write the rows; return their number and the facts of the plan. Raises HarnessError if it cannot be made."""
     cell = replace(cell_from(trial.scenario, trial.cell), salt=trial.salt)
     schedule, folder = schedule_of(cell, trial.trial), Path(trial.folder)
+    if schedule.grows:
+        raise TrialFailed("the plan of a search is made while it runs")
     recorded, rows = recorded_in(record_streams(folder)), 0
     with record_writer(folder, "unrecorded") as writer:
         for record in lost_rows(schedule, WHOLE, recorded, trial.until_ns, trial.why):

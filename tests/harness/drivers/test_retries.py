@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -285,3 +286,13 @@ def test_the_policy_is_what_the_scenario_says(given: dict[str, Any], found: Retr
     assert RetryPolicy.of(Retries.model_validate(given)) == found
     assert RetryPolicy.of(None) is None
     assert RetryPolicy.of(Retries.model_validate({"times": 0})) is None
+
+
+def test_what_read_an_earlier_attempt_is_let_go() -> None:
+    """It and its parser hold each other, and nothing collects them while the load runs."""
+    released: list[bool] = []
+    trace = SimpleNamespace(attempts=[], attempt_sent_ns=1, done_ns=2, stamps=[b""], read_ns=[1])
+    exchange: Any = SimpleNamespace(reply=SimpleNamespace(release=lambda: released.append(True)), trace=trace)
+    assert retries._begun_again(exchange, "429").reply is not None
+    assert released == [True]
+    assert (len(trace.attempts), trace.stamps, trace.read_ns) == (1, [], [])

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from harness.cli.progress import SilentWatcher
-from harness.errors import UsageError
+from harness.errors import TrialFailed, UsageError
 from harness.run.entries import first_manifest
 from harness.run.resume import what_is_left
 from harness.run.run import go_on
+from harness.run.unrecorded import Incomplete, written
+from harness.scenario.model import Scenario
 from harness.scenario.reader import restore
 from harness.schedule.cells import Cell
 from harness.schedule.matrix import expand
@@ -57,3 +59,12 @@ def test_another_text_is_not_scored_in_the_same_run(tmp_path: Path) -> None:
     text.write_text("Call me Ishmael")
     with pytest.raises(UsageError, match=r"text\.txt changed since this run was begun"):
         what_is_left(tmp_path / "run")
+
+
+def test_a_search_that_was_killed_says_that_its_plan_is_not_known(tmp_path: Path) -> None:
+    """Its rows were made while it ran: those in flight are named as missing, and not taken for none."""
+    load = [{"kind": "saturate", "within": "3m"}]
+    scenario = {"engines": [{"engine": "simulated"}], "load": load, "slo": {"ttft": "1s"}}
+    resolved = Scenario.model_validate(scenario).resolved()
+    with pytest.raises(TrialFailed, match="the plan of a search is made while it runs"):
+        written(Incomplete(resolved, 0, 0, 0, str(tmp_path), -1, "killed"))
