@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -122,24 +122,45 @@ class Searching:
         now_ns = clock_of(loop)
         while self.control.t0_ns is None:
             await asyncio.sleep(UNTIL_T0_S)
-        t0_ns, virtual = self.control.t0_ns, hasattr(loop, "time_ns")
-        at_s = (now_ns() - t0_ns) / NS_PER_S + LEAD_S
+        t0_ns = self.control.t0_ns
+
+        def now_s() -> float:
+            return (now_ns() - t0_ns) / NS_PER_S
+
+        at_s = now_s() + LEAD_S
         while not self.control.stopped:
-            step = await self._decided(at_s, virtual=virtual)
-            if step is None or step.state is State.CONFIRM:
+            step = await self._next(at_s)
+            least_s = now_s() + LEAD_S / 2
+            if step is None:
+                self._end(max(at_s, least_s))
                 break
+            self._not_before(least_s)
+            if step.state is State.CONFIRM:
+                self._measure(self.search.visits[-1])
+                break
+            at_s = max(at_s, self.search.visits[-1].start_s)
             self._send(step, at_s)
             at_s += step.seconds
-            await asyncio.sleep(max(0.0, at_s - LEAD_S - (now_ns() - t0_ns) / NS_PER_S))
-            at_s = max(at_s, (now_ns() - t0_ns) / NS_PER_S + LEAD_S / 2)
+            await asyncio.sleep(max(0.0, at_s - LEAD_S - now_s()))
 
-    async def _decided(self, at_s: float, *, virtual: bool) -> Step | None:
+    async def _next(self, at_s: float) -> Step | None:
         """Return the next step. The estimate is made on a thread, unless time stands still meanwhile."""
         work: Callable[[], Step | None] = partial(self.search.next, self._requests(at_s), at_s)
-        step = work() if virtual else await aside(work)
-        if step is not None and step.state is State.CONFIRM:
-            self._measure(self.search.visits[-1])
-        return step
+        return work() if hasattr(asyncio.get_running_loop(), "time_ns") else await aside(work)
+
+    def _not_before(self, least_s: float) -> None:
+        """Begin a new visit after what has been sent while it was decided: rows that were taken stay as they are."""
+        visit = self.search.visits[-1]
+        if visit.number == self._sent or visit.start_s >= least_s:
+            return
+        late_s, end_s = least_s - visit.start_s, max(visit.end_s, least_s)
+        counted_from_s = visit.counted_from_s + late_s
+        self.search.visits[-1] = replace(visit, start_s=least_s, end_s=end_s, counted_from_s=counted_from_s)
+
+    def _end(self, at_s: float) -> None:
+        """Send nothing more from a time on."""
+        self._growth.send(self._sent, 0.0, ns_of(at_s), ns_of(at_s))
+        self.control.grow()
 
     def _requests(self, at_s: float) -> Requests:
         due_s = self._growth.due_ns[: int(np.searchsorted(self._growth.due_ns, ns_of(at_s)))] / NS_PER_S

@@ -120,6 +120,31 @@ def test_the_driver_finds_what_the_queue_has(searched: list[Searched], tmp_path:
 @pytest.mark.slow
 def test_every_planned_request_has_one_record(searched: list[Searched]) -> None:
     """Rows that the search took back have none; those of the measurement are its window's."""
+    check_records(searched)
+
+
+def test_a_decision_that_takes_long_replaces_no_request_that_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another rate begins after it."""
+    at_once = Searching._next
+
+    async def slowly(self: Searching, at_s: float) -> Any:
+        step = await at_once(self, at_s)
+        await asyncio.sleep(0.7)
+        return step
+
+    monkeypatch.setattr(Searching, "_next", slowly)
+    check_records([Searched(3, within="4m", measure="60s")])
+
+
+def test_nothing_is_sent_once_a_search_has_ended() -> None:
+    """Though arrivals of its last rate were planned for a minute."""
+    one = Searched(8, slo_s=0.04, within="8m", measure="20s")
+    ended_ns = one.entry.visits[-1].end_ns
+    assert max(record.due_ns or 0 for record in one.records) <= ended_ns + 20 * SECOND
+
+
+def check_records(searched: list[Searched]) -> None:
+    """Each row of the plan has a record with its due time, and the measured ones lie in the window."""
     for one in searched:
         numbers = sorted(record.request for record in one.records)
         assert numbers == list(range(len(numbers)))
