@@ -294,10 +294,13 @@ def knee_in_words(sweep: Sweep, keys: tuple[str, ...]) -> str:
         return f"between {one.below:g} and {one.above:g} {unit}: {one.why}"
     own = sweep.loads[keys]
     metric = latency_of(own)
-    first, last = own[0].number(metric, "p95"), own[-1].number(metric, "p95")
-    name = f"{JUDGED_BY[metric]} p95"
-    grown = f": {name} is {last / first:.2g} times that at {own[0].x:g} {unit}" if first > 0 and last == last else ""
-    return f"none up to {own[-1].x:g} {unit}{grown}"
+    first, last = own[0].get(metric, "p95"), own[-1].get(metric, "p95")
+    text = f"none up to {own[-1].x:g} {unit}"
+    if first is None or last is None or first.censored or not first.value > 0:
+        return text
+    least = "at least " if last.censored else ""
+    times = f"{least}{last.value / first.value:.2g} times"
+    return f"{text}: {JUDGED_BY[metric]} p95 is {times} that at {own[0].x:g} {unit}"
 
 
 def _costs(data: ReportData) -> Iterator[Line]:

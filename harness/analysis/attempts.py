@@ -41,15 +41,15 @@ class Attempts:
         for cause in dict.fromkeys(self.cause):
             own = causes == cause
             took, done = self.took_ms[own], self.done_s[own]
-            took = took[np.isfinite(took)]
+            took, done = took[np.isfinite(took)], done[np.isfinite(done)]
             known = {"p50_ms": float(np.median(took)), "max_ms": float(took.max())} if len(took) else {}
             found.append(
                 {
                     "cause": cause,
                     "attempts": int(own.sum()),
                     "measured": int((own & self.measured).sum()),
-                    "first_s": float(np.nanmin(done)),
-                    "last_s": float(np.nanmax(done)),
+                    "first_s": float(done.min()) if len(done) else None,
+                    "last_s": float(done.max()) if len(done) else None,
                     "p50_ms": None,
                     "max_ms": None,
                 }

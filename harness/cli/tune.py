@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -98,7 +99,9 @@ def run_tuning(asked: Asked, how: How) -> ExitCode:
         with lock, run_to_ourselves(folder):
             found = conduct(tuning.plan, tuning.candidates, folder, maker, maker.tell)
     except (Interrupted, StopSignal) as error:
-        raise Interrupted(f"interrupted: `harness tune --resume {folder}` goes on where it was") from error
+        raise Interrupted(
+            f"interrupted: `harness tune --resume {shlex.quote(str(folder))}` goes on where it was"
+        ) from error
     data = data_of(tuning, found, folder)
     store(data, folder)
     return show(data, as_json=how.as_json)

@@ -8,6 +8,7 @@ none of ours, or cannot be written, is as good as no file.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -153,9 +154,10 @@ def save(run: Run, key: str, measurements: Sequence[Measurement]) -> None:
 
 def _write(path: Path, content: bytes) -> bool:
     """Replace the file; return whether that was possible."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("xb") as file:  # follows no link, and of two writers one is enough
+        temporary.unlink(missing_ok=True)  # of a killed process with the same number
+        with temporary.open("xb") as file:  # follows no link
             file.write(content)
         temporary.replace(path)
     except OSError:

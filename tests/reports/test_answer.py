@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -329,3 +330,16 @@ def test_longer_prompts_have_a_line() -> None:
     (line,) = told(data, "LENGTHS")
     assert line.startswith(f"4 users: prompt 128 to 2048 tokens: TTFT p95 {amount(p95[0])} to {amount(p95[2])} ms and ")
     assert line.endswith(" output tokens/s")
+
+
+def test_a_tail_among_time_outs_grew_by_as_much_at_least() -> None:
+    """Its bound is all that is known of it."""
+
+    def load(x: float, p95: Estimate) -> Load:
+        keys = ("m", "e", "", "", f"l{x}")
+        return Load(keys, f"l{x}", "users", "sustained", x, cell_entry(), trial_entry(), {("ttft_ms", "p95"): p95})
+
+    ends = [load(1.0, Estimate(100.0, 90.0, 110.0)), load(4.0, Estimate(520.0, 520.0, math.nan, censored=True))]
+    sweep = Sweep("users", "sustained", {("m", "e", "", ""): ends})
+    words = answer.knee_in_words(sweep, ("m", "e", "", ""))
+    assert words == "none up to 4 users: TTFT p95 is at least 5.2 times that at 1 users"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -30,4 +31,5 @@ def init(
         raise UsageError(
             f"{shortened(str(out))}: cannot write: {error.strerror}; choose another name with --out"
         ) from error
-    say(f"wrote {out}; check it with `harness validate {out}`, run it with `harness run {out}`")
+    shown = shlex.quote(str(out))
+    say(f"wrote {out}; check it with `harness validate {shown}`, run it with `harness run {shown}`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -197,4 +198,5 @@ def remaining(run: Path) -> str:
     from harness.store.run import Run
 
     whole = Run.open(run).manifest.status != "interrupted"
-    return f"`harness report {run}` makes it" if whole else f"`harness run --resume {run}` measures the rest"
+    shown = shlex.quote(str(run))
+    return f"`harness report {shown}` makes it" if whole else f"`harness run --resume {shown}` measures the rest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.comparison import kept
-from harness.comparison.kept import FILE, identity
+from harness.comparison.kept import FILE, _write, identity
 from harness.comparison.sides import Side, read_side
 from harness.store.run import Run
 from tests.fabricated import noisy
@@ -148,3 +149,11 @@ def test_pictures_need_the_records(run: Path) -> None:
     read_side("a", run, pictures=False)
     assert read_side("a", run).distributions
     assert not read_side("a", run, pictures=False).distributions
+
+
+def test_a_writer_that_was_killed_blocks_no_later_one(tmp_path: Path) -> None:
+    """Its file is replaced, also if the process has its number."""
+    for left in (".derived.cache.tmp", f".derived.cache.{os.getpid()}.tmp"):
+        (tmp_path / left).write_bytes(b"half")
+    assert _write(tmp_path / "derived.cache", b"whole")
+    assert (tmp_path / "derived.cache").read_bytes() == b"whole"
