@@ -37,14 +37,19 @@ class Gpus(ABC):
     visibility: ClassVar[Visibility]
 
     def __init__(self, devices: Collection[int] | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._closed: dict[int, str] = {}  # GPUs that cannot be opened, and why
         handles = self._connect()
         if not handles:
             raise RuntimeError(f"no {self.maker} GPU here")
+        for index in devices or ():
+            if index in self._closed:
+                raise RuntimeError(f"gpu{index} cannot be read: {self._closed[index]}")
         absent = [index for index in devices or () if index not in handles]
         if absent:
             raise RuntimeError(f"there is no GPU {absent[0]} here: there are {len(handles)}, numbered from 0")
         self._handles = {index: handle for index, handle in handles.items() if devices is None or index in devices}
-        self.unread: list[str] = []
+        others = self._closed.items() if devices is None else ()
+        self.unread: list[str] = [f"gpu{index} cannot be read: {why}" for index, why in others]
         self._engine_pids: Collection[int] = ()
         self._readers = [
             GaugeReader(f"gpu{index}", self._gauges(index, handle), self.unread, clock)

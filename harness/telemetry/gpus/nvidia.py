@@ -32,9 +32,18 @@ class NvidiaGpus(Gpus):
         self._foreign: dict[int, int] = {}
         try:
             pynvml.nvmlInit()
-            return {index: pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())}
+            count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise RuntimeError(f"no NVIDIA GPU can be read here: {error}") from error
+        handles = {}
+        for index in range(count):
+            try:
+                handles[index] = pynvml.nvmlDeviceGetHandleByIndex(index)
+            except pynvml.NVMLError as error:  # lost, or denied to this process: the others can be read
+                self._closed[index] = str(error)
+        if self._closed and not handles:
+            raise RuntimeError(f"no NVIDIA GPU can be read here: {next(iter(self._closed.values()))}")
+        return handles
 
     def _system(self) -> Mapping[str, Callable[[], Any]]:
         return {"driver": lambda: str(self._nvml.nvmlSystemGetDriverVersion()), "cuda": self._cuda_version}

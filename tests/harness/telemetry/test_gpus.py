@@ -11,6 +11,7 @@ from enum import IntEnum
 from types import ModuleType
 from typing import Any
 
+import pynvml
 import pytest
 
 from harness.analysis.samples.energy import COUNTER, energy_facts
@@ -95,6 +96,26 @@ def test_names_of_lost_gpus_end_no_run() -> None:
         assert provenance.collect()["must_match"]["gpus"] == ["unknown"]
         with pytest.raises(RuntimeError, match="GPU is lost"):
             NvidiaGpus().free_bytes()
+
+
+def test_a_lost_gpu_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named; if it alone is asked for, that is the reason."""
+    with fake_nvml():
+        handle_of = pynvml.nvmlDeviceGetHandleByIndex
+
+        def second_is_lost(index: int) -> Any:
+            if index == 1:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+            return handle_of(index)
+
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", second_is_lost)
+        found = NvidiaGpus()
+        assert values(found.samples())["memory_total_bytes"] == 80 * 2**30
+        assert found.unread == ["gpu1 cannot be read: GPU is lost"]
+        assert NvidiaGpus([0]).unread == []
+        with pytest.raises(RuntimeError, match="gpu1 cannot be read: GPU is lost"):
+            NvidiaGpus([1])
 
 
 def test_a_reading_lies_in_its_stamp() -> None:
