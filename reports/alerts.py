@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -19,6 +20,7 @@ from reports.names import ended
 MOST_IN_CHAT, MOST_SERIES = 10, 6
 LONGEST = 3000
 """Characters of a message for a chat."""
+_AROUND = 2_000  # characters for head and foot
 
 
 def write(board: Board, folder: Path) -> list[Path]:
@@ -28,21 +30,34 @@ def write(board: Board, folder: Path) -> list[Path]:
 
 
 def as_markdown(board: Board) -> str:
-    """Return the new alerts for a comment or an issue, with the number of series in each state."""
-    from reports.writers.markdown import escape
+    """Return the new alerts for a comment or an issue, with the number of series in each state.
+
+    Of very many the first: a comment takes 65,536 characters.
+    """
+    from reports.writers.markdown import MOST_CHARACTERS, escape
 
     word, _ = boards.verdict(board)
-    lines = [f"## {escape(boards.title_of(board))}: {escape(word)}", ""]
-    for alert in _new(board):
-        state = f" ({escape(boards.state_beside(alert))})" if boards.state_beside(alert) else ""
-        lines += [f"- **{escape(alert['title'])}**{state}: {escape(_about(alert, board))}"]
-        lines += [f"  - {escape(name)}" for name in _names(alert, board)]
-        if command := boards.bisect_command(alert, board):
-            lines += [f"  - Which version: `{command}`"]
-    told = len(board["alerts"]) - len(_new(board))
+    items = [_item(alert, board) for alert in _new(board)]
+    ends = accumulate(len(item) + 1 for item in items)
+    lines = [item for item, end in zip(items, ends, strict=True) if end <= MOST_CHARACTERS - _AROUND]
+    left = len(items) - len(lines)
+    lines += [f"- {left} more: alerts.json has {'it' if left == 1 else 'them'}"] if left else []
+    told = len(board["alerts"]) - len(items)
     states = ", ".join(f"{number} {state}" for state, number in boards.counts(board))
     rest = f" {told} alert{'s' * (told != 1)} told before." if told else ""
-    return "\n".join([*lines, *([""] if _new(board) else []), f"{len(board['series'])} series: {states}.{rest}", ""])
+    lines = [f"## {escape(boards.title_of(board))}: {escape(word)}", "", *lines, *([""] if items else [])]
+    return "\n".join([*lines, f"{len(board['series'])} series: {states}.{rest}", ""])
+
+
+def _item(alert: Alert, board: Board) -> str:
+    """Return an alert as an item of a list, with its series and the command that finds the version."""
+    from reports.writers.markdown import escape
+
+    state = f" ({escape(boards.state_beside(alert))})" if boards.state_beside(alert) else ""
+    lines = [f"- **{escape(alert['title'])}**{state}: {escape(_about(alert, board))}"]
+    lines += [f"  - {escape(name)}" for name in _names(alert, board)]
+    command = boards.bisect_command(alert, board)
+    return "\n".join([*lines, *([f"  - Which version: `{command}`"] if command else [])])
 
 
 def as_json(board: Board) -> str:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 from reports import alerts
 from reports.board import Board, bisect_command
+from reports.writers.markdown import MOST_CHARACTERS
 from tests.boards import alert, key, night, point, series, story
 
 
@@ -111,6 +112,20 @@ def test_a_quiet_night_is_one_line() -> None:
     board = Board(made=night(1), series=[series("a", [point(0, 1.0)])], alerts=[])
     text = "## Nightly history: Nothing new, nothing wrong\n\n1 series: 1 ok.\n"
     assert alerts.as_markdown(board) == text
+
+
+def test_a_night_of_many_alerts_fits_an_issue() -> None:
+    """GitHub refuses a longer text, and nobody would be told: the first are told, the others counted."""
+    told = [
+        alert(f"number {one} is slower", "regressed", 0, [], told=False, cause="A long cause. " * 30)
+        for one in range(300)
+    ]
+    text = alerts.as_markdown(Board(made=night(1), series=[], alerts=told))
+    assert len(text) <= MOST_CHARACTERS
+    shown = text.count("is slower")
+    assert 0 < shown < 300
+    assert f"\n- {300 - shown} more: alerts.json has them\n" in text
+    assert text.startswith("## Nightly history: 300 new alerts: regressed\n")
 
 
 def test_hostile_texts_stay_texts() -> None:
