@@ -6,6 +6,7 @@ New alerts are told in full, those that were told before only counted: a page th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -118,8 +119,8 @@ def as_chat(board: Board, page: str = "") -> str | None:
     lines = [f"• *{_slack(alert['title'])}*: {_slack(_about(alert, board))}" for alert in fresh[:MOST_IN_CHAT]]
     more = [f"{len(fresh) - MOST_IN_CHAT} more alerts"] if len(fresh) > MOST_IN_CHAT else []
     link = [f"<{_slack(page)}|All series>"] if page else []
-    lines = [shortened(line, (LONGEST - 400) // MOST_IN_CHAT) for line in lines]
-    return json.dumps({"text": "\n".join([shortened(head, 300), *lines, *more, *link])}, ensure_ascii=False)
+    lines = [_cut(line, (LONGEST - 400) // MOST_IN_CHAT) for line in lines]
+    return json.dumps({"text": "\n".join([_cut(head, 300), *lines, *more, *link])}, ensure_ascii=False)
 
 
 def _new(board: Board) -> list[Alert]:
@@ -142,6 +143,11 @@ def _slack(text: str) -> str:
     """Return a text in which nothing is a link, a mention or a format of Slack's."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(escaped.split())
+
+
+def _cut(text: str, longest: int) -> str:
+    """Return the beginning of a text of Slack's that is too long, without the begin of an `&amp;` at its end."""
+    return re.sub(r"&\w{0,3}…$", "…", shortened(text, longest))
 
 
 FILES: Mapping[str, Callable[[Board], str]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -82,6 +83,17 @@ def test_a_message_for_a_chat_is_short_and_mentions_nobody() -> None:
     assert "&lt;!channel&gt; &amp;" in text
     assert text.endswith("20 more alerts\n<https://ci/site/?a=1&amp;b=2|All series>")
     assert alerts.as_chat(Board(made=night(1), series=[], alerts=[])) is None
+
+
+def test_a_message_is_cut_between_signs() -> None:
+    """A part of `&amp;` would stand there as it is."""
+    for letters in range(200, 210):
+        told = alert("x" * letters + "&" * 40, "regressed", 0, [], told=False)
+        message = alerts.as_chat(Board(made=night(1), series=[], alerts=[told]))
+        assert message is not None
+        text = json.loads(message)["text"]
+        assert text.endswith("…")
+        assert not re.search(r"&(?!amp;)", text)
 
 
 def test_the_command_that_finds_the_version_is_given_where_there_is_a_range() -> None:
