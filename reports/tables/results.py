@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from reports.data import ALL, ReportData, place
-from reports.format import seconds
+from reports.format import UNKNOWN, seconds
 from reports.labels import PAGE_RANK, Figure
 from reports.tables.base import (
+    TONES,
     Cell,
     Rows,
     Table,
@@ -24,7 +26,7 @@ from reports.tables.base import (
     number,
     trial_name,
 )
-from reports.tables.overview import foot_of, overview
+from reports.tables.overview import DOUBTED, foot_of, overview
 
 HEAD = (
     "configuration",
@@ -72,23 +74,39 @@ def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
     """Return every metric of a trial, one table per class."""
     shows = {metric["name"]: metric["show"] for metric in data.definitions}
     known = by_class(data)
-    return [_all_metrics(known.get((*keys, name), {}), name, shows) for name in (ALL, *classes(data, keys))]
+    level_of = partial(data.level_of, keys)
+    return [_all_metrics(known.get((*keys, name), {}), name, shows, level_of) for name in (ALL, *classes(data, keys))]
 
 
-def _all_metrics(rows: Rows, name: str, shows: dict[str, str]) -> Table:
+def _all_metrics(rows: Rows, name: str, shows: dict[str, str], level_of: Callable[[str], str]) -> Table:
     statistics = ("p50", "p90", "p95", "p99", "max", "mean")
     lines = []
     for metric in dict.fromkeys(metric for metric, _ in rows):
         show = shows.get(metric, "number")
         own = {statistic: row for (name, statistic), row in rows.items() if name == metric}
+        level = "valid" if _of_no_load(next(iter(own.values()))) else level_of(metric)
         if "max" in own:
-            lines.append(_statistics_of(metric, own["max"], [measured(own.get(one), show) for one in statistics]))
+            cells = [_marked(measured(own.get(one), show), level) for one in statistics]
+            lines.append(_statistics_of(metric, own["max"], cells))
             continue
         for statistic, row in own.items():  # a single value, or counts per time
-            cells = [measured(row, show), *[Cell("")] * (len(statistics) - 1)]
+            cells = [_marked(measured(row, show), level), *[Cell("")] * (len(statistics) - 1)]
             lines.append(_statistics_of(metric, row, cells, "" if statistic == "value" else f" {statistic}"))
     title = "All requests" if name == ALL else f"Class {name}"
     return Table(title, ("metric", "p50 or value", *statistics[1:], "n", "source"), lines)
+
+
+def _of_no_load(row: dict[str, Any]) -> bool:
+    """Return whether a number is a size, or of the start: no poor load makes it wrong."""
+    return bool(row["unit"] == "bytes" or row["source"] == "start")
+
+
+def _marked(cell: Cell, level: str) -> Cell:
+    """Return a number with the sign of the worst caveat about it, as in the table of results."""
+    if level == "valid" or cell.text in ("", UNKNOWN):
+        return cell
+    text = f"({cell.text})" if level == "invalid" else f"{cell.text}{DOUBTED}"
+    return replace(cell, text=text, tone=TONES[level])
 
 
 def _statistics_of(metric: str, row: dict[str, Any], cells: Sequence[Cell], more: str = "") -> tuple[Cell, ...]:
@@ -155,7 +173,7 @@ def requests(data: ReportData) -> Table:
         values = []
         for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):
             row = by_class(data).get((*keys, ALL), {}).get((metric, statistic))
-            values.append(averaged(row, notes))
+            values.append(_marked(averaged(row, notes), data.level_of(keys, metric)))
         loops = {str(trial.loop or "").replace("_", " ") for _, trial in trials}
         lines.append((Cell(place(keys)), Cell(keys[-1]), Cell(" or ".join(sorted(loops - {""}))), *sizes, *values))
     return Table("Requests", HEAD, lines, notes, texts=3, about=("",) * 6 + ("e2e_ms", "output_tokens_per_s"))

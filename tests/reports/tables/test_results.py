@@ -10,8 +10,8 @@ from harness.cli.commands.report import report_data
 from harness.records import Loop, Record
 from harness.results import derive
 from reports.data import ReportData
-from reports.tables.base import NO_INTERVAL
-from reports.tables.results import NEVER_SENT, headline, requests
+from reports.tables.base import NO_INTERVAL, groups
+from reports.tables.results import NEVER_SENT, headline, requests, statistics
 from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import manifest
 
@@ -65,3 +65,15 @@ def test_requests_that_were_never_sent_are_not_counted() -> None:
     (row,) = requests(data).rows
     assert [row[3].text, row[4].text] == ["20", "20"]
     assert NEVER_SENT in requests(data).notes
+
+
+def test_a_caveat_marks_the_number_in_every_table(sweep: ReportData) -> None:
+    """What is not reliable stands in brackets, what may be off has a star: no table shows it bare."""
+    rows = requests(sweep).rows
+    assert [row[-1].text.startswith("(") for row in rows] == [True, False, False, False]
+    assert [row[-2].text.endswith("*") for row in rows] == [False, False, True, True]
+    found = [{row[0].about: row[1] for row in statistics(sweep, keys)[0].rows} for keys in groups(sweep)]
+    poor, _, doubted, _ = found
+    assert (poor["tpot_ms"].text[0], poor["tpot_ms"].tone) == ("(", "bad")
+    assert (doubted["ttft_ms"].text[-1], doubted["ttft_ms"].tone) == ("*", "doubtful")
+    assert not {poor["ttft_ms"].tone, doubted["tpot_ms"].tone, poor["load_s"].tone} - {""}
