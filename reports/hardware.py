@@ -10,6 +10,7 @@ from reports.plan import money
 from reports.tables.base import Cell, Table
 
 Row = Mapping[str, Any]
+_OUTPUT, _ENERGY = "output_tokens_per_s", "energy_j_per_output_token"
 _FULL = "full: no load of this configuration completed more requests on this machine"
 
 
@@ -23,7 +24,8 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def machines(rows: Sequence[Row]) -> Table:
     """Return what each run measured on its machine."""
     head = ("run", "model", "GPU", "load", "parameters", "concurrent", "tokens/s", "E2E p95, ms")
-    return Table("Machines", head, [_machine(row) for row in rows], texts=4)
+    found = [_machine(row) for row in rows]
+    return Table("Machines", head, found, texts=4, foot=_brackets(found))
 
 
 def _machine(row: Row) -> tuple[Cell, ...]:
@@ -35,8 +37,8 @@ def _machine(row: Row) -> tuple[Cell, ...]:
         Cell(row["load"]),
         _number(row["parameters"], _count(row["parameters"])),
         _number(concurrent, UNKNOWN if concurrent is None else amount(concurrent)),
-        _number(row["output_tokens_per_s"], _amount(row["output_tokens_per_s"])),
-        _number(row["e2e_p95_ms"], UNKNOWN if row["e2e_p95_ms"] is None else amount(row["e2e_p95_ms"], show="time")),
+        _number(row[_OUTPUT], _amount(row[_OUTPUT]), _poor(row, _OUTPUT)),
+        _number(row["e2e_p95_ms"], _amount(row["e2e_p95_ms"], "time"), _poor(row, "e2e_ms")),
     )
 
 
@@ -52,12 +54,25 @@ def _count(value: float | None) -> str:
     return f"{value / size:.3g}{sign}"
 
 
-def _amount(value: float | None) -> str:
-    return UNKNOWN if value is None else amount(value)
+def _amount(value: float | None, show: str = "number") -> str:
+    return UNKNOWN if value is None else amount(value, show=show)
 
 
-def _number(value: float | None, text: str) -> Cell:
-    return Cell(text, value=None if value is None else float(value))
+def _number(value: float | None, text: str, poor: str = "") -> Cell:
+    """Return a number; in brackets if its data is poor, with the reason."""
+    if value is None:
+        return Cell(text)
+    return Cell(f"({text})", tone="bad", value=float(value), why=poor) if poor else Cell(text, value=float(value))
+
+
+def _poor(row: Row, metric: str) -> str:
+    """Return why the data of a number is poor, "" if it is not."""
+    return str((row["intervals"].get(metric) or {}).get("poor", ""))
+
+
+def _brackets(rows: Sequence[tuple[Cell, ...]]) -> tuple[str, ...]:
+    """Return what brackets mean, where there are some."""
+    return ("( ): not reliable, the data is poor.",) if any(cell.why for row in rows for cell in row) else ()
 
 
 def costs(rows: Sequence[Row]) -> Table:
@@ -67,8 +82,9 @@ def costs(rows: Sequence[Row]) -> Table:
         *("tokens per $", "J/token"),
     )
     foot = ["Each cost is all of the money, divided by that thing alone.", f"{_FULL}."]
-    foot += prices(rows)
-    return Table("Costs", head, [_cost(row) for row in rows], texts=3, foot=tuple(foot))
+    found = [_cost(row) for row in rows]
+    foot += [*prices(rows), *_brackets(found)]
+    return Table("Costs", head, found, texts=3, foot=tuple(foot))
 
 
 def prices(rows: Sequence[Row]) -> list[str]:
@@ -83,14 +99,16 @@ def _price(row: Row) -> str:
 
 def _cost(row: Row) -> tuple[Cell, ...]:
     hourly, tokens = row["usd_per_hour"], row["tokens_per_usd"]
-    names = ("per_1k_requests_usd", "per_1m_input_usd", "per_1m_output_usd", "per_1m_tokens_usd")
+    poor = str(row["poor"])
+    of_requests, of_tokens = ("per_1k_requests_usd", "per_1m_input_usd"), ("per_1m_output_usd", "per_1m_tokens_usd")
     return (
         Cell(named(row)),
         Cell(row["load"]),
         Cell("full" if row["full"] else ""),
         _number(hourly, UNKNOWN if hourly is None else f"${hourly:.3f}"),
-        _number(row["requests_per_hour"], grouped(f"{row['requests_per_hour'] or 0:.0f}")),
-        *(_number(row[name], money(row[name])) for name in names),
-        _number(tokens, UNKNOWN if tokens is None else grouped(f"{tokens:.0f}")),
-        _number(row["joules_per_output_token"], _amount(row["joules_per_output_token"])),
+        _number(row["requests_per_hour"], grouped(f"{row['requests_per_hour'] or 0:.0f}"), poor),
+        *(_number(row[name], money(row[name]), poor) for name in of_requests),
+        *(_number(row[name], money(row[name]), poor or _poor(row, _OUTPUT)) for name in of_tokens),
+        _number(tokens, UNKNOWN if tokens is None else grouped(f"{tokens:.0f}"), poor or _poor(row, _OUTPUT)),
+        _number(row["joules_per_output_token"], _amount(row["joules_per_output_token"]), _poor(row, _ENERGY)),
     )

@@ -16,6 +16,7 @@ from harness.scenario.plan import Pricing
 from harness.store.manifest import Manifest
 
 ENERGY = "energy_j_per_output_token"
+_INTERVALS = (("tpot_ms", "p50"), ("e2e_ms", "p95"), ("output_tokens_per_s", SCALAR), (ENERGY, SCALAR))
 
 
 def hardware_rows(side: Side, instance: str | None, catalogue: Catalogue, pricing: Pricing) -> list[dict[str, Any]]:
@@ -86,9 +87,7 @@ def _measured(one: Measurement, hourly: float | None) -> dict[str, Any]:
         "e2e_p95_ms": _value(one, "e2e_ms", "p95"),
         "joules_per_output_token": _value(one, ENERGY),
         "intervals": {
-            name: found
-            for name, statistic in (("tpot_ms", "p50"), ("output_tokens_per_s", SCALAR), (ENERGY, SCALAR))
-            if (found := _interval(one, name, statistic)) is not None
+            name: found for name, statistic in _INTERVALS if (found := _interval(one, name, statistic)) is not None
         },
         "poor": one.poor_because("completed_rps"),
         **{name: _known(number) for name, number in asdict(costs).items()},
