@@ -122,12 +122,12 @@ def _first_screen(data: ReportData, drawn: Sequence[Plot]) -> Mapping[str, Any]:
 
 def _first_plots(data: ReportData) -> list[Plot]:
     """Return the pictures of the first screen: of the choice, of sweeps, of the distributions, or of trials."""
-    sweeps = {plot.name: plot for plot in plots.of_loads(data)}
+    sweeps = plots.of_loads(data)
     wanted = ("-ttft", "-goodput-rps", "-output-tokens-per-s", "-e2e")
-    ordered = [plot for ending in wanted for name, plot in sweeps.items() if name.endswith(ending)]
+    ordered = [plot for ending in wanted for plot in sweeps if plot.name.endswith(ending)]
     choices = [plot for drawn in plots.of_decisions(data).values() for plot in drawn[:1]]
-    found = [*choices[:1], *ordered, *choices[1:], *plots.of_distributions(data), *plots.of_loads(data)]
-    found = list({plot.name: plot for plot in found}.values())
+    found = [*choices[:1], *ordered, *choices[1:], *plots.of_distributions(data), *sweeps]
+    found = list({_identity(plot): plot for plot in found}.values())
     return [*found, *(_of_trials(data) if len(found) < MOST_PLOTS else ())][:MOST_PLOTS]
 
 
@@ -145,9 +145,14 @@ def _ids(trial: tuple[CellEntry, TrialEntry]) -> tuple[str, str]:
     return trial[0].id, trial[1].id
 
 
+def _identity(plot: Plot) -> tuple[str, str]:
+    """Return what tells a picture from others, whatever its title; pictures of similar loads may share their name."""
+    return plot.name, plot.svg
+
+
 def _rest(drawn: Sequence[Plot], first: Sequence[Plot]) -> list[Plot]:
-    placed = {plot.name for plot in first}
-    return [plot for plot in drawn if plot.name not in placed]
+    placed = {_identity(plot) for plot in first}
+    return [plot for plot in drawn if _identity(plot) not in placed]
 
 
 def _parts(data: ReportData, first: Sequence[Plot]) -> Iterator[Part]:

@@ -13,7 +13,9 @@ import pytest
 
 from harness.cli.commands.report import report_data
 from harness.results import derive
+from reports import plots
 from reports.data import ReportData
+from reports.plots.drawing import Plot
 from reports.plots.marks import MUTED
 from reports.tables import base
 from reports.tables.base import measured
@@ -148,3 +150,13 @@ def test_repetitions_are_told_together_and_the_one_drawn_is_named() -> None:
     assert page.count("<dt>loop</dt>") == 1
     assert ", each repetition</dd>" in page
     assert "Drawn: repetition 1 of 2; <code>harness report RUN --format plots</code> draws the others." in page
+
+
+def test_pictures_that_share_a_name_are_all_shown(single: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of files have no letters beyond ASCII, so two loads may share one."""
+    first, second = (Plot("load---ttft", "", f"<svg>{number}</svg>") for number in (1, 2))
+    monkeypatch.setattr(plots, "of_loads", lambda _: [])
+    monkeypatch.setattr(plots, "of_decisions", lambda _: {})
+    monkeypatch.setattr(plots, "of_distributions", lambda _: [first, second])
+    assert html._first_plots(single) == [first, second]
+    assert html._rest([first, second], [replace(first, title="In the first screen")]) == [second]
