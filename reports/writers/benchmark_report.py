@@ -144,7 +144,7 @@ def _stack(data: ReportData, cell: CellEntry) -> list[dict[str, Any]]:
 def _load(data: ReportData, trial: TrialEntry) -> dict[str, Any] | None:
     """Return the load; None if the lengths of its prompts have no mean that the scenario states."""
     scenario = data.manifest.scenario
-    loads = scenario.get("load")
+    loads = [] if _have_own_loads(scenario) else scenario.get("load")
     own = loads[trial.index] if isinstance(loads, list) and trial.index < len(loads) else {}
     workload = trial.workload_in(scenario)
     prompt, output = (_length(workload, f"{name}_tokens") for name in ("prompt", "output"))
@@ -163,6 +163,12 @@ def _load(data: ReportData, trial: TrialEntry) -> dict[str, Any] | None:
     }
     metadata = {"schema_version": "0.0.1", "cfg_id": trial.plan_hash or _hash(own), "description": trial.load}
     return {"metadata": metadata, "standardized": standard, "native": {"config": own}}
+
+
+def _have_own_loads(scenario: Mapping[str, Any]) -> bool:
+    """Return whether an engine has loads of its own: then the number of a load alone does not tell which it is."""
+    engines = scenario.get("engines")
+    return isinstance(engines, list) and any(isinstance(one, Mapping) and one.get("load") for one in engines)
 
 
 def _length(workload: object, name: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import reports
 from harness.comparison.foreign.reading import read_foreign
 from reports.data import ReportData
 from reports.writers import benchmark_report
+from tests.fabricated import again
 
 UNITS = {
     "time_to_first_token": "ms",
@@ -104,3 +106,17 @@ def test_several_reports_are_files_with_a_number(sweep: ReportData, tmp_path: Pa
     assert found.tool == "llm-d benchmark_report of harness"
     value = found.loads[0].values["ttft_ms", "p50"]
     assert value == value_of(sweep, "sustained-rate-4", "ttft_ms", "p50")
+
+
+@pytest.mark.parametrize(("own", "config"), [(None, {"kind": "sustained", "rate": 4}), ([{"kind": "single_user"}], {})])
+def test_a_load_of_an_engine_is_not_told_as_another(
+    single: ReportData, own: list[dict[str, Any]] | None, config: dict[str, Any]
+) -> None:
+    """Engines may have loads of their own, whose numbers begin at 0 again."""
+    scenario = {
+        "workload": {"prompt_tokens": {"dist": "fixed", "value": 128}},
+        "load": [{"kind": "sustained", "rate": 4}],
+        "engines": [{"engine": "simulated", "load": own}],
+    }
+    (found,) = benchmark_report.reports(replace(single, manifest=again(single.manifest, scenario=scenario)))
+    assert found["scenario"]["load"]["native"]["config"] == config
