@@ -17,6 +17,7 @@ from reports.format import for_terminal, for_xml
 from reports.tables.base import Table
 from reports.writers.grid import STYLES, grid_of_table
 from reports.writers.markdown import MOST_CHARACTERS, ROWS, cut_to, escape, section
+from reports.writers.summaries import safe_cell
 
 if TYPE_CHECKING:
     from reports.plots.comparison import Curves
@@ -159,13 +160,13 @@ def as_junit(data: Mapping[str, Any]) -> str:
 
 
 def as_csv(data: Mapping[str, Any]) -> str:
-    """Return one row for each number."""
+    """Return one row for each number; no text in it is a formula."""
     out = io.StringIO()
     rows = [_flat(row) for row in data["rows"]]
     names = list(rows[0]) if rows else []
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: safe_cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
 
 

@@ -32,7 +32,7 @@ _ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
 def as_csv(data: ReportData) -> str:
     """Return the tidy summary: one row per metric, statistic, class and repetition; unknown values are empty."""
     found = _with_validity(data)
-    texts = {str(name): found[name].map(_cell) for name in found if name not in _NO_TEXTS}
+    texts = {str(name): found[name].map(safe_cell) for name in found if name not in _NO_TEXTS}
     text: str = found.assign(**texts).to_csv(index=False, float_format="%.9g", lineterminator="\n")
     return text
 
@@ -59,12 +59,12 @@ def decision_as_csv(data: ReportData) -> str:
     used = [name for name in names if name in _ALWAYS or any(line.get(name) not in (None, "") for line in lines)]
     out = io.StringIO()
     writer = csv.DictWriter(out, used, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writerow({name: _cell(name) for name in used})
-    writer.writerows({name: _cell(value) for name, value in line.items()} for line in lines)
+    writer.writerow({name: safe_cell(name) for name in used})
+    writer.writerows({name: safe_cell(value) for name, value in line.items()} for line in lines)
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def safe_cell(value: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula: such a text gets an apostrophe in front (OWASP).
 
     A carriage return becomes a blank: where lines end with a line feed it would end one too, unquoted.

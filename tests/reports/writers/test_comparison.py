@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import xml.etree.ElementTree as ET
 
 from harness.comparison.comparison import compare
 from harness.comparison.plain import as_data
-from reports.writers.comparison import as_junit, as_markdown
+from reports.writers.comparison import as_csv, as_junit, as_markdown
 from reports.writers.markdown import MOST_CHARACTERS
 from tests.harness.comparison.test_comparison import measured, side
 
@@ -37,3 +39,11 @@ def test_each_test_case_has_a_name_of_its_own() -> None:
     named = [(case.get("classname"), case.get("name")) for case in cases]
     assert len(set(named)) == len(named) == 6
     assert [case.get("classname") for case in cases if case.find("failure") is not None] == ["q4_0 rate-4"]
+
+
+def test_no_text_in_the_csv_is_a_formula() -> None:
+    """A spreadsheet would run the name of a level that begins like one."""
+    keys = ("", "vllm", "=1+1", "", "rate-4")
+    found = compare(side(measured(keys=keys)), side(measured(SLOW, keys=keys), name="b"))
+    lines = list(csv.DictReader(io.StringIO(as_csv(as_data(found)), newline="")))
+    assert {line["level"] for line in lines} == {"'=1+1"}
