@@ -102,8 +102,12 @@ def escape(text: str, longest: int | None = None) -> str:
     """Return text without markup, mentions or links, in one line of at most `longest` characters; `code` stays."""
     plain = " ".join(for_xml(text).split())
     parts = _TICKS.split(plain if longest is None else shortened(plain, longest))
-    shown = "".join(part if _HARMLESS.fullmatch(part) else _SPECIAL.sub(r"\\\1", part) for part in parts)
-    return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
+    return "".join(part if _HARMLESS.fullmatch(part) else _plain(part) for part in parts)
+
+
+def _plain(text: str) -> str:
+    """Return a text without marks and links; in code there are no links, and `&#8203;` would stand as it is."""
+    return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", _SPECIAL.sub(r"\\\1", text))
 
 
 def _decisions(decisions: Sequence[Decision], rows: int) -> list[str]:

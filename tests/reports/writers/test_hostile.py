@@ -78,6 +78,7 @@ def test_markdown_keeps_its_table(hostile: ReportData) -> None:
         ("https://a.example www.b.example", "https:&#8203;//a.example www.&#8203;b.example"),
         ("a\x1b[31m", "a\ufffd\\[31m"),
         ("2.5 ms", "2.5 ms"),
+        ("`run http://a:80` www.b.c", "`run http://a:80` www.&#8203;b.c"),
     ],
 )
 def test_markdown_makes_nothing_of_signs(text: str, shown: str) -> None:
