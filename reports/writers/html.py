@@ -12,7 +12,7 @@ from typing import Any
 from harness.store.manifest import CellEntry, TrialEntry
 from reports import answer, caveats, plots, sections, tiles
 from reports.data import ReportData, place
-from reports.format import dotted
+from reports.format import dotted, for_xml
 from reports.labels import DATA
 from reports.names import ended
 from reports.plots.drawing import Plot
@@ -63,7 +63,7 @@ def render(data: ReportData) -> str:
 
 
 def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
-    """Return a page made from a template, with the script of all pages.
+    """Return a page made from a template, with the script of all pages; what XML cannot hold, HTML does not need.
 
     Args:
         defined: Names of the metrics that the page defines.
@@ -82,7 +82,7 @@ def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
     jinja = templates()
     uses = {"defined": defined.__contains__, "first_use": first_use, "used": shown.__contains__}
     jinja.globals |= {**uses, "grid_rows": _grid_rows}
-    return jinja.get_template(template).render(**values, script=script, script_hash=script_hash(script))
+    return for_xml(jinja.get_template(template).render(**values, script=script, script_hash=script_hash(script)))
 
 
 def script_hash(script: str) -> str:

@@ -48,6 +48,7 @@ def test_html_runs_nothing_of_theirs_and_loads_nothing(hostile: ReportData) -> N
     assert all(reference.startswith("data:") for reference in parsed.references)
     assert "&lt;script&gt;" in page
     assert not re.search(r"<[^>]+\son\w+=", page)
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", page)
 
 
 def test_pictures_run_nothing(hostile: ReportData) -> None:
