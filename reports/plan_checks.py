@@ -138,4 +138,5 @@ def errors(data: Data) -> Table:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.{0 if value >= 0.1 else 1}f}{THIN}%"
+    """Return a share with at least two digits."""
+    return f"{100 * value:.{0 if value >= 0.1 else 1}f}{THIN}%" if value >= 0.01 else amount(value, show="share")

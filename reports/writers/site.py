@@ -278,7 +278,7 @@ def _change(series: Series, number: int) -> dict[str, str]:
         "tone": boards.tone(change["state"]),
         "change": _size(series, change),
         "interval": UNKNOWN if UNKNOWN in ends else f"{ends[0]} to {ends[1]}",
-        "p": f"{change['p']:.1g}" if boards.known(change["p"]) else UNKNOWN,
+        "p": f"{change['p']:.2g}" if boards.known(change["p"]) else UNKNOWN,
         "versions": "several" if change.get("creep") else "..".join(filter(None, (before, after))) or UNKNOWN,
         "pairs": {True: "agree", False: "disagree", None: "not measured"}[change["confirmed"]],
     }

@@ -91,3 +91,10 @@ def test_only_the_newest_points_are_shown() -> None:
     table = plan_checks.points(data(*[held_out()] * 25))
     assert len(table.rows) == plan_checks.SHOWN
     assert table.foot == ("5 older points in runs/plan-checks.",)
+
+
+def test_a_small_error_has_its_digits() -> None:
+    """No error of a planner is 0.0 %, unless it is zero."""
+    row = {"kind": "rate", "number": "rate_rps", "n": 3, "typical": 0.0042, "largest": 0.012, "inside": 0, "judged": 0}
+    (found,) = plan_checks.errors({"planner_errors": [row]}).rows
+    assert [plain(cell.text) for cell in found[3:5]] == ["0.420 %", "1.2 %"]

@@ -109,6 +109,14 @@ def test_unknown_numbers_are_no_numbers(tmp_path: Path) -> None:
     assert list((tmp_path / "series").iterdir()) == []
 
 
+def test_a_p_value_has_two_digits(tmp_path: Path) -> None:
+    """0.01 would stand for 0.006 as well as for 0.014."""
+    found: Any = change(1, 1.1, "regressed")
+    shown = series("a", [point(0, 1.0), point(1, 1.1)], "regressed", changes=[found | {"p": 0.0123}])
+    write_site(Board(made=night(2), series=[shown], alerts=[]), tmp_path)
+    assert "0.012" in text_of((tmp_path / page_of(shown)).read_text()).split()
+
+
 def test_pages_of_series_that_are_gone_are_removed_and_other_files_kept(tmp_path: Path) -> None:
     """Addresses of those that stay are the same, wherever they stand on the board."""
     told = story()
