@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.text import Text
@@ -84,11 +85,14 @@ def as_html(data: Mapping[str, Any], folder: Path = Path()) -> str:
         tables=shown,
         assumptions=plan.assumptions(data),
         not_modelled=plan.folded(data),
-        runs=[
-            (name, f"./{Path(os.path.relpath(path, folder), 'report.html').as_posix()}") for path, name in runs.items()
-        ],
+        runs=[(name, _address(path, folder)) for path, name in runs.items()],
         footer=dotted(runs),
     )
+
+
+def _address(path: str, folder: Path) -> str:
+    """Return the address of a run's page from a folder."""
+    return f"./{quote(os.fsencode(Path(os.path.relpath(path, folder), 'report.html')))}"
 
 
 def as_hpa(data: Mapping[str, Any]) -> str:

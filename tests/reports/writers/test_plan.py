@@ -61,6 +61,12 @@ def test_the_page_has_the_answer_and_both_pictures(data: dict[str, Any]) -> None
     assert plan.answer(data).split(",")[0] in page
 
 
+def test_a_link_leads_to_a_run_of_any_name(data: dict[str, Any]) -> None:
+    """A `#` or a `%` in a folder is part of the path, not of the address."""
+    named = data | {"plans": [{**one, "path": "runs/50% #1", "run": "50"} for one in data["plans"]], "excluded": []}
+    assert 'href="./runs/50%25%20%231/report.html"' in as_html(named)
+
+
 def test_the_full_rate_of_a_plan_with_spot_machines_names_its_price() -> None:
     """It is that of a machine that is not interrupted."""
     data = as_data(rank([candidate()], terms(pricing="spot", interruptions_per_hour="5%")))
