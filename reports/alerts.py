@@ -146,7 +146,7 @@ def _slack(text: str) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    """Return the beginning of a text of Slack's that is too long, without the begin of an `&amp;` at its end."""
+    """Return the beginning of a text that is too long, without the first letters of an `&amp;`."""
     return re.sub(r"&\w{0,3}…$", "…", shortened(text, longest))
 
 

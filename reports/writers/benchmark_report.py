@@ -166,7 +166,7 @@ def _load(data: ReportData, trial: TrialEntry) -> dict[str, Any] | None:
 
 
 def _have_own_loads(scenario: Mapping[str, Any]) -> bool:
-    """Return whether an engine has loads of its own: then the number of a load alone does not tell which it is."""
+    """Return whether an engine has loads of its own, whose numbers begin at 0 again."""
     engines = scenario.get("engines")
     return isinstance(engines, list) and any(isinstance(one, Mapping) and one.get("load") for one in engines)
 

@@ -63,7 +63,7 @@ def render(data: ReportData) -> str:
 
 
 def page(template: str, defined: Collection[str] = (), **values: Any) -> str:
-    """Return a page made from a template, with the script of all pages; what XML cannot hold, HTML does not need.
+    """Return a page made from a template, with the script of all pages. What XML cannot hold, HTML does not need.
 
     Args:
         defined: Names of the metrics that the page defines.
