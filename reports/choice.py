@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.format import ROUGHLY, THIN, amount, count, estimate, interval, joined
+from reports.format import ROUGHLY, THIN, amount, count, digits, estimate, interval, joined
 
 QUALIFIED = ("while it loads", "without the KV cache that it reserves and does not use")
 """Sources of memory that is not the peak while serving."""
@@ -148,9 +148,14 @@ def _why(one: Table) -> str:
     where = f"{one['limit']}{'' if one['load'] == OF_NO_LOAD else ' under ' + one['load']}"
     if one["cause"] != "fail":
         return f"{where}: {one['about'].rstrip('.')}{more}"
-    missed = one["missed"]
-    by = "" if missed is None else f" by {missed:.3g} x the limit" if missed >= 1 else f" by {missed * 100:.2g} %"
-    return f"violates {where}{by}: {re.split('; | [(]', one['about'])[0].rstrip('.')}{more}"
+    return f"violates {where}{_by(one['missed'])}: {re.split('; | [(]', one['about'])[0].rstrip('.')}{more}"
+
+
+def _by(missed: float | None) -> str:
+    """Return by how much a limit is missed; "" if that is unknown."""
+    if missed is None:
+        return ""
+    return f" by {digits(missed, 3)} x the limit" if missed >= 1 else f" by {digits(missed * 100, 2)} %"
 
 
 def against(out: Sequence[Table]) -> list[str]:

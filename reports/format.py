@@ -123,6 +123,11 @@ def _digits(value: float, low: float, high: float) -> str:
     return grouped(f"{value:.{min(decimals, MOST_DECIMALS)}f}")
 
 
+def digits(value: float, number: int) -> str:
+    """Return a value with so many digits that count; a large one has no exponent."""
+    return grouped(f"{float(f'{value:.{number}g}'):.10g}")
+
+
 def grouped(digits: str) -> str:
     """Return digits in groups of thousands, from five digits on."""
     whole, dot, rest = digits.partition(".")

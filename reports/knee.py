@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reports.format import digits
+
 STEEP, LEAST_GOOD = 2.0, 0.9
 
 
@@ -43,7 +45,8 @@ def knee(
     for number in range(1, len(loads)):
         grown = p95[number] / p95[0] if p95[0] > 0 else float("nan")
         if grown > STEEP:
-            return Knee(loads[number - 1], loads[number], f"{names[0]} grows {grown:.2g} times")
+            return Knee(loads[number - 1], loads[number], f"{names[0]} grows {digits(grown, 2)} times")
         if falls and shares[number] < LEAST_GOOD:
-            return Knee(loads[number - 1], loads[number], f"{names[1]} falls to {shares[number] * 100:.2g}\u202f%")
+            percent = digits(shares[number] * 100, 3)
+            return Knee(loads[number - 1], loads[number], f"{names[1]} falls to {percent}\u202f%")
     return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports import plan_checks as checks
-from reports.format import THIN, UNKNOWN, amount, count, grouped, joined
+from reports.format import THIN, UNKNOWN, amount, count, digits, grouped, joined
 from reports.labels import LATENCIES
 from reports.names import ended
 from reports.tables.base import Cell, Table
@@ -52,7 +52,7 @@ def count_of(plan: Data) -> str:
 
 def rate(rps: float | None) -> str:
     """Return a rate of requests."""
-    return UNKNOWN if rps is None else f"{rps:.4g} requests/s"
+    return UNKNOWN if rps is None else f"{digits(rps, 4)} requests/s"
 
 
 def _grown(data: Data) -> str:
@@ -117,7 +117,7 @@ def _ranked(plan: Data, data: Data) -> tuple[Cell, ...]:
 def rate_range(found: Data) -> str:
     """Return the rate that a replica holds, and the one that fails: "3 (5 fails)"."""
     lower, upper = found["lower"], found["upper"]
-    return f">= {lower:.4g}" if upper is None else f"{lower:.4g} ({upper:.4g} fails)"
+    return f">= {digits(lower, 4)}" if upper is None else f"{digits(lower, 4)} ({digits(upper, 4)} fails)"
 
 
 def share(value: float | None) -> str:
@@ -225,7 +225,7 @@ def tested(data: Data) -> Table:
             (
                 Cell(one["load"]),
                 Cell(one["least_sure"]),
-                _number(one["rate_rps"], f"{one['rate_rps']:.4g}"),
+                _number(one["rate_rps"], digits(one["rate_rps"], 4)),
                 Cell(word, tone=tone),
                 _number(one["chance"], share(one["chance"])),
                 _number(one["attainment"], _share(one["attainment"])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.format import THIN, UNKNOWN, amount, count, dotted
+from reports.format import THIN, UNKNOWN, amount, count, digits, dotted
 from reports.names import ended
 from reports.tables.base import Cell, Table
 
@@ -35,18 +35,19 @@ def sentence(check: Data) -> str:
         f"{count(replicas, 'replica')} of {check['predicted_from']} {'was' if replicas == 1 else 'were'} predicted"
     )
     holds, fails = check["holds_rps"], check["fails_rps"]
-    measured = "no tested rate surely holds" if holds is None else f"{holds:.4g} hold"
-    measured += f" and {fails:.4g} fail" if fails is not None else ""
+    measured = "no tested rate surely holds" if holds is None else f"{digits(holds, 4)} hold"
+    measured += f" and {digits(fails, 4)} fail" if fails is not None else ""
     ends = [end for end in (check["error_least"], check["error_largest"]) if end is not None]
     error = f"; error {' to '.join(_signed(end) for end in ends)}" if ends else ""
     wrong = sum(rate["wrong"] for rate in check["rates"])
     rates = f"; {wrong} of {len(check['rates'])} tested rates turned out otherwise" if check["rates"] else ""
-    return f"{predicted} to hold {check['predicted_rps']:.4g} requests/s. In {check['run']}, {measured}{error}{rates}."
+    held = digits(check["predicted_rps"], 4)
+    return f"{predicted} to hold {held} requests/s. In {check['run']}, {measured}{error}{rates}."
 
 
 def _signed(share: float) -> str:
     share = round(share, 6)
-    return f"{'+' if share > 0 else '−' if share < 0 else ''}{abs(100 * share):.3g}{THIN}%"
+    return f"{'+' if share > 0 else '−' if share < 0 else ''}{digits(abs(100 * share), 3)}{THIN}%"
 
 
 def record(data: Data) -> str:
@@ -96,7 +97,7 @@ def _point(check: Data, rate: Data) -> tuple[Cell, ...]:
     return (
         Cell(check["asked"]),
         Cell(check["run"]),
-        Cell(f"{rate['rate_rps']:.4g}", value=rate["rate_rps"]),
+        Cell(digits(rate["rate_rps"], 4), value=rate["rate_rps"]),
         Cell(UNKNOWN if chance is None else f"{100 * chance:.3g}{THIN}%", value=chance),
         Cell(word, tone=tone),
         *_number(rate["ttft_p95_ms"], "time"),

@@ -14,6 +14,7 @@ from reports.format import (
     beyond,
     clock,
     count,
+    digits,
     dotted,
     estimate,
     grouped,
@@ -172,3 +173,12 @@ def test_an_interval_is_wide_if_it_is_open_or_larger_than_half_the_value() -> No
         assert wide(100, 99, 101, beyond=beyond(row)) is few
         assert estimate(row).endswith("~") is few
     assert not estimate(row | {"statistic": "max", "low": nan, "bound": "upper"}).endswith("~")
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "shown"),
+    [(123.4, 2, "120"), (99.6, 2, "100"), (12_345.6, 4, "12 350"), (5.5, 4, "5.5"), (0.0316, 2, "0.032")],
+)
+def test_a_large_number_has_no_exponent(value: float, number: int, shown: str) -> None:
+    """Nobody reads 1.2e+02 as 120."""
+    assert digits(value, number).replace("\u202f", " ") == shown

@@ -13,7 +13,7 @@ import typer
 from harness.cli.output import say
 from harness.errors import UsageError, shortened
 from harness.units import format_bytes
-from reports.format import for_terminal, sampling
+from reports.format import digits, for_terminal, sampling
 
 if TYPE_CHECKING:
     from harness.prices.catalogue import Instance
@@ -124,7 +124,7 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
     time_s, price = run_time_s(scenario, planned), known_price_of(scenario)
     lines += _totals(estimate(planned), time_s, folder)
     if price is not None:
-        lines.append(f"cost            about {price.usd_per_hour * time_s / 3600:.2g} USD: {price.text}")
+        lines.append(f"cost            about {digits(price.usd_per_hour * time_s / 3600, 2)} USD: {price.text}")
     if scenario.quality is not None:
         lines.append(f"quality         up to {scenario.quality.tokens:,} tokens for each configuration")
     return "\n".join(lines)
