@@ -140,7 +140,7 @@ class Vllm(VllmEngine):
         if found is None:
             raise EngineError("vllm returned no log-probabilities")
         rows = await asyncio.to_thread(flat_rows, found, first)
-        return whole_vocabulary(scores_of(rows, tokens[first:], first), vocabulary)
+        return whole_vocabulary(scores_of(rows, tokens[first:], first, wanted), vocabulary)
 
     def _stream(self, request: Request, number: str) -> Any:
         from vllm import TokensPrompt

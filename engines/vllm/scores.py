@@ -29,10 +29,14 @@ def columns(count: int, vocabulary: int) -> int:
     return vocabulary if count * vocabulary <= MOST_VALUES else max(1, MOST_VALUES // count)
 
 
-def scores_of(rows: Sequence[Row], true: Sequence[int], first: int) -> Scores:
+def scores_of(rows: Sequence[Row], true: Sequence[int], first: int, most: int) -> Scores:
     """Return the scores of the `true` tokens, from the token ids and log-probabilities of each row.
 
-    vLLM puts the true token first, then the most likely in descending order, which may include the true one.
+    vLLM puts the true token first, then the most likely in descending order, which may include the true one. A row is
+    longer by one where they do not; only the most likely become columns, so that all texts have as many.
+
+    Args:
+        most: How many of the most likely tokens were requested.
     """
     import numpy as np
 
@@ -42,12 +46,12 @@ def scores_of(rows: Sequence[Row], true: Sequence[int], first: int) -> Scores:
     true_logprobs = np.array(
         [next(iter(values[ids == token]), np.nan) for (ids, values), token in zip(rows, true, strict=True)], np.float32
     )
-    widest = max(len(ids) for ids, _ in rows)
+    widest = min(most, max(len(ids) for ids, _ in rows))
     tokens = np.zeros((len(rows), widest), np.int32)
     logprobs = np.full((len(rows), widest), np.nan, np.float32)
     for row, (ids, values) in enumerate(rows):
-        order = np.argsort(-values, kind="stable")
-        tokens[row, : len(ids)], logprobs[row, : len(ids)] = ids[order], values[order]
+        order = np.argsort(-values, kind="stable")[:widest]
+        tokens[row, : len(order)], logprobs[row, : len(order)] = ids[order], values[order]
     return Scores(first, logprobs, tokens, true_logprobs)
 
 

@@ -75,20 +75,19 @@ class VllmServer(VllmEngine):
         """
         check_length(len(tokens), first, self._context)
         vocabulary = self._model.shape.vocabulary if self._model.shape else None
-        wanted = max(1, _MOST_VALUES_ON_A_PAGE // len(tokens))
-        whole = vocabulary is not None and vocabulary <= wanted
+        wanted = min(max(1, _MOST_VALUES_ON_A_PAGE // len(tokens)), vocabulary or 20)
         order = {
             "model": self._served_model(),
             "prompt": list(tokens),
             "max_tokens": 1,
             "temperature": 0.0,
-            "prompt_logprobs": -1 if whole else min(wanted, vocabulary or 20),
+            "prompt_logprobs": -1 if wanted == vocabulary else wanted,
         }
         answer = await asyncio.to_thread(self._server.answer, "/v1/completions", order)
         found = answer["choices"][0].get("prompt_logprobs")
         if found is None:
             raise EngineError(f"{self._spec.engine} returned no log-probabilities")
-        scores = scores_of(page_rows(found, first), tokens[first:], first)
+        scores = scores_of(page_rows(found, first), tokens[first:], first, wanted)
         return whole_vocabulary(scores, vocabulary) if vocabulary is not None else scores
 
     def _command(self) -> ServerCommand:

@@ -191,20 +191,32 @@ def test_whole_rows_become_columns_by_token(vocabulary: int, rows: int, random: 
     for row, token in zip(truth, true, strict=True):
         order = [token, *np.argsort(-row).tolist()]
         page.append({str(one): {"logprob": float(row[one])} for one in order})
-    scores = whole_vocabulary(scores_of(page_rows(page, 1), true, 1), vocabulary)
+    scores = whole_vocabulary(scores_of(page_rows(page, 1), true, 1, vocabulary), vocabulary)
     assert scores.tokens is None
     np.testing.assert_allclose(scores.logprobs, truth, rtol=1e-6)
     np.testing.assert_allclose(scores.true_logprobs, truth[np.arange(rows), true], rtol=1e-6)
 
 
-def test_the_likeliest_fall_and_the_true_one_may_be_beside_them() -> None:
-    """Rows may differ in length by the true token; what is missing is NaN."""
+def test_the_likeliest_fall_and_what_is_missing_is_unknown() -> None:
+    """Rows may differ in length; what is missing is NaN."""
     page = [None, {"7": {"logprob": -5.0}, "1": {"logprob": -0.1}}, {"1": {"logprob": -0.2}}]
-    scores = scores_of(page_rows(page, 1), [7, 1], 1)
+    scores = scores_of(page_rows(page, 1), [7, 1], 1, 2)
     assert scores.tokens is not None
     assert scores.tokens[0].tolist() == [1, 7]
     np.testing.assert_allclose(scores.logprobs, [[-0.1, -5.0], [-0.2, np.nan]], rtol=1e-6)
     np.testing.assert_allclose(scores.true_logprobs, [-5.0, -0.2], rtol=1e-6)
+
+
+def test_every_text_has_as_many_columns_with_the_true_token_beside_the_likeliest_or_among_them() -> None:
+    """The two likeliest were asked for; a text whose true token is a third one has a longer row."""
+    likeliest = {"3": {"logprob": -0.4}, "1": {"logprob": -1.2}}
+    among = scores_of(page_rows([None, likeliest], 1), [1], 1, 2)
+    beside = scores_of(page_rows([None, {"7": {"logprob": -5.0}, **likeliest}], 1), [7], 1, 2)
+    for scores in (among, beside):
+        assert scores.tokens is not None
+        assert scores.tokens.tolist() == [[3, 1]]
+        np.testing.assert_allclose(scores.logprobs, [[-0.4, -1.2]], rtol=1e-6)
+    np.testing.assert_allclose(beside.true_logprobs, [-5.0], rtol=1e-6)
 
 
 def test_an_invalid_sequence_is_refused() -> None:
