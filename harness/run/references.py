@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -40,9 +41,12 @@ class Choice:
 
     @property
     def id(self) -> str:
-        """Name of its folder."""
+        """Name of its folder; a digest tells shortened names apart, such as the same file in two folders."""
         names = self.name if self.level is not None or self.cell.level is None else self.name | {"level": "own"}
-        return "-".join(slug(part.rpartition("/")[2] or part) for part in names.values() if part)
+        whole = [part for part in names.values() if part]
+        short = [slug(part.rpartition("/")[2] or part) for part in whole]
+        digest = hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:6]
+        return "-".join(short if short == whole else [*short, digest])
 
 
 def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:

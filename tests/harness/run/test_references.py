@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,15 @@ def test_the_folder_of_a_reference_that_is_no_cell() -> None:
     found = choose(cells[0], cells, Quality())
     assert isinstance(found, Choice)
     assert (found.id, found.name["level"]) == ("tiny-llama-server-own", None)
+
+
+@pytest.mark.parametrize("models", [("one/tiny", "another/tiny"), ("a" * 40 + "-base", "a" * 40 + "-chat")])
+def test_models_whose_names_end_or_begin_alike_have_references_of_their_own(models: tuple[str, str]) -> None:
+    """Else the second one would be compared with the first one's scores."""
+    cell = cell_of("llama-server", "f16")
+    ids = [Choice(replace(cell, model=model), "f16").id for model in models]
+    assert ids[0] != ids[1]
+    assert Choice(replace(cell, model=models[0]), "f16").id == ids[0]
 
 
 @pytest.mark.parametrize(
