@@ -17,6 +17,7 @@ WHILE_LOADING = ("fp8", "bitsandbytes")
 BEFOREHAND = ("awq", "gptq", "compressed-tensors")
 LEVELS = (*DTYPES, *WHILE_LOADING, *BEFOREHAND)
 BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0}
+LEAST_BYTES_PER_WEIGHT = 0.5  # of any other method that quantizes while loading
 _STORED = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 # vLLM's name of a method includes the kernels it uses.
 _SAME_METHOD = {"awq_marlin": "awq", "auto_awq": "awq", "gptq_marlin": "gptq", "auto_gptq": "gptq"}

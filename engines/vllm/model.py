@@ -15,7 +15,7 @@ from engines.cores import cpu_quota_cores, default_threads, one_of_each_core
 from engines.models import source as models
 from engines.models.shape import ModelShape, shape_of
 from engines.models.types import ModelSource
-from engines.vllm.levels import BYTES_PER_WEIGHT, LevelPlan, level_plan
+from engines.vllm.levels import BYTES_PER_WEIGHT, LEAST_BYTES_PER_WEIGHT, LevelPlan, level_plan
 from engines.vllm.options import VllmOptions
 
 LORA_ID = 1
@@ -138,7 +138,7 @@ class VllmModel:
         On a CPU the whole cache is allocated at once. On a GPU it fills what is free; one context is needed to start.
         """
         device = self.device
-        size = BYTES_PER_WEIGHT.get(self.plan.level)
+        size = BYTES_PER_WEIGHT.get(self.plan.level, LEAST_BYTES_PER_WEIGHT if self.plan.quantization else None)
         counted = self.shape.parameters if self.shape else None
         weights = round(counted * size) if counted and size else self.weight_bytes
         if device == "cpu" and self._sized_by_us:

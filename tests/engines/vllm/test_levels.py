@@ -134,6 +134,21 @@ def test_the_memory_it_needs_follows_the_level_and_the_cache() -> None:
     assert model("fp16", kv_cache_dtype="fp8").kv_bytes_per_token == 1024
 
 
+@pytest.mark.parametrize(
+    ("level", "options", "bytes_per_weight"),
+    [("fp8", {}, 1.0), ("bitsandbytes", {}, 0.5), (None, {"quantization": "torchao"}, 0.5)],
+)
+def test_what_is_quantized_while_loading_needs_less_than_its_files(
+    level: str | None, options: dict[str, Any], bytes_per_weight: float
+) -> None:
+    """Else a model in 4 bits is skipped on a GPU that it fits."""
+    found = model(level, **options)
+    assert found.shape is not None
+    assert found.shape.parameters is not None
+    assert found.memory_needed().parts["weights"] == round(found.shape.parameters * bytes_per_weight)
+    assert found.memory_needed().parts["weights"] < found.weight_bytes
+
+
 def test_an_adapter_is_a_folder_in_pefts_layout(tmp_path: Path) -> None:
     """vLLM gets the rank in advance; anything else is refused."""
     spec = EngineSpec("vllm", ModelReference("tiny", lora=str(tmp_path)))
