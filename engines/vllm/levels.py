@@ -24,6 +24,7 @@ _SAME_METHOD = {"awq_marlin": "awq", "auto_awq": "awq", "gptq_marlin": "gptq", "
 # These silently leave every other layer unchanged; measured: the same logits as fp16, bit for bit.
 _FOR_EXPERTS_ALONE = ("int8_per_channel_weight_only", "experts_int8")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_WINDOWS = ("sliding_window", "attention_chunk_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,13 @@ def stored_method(source: ModelSource) -> str | None:
     if not isinstance(section, dict):
         return None
     return level_of(str(section.get("quant_method", "unknown")))
+
+
+def has_window(source: ModelSource) -> bool:
+    """Return True if layers keep only a window of the context in the KV cache, by the model's config.json."""
+    config = _config(source)
+    config = {**config, **(config.get("text_config") or {})}
+    return any(config.get(key) for key in _WINDOWS) and config.get("use_sliding_window") is not False
 
 
 def level_of(method: str) -> str:

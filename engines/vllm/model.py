@@ -15,7 +15,7 @@ from engines.cores import cpu_quota_cores, default_threads, one_of_each_core
 from engines.models import source as models
 from engines.models.shape import ModelShape, shape_of
 from engines.models.types import ModelSource
-from engines.vllm.levels import BYTES_PER_WEIGHT, LEAST_BYTES_PER_WEIGHT, LevelPlan, level_plan
+from engines.vllm.levels import BYTES_PER_WEIGHT, LEAST_BYTES_PER_WEIGHT, LevelPlan, has_window, level_plan
 from engines.vllm.options import VllmOptions
 
 LORA_ID = 1
@@ -136,6 +136,7 @@ class VllmModel:
         """Return a lower bound: the weights at their level, the KV cache, and on a CPU the measured runtime.
 
         On a CPU the whole cache is allocated at once. On a GPU it fills what is free; one context is needed to start.
+        The cache of models with a sliding window is left out: most of their layers keep less than the context.
         """
         device = self.device
         size = BYTES_PER_WEIGHT.get(self.plan.level, LEAST_BYTES_PER_WEIGHT if self.plan.quantization else None)
@@ -144,7 +145,8 @@ class VllmModel:
         if device == "cpu" and self._sized_by_us:
             parts = {"weights": weights, "kv_cache": self.cpu_cache_gib * _GIB, "runtime": RUNTIME_BYTES}
             return MemoryEstimate(device, parts)
-        cache = round(self.context_tokens * (self.kv_bytes_per_token or 0))
+        tokens = 0 if has_window(self.source) else self.context_tokens
+        cache = round(tokens * (self.kv_bytes_per_token or 0))
         return MemoryEstimate(device, {"weights": weights, "kv_cache": cache})
 
     def threads_in_force(self, log: str) -> int | None:

@@ -149,6 +149,23 @@ def test_what_is_quantized_while_loading_needs_less_than_its_files(
     assert found.memory_needed().parts["weights"] < found.weight_bytes
 
 
+@pytest.mark.parametrize(
+    ("keys", "tokens"),
+    [
+        ({}, 1024),
+        ({"sliding_window": 128}, 0),
+        ({"attention_chunk_size": 128}, 0),
+        ({"sliding_window": 128, "use_sliding_window": False}, 1024),
+    ],
+)
+def test_the_cache_of_a_sliding_window_is_not_that_of_the_context(
+    tmp_path: Path, keys: dict[str, Any], tokens: int
+) -> None:
+    """vLLM fills what is free: the need is a context, but not where most layers keep a part of it."""
+    found = model("fp16", changed_tiny(tmp_path, **keys), gpu_memory_utilization=0.5)
+    assert found.memory_needed().parts["kv_cache"] == tokens * 2048
+
+
 def test_an_adapter_is_a_folder_in_pefts_layout(tmp_path: Path) -> None:
     """vLLM gets the rank in advance; anything else is refused."""
     spec = EngineSpec("vllm", ModelReference("tiny", lora=str(tmp_path)))
