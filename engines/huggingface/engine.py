@@ -128,7 +128,12 @@ class Transformers:
             import bitsandbytes  # noqa: F401
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """Return a lower bound: weights at the level, the cache of continuous batching, and torch itself."""
+        """Return a lower bound: weights at the level, the cache of continuous batching, and torch itself.
+
+        None with `max_memory`, which divides the weights among the memories of GPUs and host.
+        """
+        if self._options.max_memory is not None:
+            return None
         source = self._found.source
         shape = shape_of(source.path)
         level = levels.level_to_load(self._spec.level, source.path, source.name)

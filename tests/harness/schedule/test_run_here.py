@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import engines
-from engines.base import EngineSpec, MemoryEstimate
+from engines.base import EngineSpec, MemoryEstimate, ModelReference
+from engines.huggingface.engine import Transformers
 from harness.run import engine
 from harness.run.supervisor import ChildCommand
 from harness.scenario.model import Scenario
@@ -190,6 +191,12 @@ def test_missing_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.too_little_memory(object(), EngineSpec("x")) is None  # type: ignore[arg-type]
     gpu = MemoryEstimate("cuda", {"weights": 5 * GIB})
     assert (shortage(gpu, GIB) or "").endswith("1 GiB is free on the GPUs")
+
+
+def test_weights_that_may_go_to_the_host_are_no_need_of_the_gpus() -> None:
+    """With `max_memory` transformers puts on the host what the GPUs do not hold; this asks for no library."""
+    spec = EngineSpec("transformers", ModelReference("tiny"), None, {"max_memory": {"0": "10GiB", "cpu": "20GiB"}})
+    assert Transformers(spec).memory_needed() is None
 
 
 @pytest.mark.parametrize(
