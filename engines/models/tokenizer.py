@@ -82,6 +82,8 @@ class FileTokenizer(Tokenizer):
             self._library = Library.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
+        self._library.no_truncation()  # some files cut each text, or fill it up, as in training
+        self._library.no_padding()
         self.name = f"tokenizer.json of {path.parent.name}"
 
     def encode(self, text: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,42 @@ def test_no_tokenizer_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     source = ModelSource("m", "folder", tmp_path)
     assert tokenizer(source) is None
+
+
+class Cutting:
+    """The library's tokenizer of a file that cuts texts to four tokens, and fills them up to eight."""
+
+    def __init__(self) -> None:
+        self.longest, self.shortest = 4, 8
+
+    @classmethod
+    def from_file(cls, _: str) -> Cutting:
+        """Whatever the file says."""
+        return cls()
+
+    def no_truncation(self) -> None:
+        """Cut no more."""
+        self.longest = 1 << 20
+
+    def no_padding(self) -> None:
+        """Fill up no more."""
+        self.shortest = 0
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> SimpleNamespace:
+        """One token per character."""
+        assert not add_special_tokens
+        ids = [*map(ord, text)][: self.longest]
+        return SimpleNamespace(ids=ids + [0] * (self.shortest - len(ids)))
+
+
+def test_a_file_that_cuts_texts_counts_them_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Models that were trained on texts of equal length are saved with a tokenizer that makes them so."""
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
+    monkeypatch.setitem(sys.modules, "tokenizers", SimpleNamespace(Tokenizer=Cutting))
+    found = tokenizer(ModelSource("m", "folder", tmp_path))
+    assert found is not None
+    assert found.count("a longer text") == 13
+    assert found.encode("a") == [97]
 
 
 def test_no_tokenizer_without_its_file(tmp_path: Path) -> None:
