@@ -61,6 +61,6 @@ def snapshot(wanted: Wanted) -> Path:
         if constants.HF_HUB_OFFLINE:
             why, fix = "HF_HUB_OFFLINE is set", f"unset it, or fetch the {noun} once"
         raise ModelError(f"{noun} {wanted.at} is not in the local hub cache and {why}; {fix}") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except Exception as error:  # of the hub, of a file, or of any transport below
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{noun} {wanted.at} could not be fetched from the hub: {reason}") from error

@@ -95,6 +95,13 @@ def test_each_hub_failure_names_the_model_and_a_fix(monkeypatch: pytest.MonkeyPa
     assert words in str(caught.value)
 
 
+def test_a_transfer_that_breaks_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transports have errors of their own, which are neither the hub's nor the system's."""
+    monkeypatch.setattr("huggingface_hub.snapshot_download", _failing(RuntimeError("the peer closed it\nat 40 %")))
+    with pytest.raises(ModelError, match=r"model org/name could not be fetched from the hub: the peer closed it$"):
+        resolve(ModelReference("org/name"))
+
+
 def test_fetched_hub_model_carries_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The revision of a hub model is the commit that was fetched, not the name it was asked by."""
     snapshot = tmp_path / "0123abc"
