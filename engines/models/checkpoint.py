@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NoReturn
@@ -10,7 +9,7 @@ from typing import Any, NoReturn
 from engines.base import ModelError
 from engines.models import safetensors_io
 from engines.models.safetensors_io import StoredTensor
-from engines.models.source import weight_files
+from engines.models.source import json_file, weight_files
 from engines.models.types import ModelSource
 
 _LEVELS = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
@@ -36,7 +35,7 @@ class Checkpoint:
 
     def _content(self, file_name: str) -> dict[str, Any]:
         path = self.source.path / file_name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return json_file(path) if path.is_file() else {}
 
     def tensors(self) -> dict[str, StoredTensor]:
         """Return the tensors by name, not loaded."""

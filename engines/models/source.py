@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from engines.base import ModelError, ModelReference
 from engines.models import cache
@@ -53,6 +54,14 @@ def resolve(reference: ModelReference) -> ModelSource:
     return _fetch(reference)
 
 
+def json_file(path: Path) -> Any:
+    """Return the content of a JSON file. Raises ModelError if it is damaged, such as a pointer of Git LFS."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}); fetch or write it again") from error
+
+
 def weight_files(source: ModelSource) -> list[Path]:
     """Return the files that hold the weights, in name order. Random ones are built at first use, within about a minute.
 
@@ -65,7 +74,7 @@ def weight_files(source: ModelSource) -> list[Path]:
     found = sorted(source.path.glob("model*.safetensors")) or sorted(source.path.glob("*.safetensors"))
     index = source.path / "model.safetensors.index.json"
     if index.is_file():
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        named = set(json_file(index)["weight_map"].values())
         found = [source.path / file_name for file_name in sorted(named)]
     missing = [path.name for path in found if not path.is_file()]
     if not found or missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from engines.base import ModelError
 from engines.models.builtin.vocabulary import LLAMA3_SPLIT, byte_alphabet, pieces
 from engines.models.gguf.header import read_header
+from engines.models.source import json_file
 
 if TYPE_CHECKING:
     from engines.models.types import ModelSource
@@ -120,7 +120,7 @@ def _in_folder(source: ModelSource) -> Tokenizer | None:
     path = source.path / "tokenizer.json"
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json_file(path)
     if is_byte_tokenizer(content):
         return ByteTokenizer()
     if is_piece_tokenizer(content):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from engines.base import EngineError, LevelUnsupported, ModelError
 from engines.models import safetensors_io
+from engines.models.source import json_file
 from engines.models.types import ModelSource
 from engines.vllm.options import DTYPES, VllmOptions
 
@@ -94,7 +94,7 @@ def level_of(method: str) -> str:
 
 
 def _config(source: ModelSource) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json_file(source.path / "config.json")
     return content
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,11 @@ import pytest
 
 from engines.base import ModelError, ModelReference
 from engines.models import source as models
+from engines.models.checkpoint import Checkpoint
 from engines.models.source import content_hash, resolve, weight_files
+from engines.models.tokenizer import tokenizer
 from engines.models.types import ModelSource
+from engines.vllm.levels import stored_method
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -148,6 +152,22 @@ def test_content_hash_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     first = content_hash(ModelSource("a", "gguf", path))
     monkeypatch.setattr("engines.models.cache._sha256", lambda _: pytest.fail("hashed again"))
     assert content_hash(ModelSource("a", "gguf", path)) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("tokenizer.json", tokenizer),
+        ("model.safetensors.index.json", weight_files),
+        ("generation_config.json", lambda source: Checkpoint(source).generation),
+        ("config.json", stored_method),
+    ],
+)
+def test_a_pointer_of_git_lfs_is_one_sentence(tmp_path: Path, name: str, read: Callable[[ModelSource], object]) -> None:
+    """A folder that was cloned without its large files has a pointer in the place of each."""
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ModelError, match=rf"/{name} is not JSON \(.*\); fetch or write it again"):
+        read(ModelSource("m", "folder", tmp_path))
 
 
 def test_weight_files_follow_the_index_and_missing_ones_are_named(tmp_path: Path) -> None:
