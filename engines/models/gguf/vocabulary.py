@@ -82,10 +82,13 @@ def _begins(checkpoint: Checkpoint) -> bool:
 
 
 def _vocabulary(checkpoint: Checkpoint, size: int) -> tuple[list[str], list[int]]:
+    """Return texts and kinds of the tokens that have weights; tokenizers may have more, such as one for padding."""
     texts = [f"<|unused {index}|>" for index in range(size)]
     kinds = [_UNUSED] * size
     for text, index in checkpoint.tokenizer["model"]["vocab"].items():
-        texts[index], kinds[index] = text, _NORMAL
+        if index < size:
+            texts[index], kinds[index] = text, _NORMAL
     for token in checkpoint.tokenizer.get("added_tokens", []):
-        texts[token["id"]], kinds[token["id"]] = token["content"], _CONTROL if token["special"] else _USER_DEFINED
+        if (index := token["id"]) < size:
+            texts[index], kinds[index] = token["content"], _CONTROL if token["special"] else _USER_DEFINED
     return texts, kinds

@@ -152,6 +152,16 @@ def test_ends_that_a_file_cannot_name_are_refused(folder: ModelSource, ends: Any
         gguf_file(folder, "f16")
 
 
+def test_a_token_without_weights_is_left_out(folder: ModelSource) -> None:
+    """A token for padding that was added in training, beside embeddings that were not made larger."""
+    content = json.loads((folder.path / "tokenizer.json").read_text())
+    padding = {**content["added_tokens"][0], "id": 258, "content": "[PAD]"}
+    _change(folder.path / "tokenizer.json", added_tokens=[*content["added_tokens"], padding])
+    whole, found = (read_header(gguf_file(source, "f16")) for source in (TINY, folder))
+    assert found["tokenizer.ggml.tokens"] == whole["tokenizer.ggml.tokens"]
+    assert found["tokenizer.ggml.token_type"] == whole["tokenizer.ggml.token_type"]
+
+
 def test_another_configuration_gives_another_file(folder: ModelSource) -> None:
     """Another configuration of the same weights gives another file."""
     before = gguf_file(folder, "q8_0")
