@@ -63,6 +63,8 @@ class Program:
             "--grammar": options.grammar,
             "--lora": lora,
         }
+        if given["--cache-ram"] == 0 and "--cache-ram" not in self.options:  # an older one has no such cache
+            del given["--cache-ram"]
         found = [part for name, value in given.items() if value is not None for part in (name, str(value))]
         return [self.path, *found, *self._switches(options)]
 

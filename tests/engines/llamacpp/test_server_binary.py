@@ -21,7 +21,7 @@ from engines.llamacpp.server import LlamaServer
 from engines.llamacpp.server_binary import Program, program
 
 SCRIPT = Path(__file__).parents[1].joinpath("llama_server_program.py")
-WHOLE = frozenset({"--load-mode", "--no-webui", "--offline"})
+WHOLE = frozenset({"--cache-ram", "--load-mode", "--no-webui", "--offline"})
 
 
 def executable(folder: Path, body: str, name: str = "llama-server") -> Path:
@@ -119,7 +119,7 @@ def test_every_option_is_passed_on_by_the_program_s_own_names() -> None:
     assert {"--metrics", "--no-webui", "--offline", "--no-cont-batching"} <= set(found)
     older = Program("/p", "1", frozenset(), "").arguments(given, Path("m.gguf"), "m", 100)
     assert {"--no-mmap", "--mlock"} <= set(older)
-    assert not {"--load-mode", "--no-webui", "--offline"} & set(older)
+    assert not {"--cache-ram", "--load-mode", "--no-webui", "--offline"} & set(older)
     plain = Program("/p", "1", WHOLE, "").arguments(LlamaServerOptions(), Path("m.gguf"), "m", 100)
     assert not {"--load-mode", "--no-cont-batching", "--cache-ram", "--n-gpu-layers", "--grammar", "--lora"} & set(
         plain
