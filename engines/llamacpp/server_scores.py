@@ -15,6 +15,9 @@ LEAST = -104.0
 """Log-probability of a zero in float32, for which the server writes the lowest float. The smallest positive float is
 1.4e-45, and values below half of it are zero; ln(0.7e-45) is -103.97."""
 
+_WHOLE_CHARACTER = {"logit_bias": [["a", 1e9]]}
+"""Makes the server draw this token. The probabilities are those before any bias."""
+
 Fetch = Callable[[str, Mapping[str, Any] | None], dict[str, Any]]
 
 
@@ -68,6 +71,9 @@ def _next(fetch: Fetch, prompt: Sequence[int], wanted: int) -> dict[int, float]:
         "grammar": "",
     }
     answer = fetch("/completion", body)
+    if isinstance(answer, Mapping) and not (answer.get("completion_probabilities") or answer.get("error")):
+        # The likeliest token ends amid a character: the server holds it back, and its probabilities too.
+        answer = fetch("/completion", {**body, **_WHOLE_CHARACTER})
     try:
         top = answer["completion_probabilities"][0]["top_logprobs"]
         return {int(one["id"]): max(float(one["logprob"]), LEAST) for one in top}

@@ -92,6 +92,23 @@ def test_a_probability_of_zero_is_the_zero_of_float32() -> None:
     assert np.log(np.float64(np.float32(1.4e-45)) / 2) == pytest.approx(LEAST, abs=0.05)
 
 
+def test_a_likeliest_token_that_ends_amid_a_character_hides_no_probabilities() -> None:
+    """The server holds such a token back with all that it knows; drawing another one changes no probability."""
+    asked: list[Mapping[str, Any]] = []
+
+    def ask(path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        if path == "/v1/models":
+            return {"data": [{"meta": {"n_vocab": 2}}]}
+        assert body is not None
+        asked.append(body)
+        top = [{"id": 0, "logprob": -0.5}, {"id": 1, "logprob": -0.93}]
+        return {"completion_probabilities": [{"top_logprobs": top}]} if "logit_bias" in body else {"content": ""}
+
+    found = score_by_server(ask, [0, 1], 1)
+    np.testing.assert_allclose(found.logprobs, [[-0.5, -0.93]], rtol=1e-6)
+    assert [body["prompt"] for body in asked] == [[0], [0]]
+
+
 def test_a_server_without_probabilities_is_an_error() -> None:
     """The sentence includes the server's reason."""
 
