@@ -44,9 +44,9 @@ class Checkpoint:
         }
 
     def natural_level(self) -> str:
-        """Return the level that keeps the stored precision."""
-        dtypes = {tensor.dtype for tensor in self.tensors().values()}
-        return next((level for dtype, level in _LEVELS.items() if dtype in dtypes), "f32")
+        """Return the level that keeps the precision in which most of the weights are stored."""
+        found = safetensors_io.commonest_type(self.tensors().values(), _LEVELS)
+        return "f32" if found is None else _LEVELS[found]
 
     def check_names(
         self, names: Mapping[str, str], stored: Mapping[str, StoredTensor], not_needed: tuple[str, ...]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def _stored(path: Path, entry: dict[str, Any], data_start: int, file_size: int) 
     if not 0 <= start <= end <= file_size - data_start:
         raise ValueError("a tensor lies outside the file")
     return StoredTensor(path, entry["dtype"], tuple(entry["shape"]), data_start + start, end - start)
+
+
+def commonest_type(tensors: Iterable[StoredTensor], known: Iterable[str]) -> str | None:
+    """Return the type of the most values, of these types (the first of equal ones); None if no tensor has one."""
+    values: Counter[str] = Counter()
+    for tensor in tensors:
+        values[tensor.dtype] += math.prod(tensor.shape)
+    found = max(known, key=lambda dtype: values[dtype])
+    return found if values[found] else None
 
 
 def write_f16(

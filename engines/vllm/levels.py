@@ -99,9 +99,9 @@ def _config(source: ModelSource) -> dict[str, Any]:
 
 
 def _stored_type(weights: Sequence[Path]) -> str:
-    """Return the type of the weights. vLLM's own `auto` would narrow float32."""
-    for path in weights:
-        dtypes = {tensor.dtype for tensor in safetensors_io.read(path).values()}
-        if found := next((level for dtype, level in _STORED.items() if dtype in dtypes), None):
-            return found
+    """Return the type of most of the weights. vLLM's own `auto` would narrow float32."""
+    tensors = (tensor for path in weights for tensor in safetensors_io.read(path).values())
+    found = safetensors_io.commonest_type(tensors, _STORED)
+    if found is not None:
+        return _STORED[found]
     raise ModelError("the weights are neither F32, F16 nor BF16; name the level to load them at")

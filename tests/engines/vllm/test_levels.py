@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 import engines
 from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, ModelReference
+from engines.models.checkpoint import Checkpoint
+from engines.models.types import ModelSource
 from engines.vllm.log import is_refusal, root_cause
 from engines.vllm.model import VllmModel
 from engines.vllm.options import VllmOptions
@@ -52,6 +55,15 @@ def test_a_level_becomes_a_type_or_a_method(
     plan = model(level).plan
     assert (plan.dtype, plan.quantization, plan.level) == (dtype, quantization, loaded)
     assert model(level).arguments().get("quantization") == quantization
+
+
+def test_a_few_weights_of_another_type_do_not_decide(tmp_path: Path) -> None:
+    """Experts are often chosen by a bias in F32; the rest would take twice the memory."""
+    folder = changed_tiny(tmp_path)
+    header = b'{"gate.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (tmp_path / "model-gate.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    assert model(None, folder).plan.level == "fp16"
+    assert Checkpoint(ModelSource("m", "folder", tmp_path)).natural_level() == "f16"
 
 
 @pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors"])
