@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -86,10 +86,12 @@ class SimulatedOptions:
     fail_start: str | None = None
 
     def __post_init__(self) -> None:
-        if self.stall is not None and set(self.stall) != {"at_s", "for_s"}:
+        if self.stall is not None and not (set(self.stall) == {"at_s", "for_s"} and _numbers(self.stall.values())):
             raise ValueError(f"stall is written {{at_s: 30, for_s: 1}}, not {dict(self.stall)!r}")
         if self.hold is not None and set(self.hold) != {"after_requests", "until"}:
             raise ValueError(f"hold is written {{after_requests: 5, until: go-on}}, not {dict(self.hold)!r}")
+        if not _numbers(self.level_speed.values()) or not all(one > 0 for one in self.level_speed.values()):
+            raise ValueError(f"level_speed has factors above 0, not {dict(self.level_speed)!r}")
 
 
 class SimulatedEngine:
@@ -272,6 +274,10 @@ class SimulatedEngine:
                 timer.cancel()
         if not self._running:
             raise EngineError("the simulated engine was stopped")
+
+
+def _numbers(values: Iterable[object]) -> bool:
+    return all(isinstance(one, (int, float)) for one in values)
 
 
 def _wake(reached: asyncio.Future[None]) -> None:

@@ -286,6 +286,9 @@ asyncio.run(main())
         ({"max_batch": 0}, "options of engine 'simulated': max_batch is more than 0, not 0"),
         ({"service": "poisson"}, "options of engine 'simulated': service is 'fixed' or 'exponential', not 'poisson'"),
         ({"stall": {"at": 1}}, "options of engine 'simulated': stall is written {at_s: 30, for_s: 1}, not {'at': 1}"),
+        ({"stall": {"at_s": 1, "for_s": "2s"}}, "options of engine 'simulated': stall is written {at_s: 30, for_s: 1}"),
+        ({"level_speed": {"q4_0": 0}}, "options of engine 'simulated': level_speed has factors above 0, not "),
+        ({"level_speed": {"q4_0": "fast"}}, "options of engine 'simulated': level_speed has factors above 0, not "),
         ({"zzz": 1}, "engine 'simulated' has no option 'zzz'; known are "),
     ],
 )
