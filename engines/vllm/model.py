@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -94,7 +93,7 @@ class VllmModel:
             "max_logprobs": -1,  # no limit: scoring needs the whole vocabulary
         }
         if self.lora is not None:
-            adapter = json.loads((self.lora / "adapter_config.json").read_text(encoding="utf-8"))
+            adapter = models.json_file(self.lora / "adapter_config.json")
             ours |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _allowed_rank(int(adapter.get("r", 16)))}
         ours |= self.options.engine_arguments()
         ours["dtype"] = self.plan.dtype

@@ -185,6 +185,9 @@ def test_an_adapter_is_a_folder_in_pefts_layout(tmp_path: Path) -> None:
         VllmModel.of(spec, VllmOptions()).arguments()
     (tmp_path / "adapter_config.json").write_text('{"r": 9}')
     assert VllmModel.of(spec, VllmOptions()).arguments()["max_lora_rank"] == 16
+    (tmp_path / "adapter_config.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ModelError, match=r"adapter_config\.json is not JSON"):
+        VllmModel.of(spec, VllmOptions()).arguments()
 
 
 def test_arguments_as_a_command_line() -> None:
