@@ -97,11 +97,17 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
         raise StartFailed(f"max_memory leaves layers of {name} without room on any device; raise it")
     level = loaded_level(model, wanted, folder)
     if adapter is not None:
-        with _refused(StartFailed, f"the adapter {adapter.name} does not fit the model"):
-            model.load_adapter(str(adapter))
+        put_on(model, adapter)
     if level not in PLAIN:
         _try_one_token(model, level)
     return Loaded(model, level, str(model.device), weight_bytes(model))
+
+
+def put_on(model: Any, adapter: Path) -> None:
+    """Put a LoRA adapter on a model. Raises StartFailed if it does not fit."""
+    with _refused(StartFailed, f"the adapter {adapter.name} does not fit the model"):
+        model.load_adapter(str(adapter))
+    model.eval()  # new layers are in training, and some versions leave their dropout on
 
 
 def adapter_folder(reference: str) -> Path:

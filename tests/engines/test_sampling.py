@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines import dialects
 from engines.base import Endpoint, Request
+from engines.huggingface.loading import put_on
 from engines.huggingface.options import sampling_arguments
 from engines.llamacpp.native import Sampling
 from engines.llamacpp.options import PLAIN_SAMPLING
@@ -47,6 +49,30 @@ def test_an_exact_length_uses_the_fields_of_the_server() -> None:
 def test_without_a_temperature_transformers_is_greedy(sampling: dict[str, Any]) -> None:
     """The model's generation_config.json does not apply."""
     assert sampling_arguments(sampling) == {"do_sample": False, "repetition_penalty": 1.0}
+
+
+class Adaptable:
+    """A model of the library, which is in training after an adapter was put on it."""
+
+    def __init__(self) -> None:
+        self.training = False
+        self.adapters: list[str] = []
+
+    def load_adapter(self, folder: str) -> None:
+        """Its layers are new."""
+        self.adapters.append(folder)
+        self.training = True
+
+    def eval(self) -> None:
+        """No dropout from here on."""
+        self.training = False
+
+
+def test_an_adapter_of_transformers_has_no_dropout() -> None:
+    """Else a greedy reply, and each score, is drawn."""
+    model = Adaptable()
+    put_on(model, Path("adapter"))
+    assert (model.adapters, model.training) == (["adapter"], False)
 
 
 def test_with_a_temperature_transformers_draws_from_all_tokens() -> None:
