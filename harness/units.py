@@ -97,6 +97,14 @@ def format_bytes(count: float) -> str:
     return f"{count:.3g} TiB"
 
 
+def exact_bytes(count: float) -> str:
+    """Return the shortest size that `parse_bytes` reads back as the same number, such as "16 GB"."""
+    sizes = ((count / int(factor), unit) for unit, factor in SIZE_UNITS_BYTES.items() if int(factor) <= count)
+    texts = (f"{size:.15g} {unit}" for size, unit in sizes)
+    exact = (text for text in texts if "e" not in text and parse_bytes(text) == count)
+    return min(exact, key=len, default=f"{count:.0f} B")
+
+
 def enumerated(words: Sequence[str], last: str = "and") -> str:
     """Return words as a list in a sentence: `a, b and c`."""
     return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

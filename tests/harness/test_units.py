@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.units import (
+    exact_bytes,
     format_duration,
     format_duration_ms,
     parse_bytes,
@@ -35,6 +36,19 @@ def test_durations_are_read_exactly(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(("text", "size"), [("24GiB", 24 * 2**30), ("24GB", 24 * 10**9), ("1.5kB", 1500), ("7B", 7)])
 def test_sizes_tell_powers_of_two_from_powers_of_ten(text: str, size: int) -> None:
     """GiB is 2^30 bytes and GB is 10^9."""
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        *((16 * 10**9, "16 GB"), (2**31, "2 GiB"), (20_000 * 2**20, "20000 MiB"), (1.5e9, "1.5 GB"), (7, "7 B")),
+        *((0, "0 B"), (17_179_869_185, "17179869185 B")),
+    ],
+)
+def test_an_exact_size_keeps_all_digits(size: float, text: str) -> None:
+    """In the unit that needs the fewest, so a size of powers of ten does not become 14.9 GiB."""
+    assert exact_bytes(size) == text
     assert parse_bytes(text) == size
 
 

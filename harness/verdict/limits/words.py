@@ -6,7 +6,7 @@ import math
 
 from harness.metrics import PER, find
 from harness.scenario.limits import Limit
-from harness.units import format_bytes
+from harness.units import exact_bytes, format_bytes
 from harness.verdict.limits.held import Held, Outcome
 
 MEASURE_LONGER = "; measure for longer to be sure"
@@ -72,7 +72,7 @@ def shown(number: float, unit: str) -> str:
 def as_given(number: float, unit: str) -> str:
     """Return a bound with all of its digits."""
     if unit == "bytes":
-        return format_bytes(number)
+        return exact_bytes(number)
     return f"{number * (100 if unit == '%' else 1):,.10g} {unit}".rstrip()
 
 

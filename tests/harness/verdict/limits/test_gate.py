@@ -129,6 +129,8 @@ def test_a_sure_verdict_is_that_of_every_number_in_the_interval(
          "(limit 2 GiB)."),
         ("rss_peak_bytes <= 2GiB", {"value": 2.15e9, "low": math.nan, "high": math.nan}, "rss_peak_bytes is "
          "2,150,000,000 bytes (limit 2 GiB)."),
+        ("rss_peak_bytes <= 16GB", {"value": 1.5e10, "low": math.nan, "high": math.nan}, "rss_peak_bytes is 14 GiB "
+         "(limit 16 GB)."),
         ("errors <= 3 per 5m", {"value": 1.0, "low": 1.0, "high": math.inf}, "errors per 300s is 1 (likely; less "
          "time was measured, limit 3)."),
         ("ttft_ms max <= 900", {"low": math.nan, "high": math.nan}, "ttft_ms max is 746 ms (limit 900 ms)."),
