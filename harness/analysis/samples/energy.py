@@ -282,7 +282,7 @@ def missing_energy(energy: Mapping[str, Any], slo: Mapping[str, float | None], n
     if not energy or energy["j"] is None:
         return dict.fromkeys(of_energy, energy["reason"] if energy else no_gpu)
     found = dict.fromkeys(of_energy, "the GPU does not report it")
-    found["energy_j_per_output_token"] = "no output token was counted in the window"
+    found["energy_j_per_output_token"] = "no output token arrived in the window, or some were not counted"
     no_slo = not any(limit is not None for limit in slo.values())
     found["energy_j_per_good_request"] = "the scenario sets no slo" if no_slo else "no request was good"
     return found

@@ -293,6 +293,12 @@ def test_readings_of_the_clients_machine_are_not_the_servers_energy() -> None:
     assert missing_energy({}, {})["energy_j"] == "no GPU of the machine under test was read"
 
 
+def test_the_energy_of_a_token_may_be_unknown_as_some_were_not_counted() -> None:
+    """Replies without counts lack tokens, which is not the same as no tokens."""
+    why = missing_energy({"j": 18_000.0}, {})["energy_j_per_output_token"]
+    assert why == "no output token arrived in the window, or some were not counted"
+
+
 def test_nothing_measured_is_no_fault_of_the_counter() -> None:
     """An empty window has no energy, and no warning."""
     empty = Window(0.0, 0.0, "empty: nothing was measured")
