@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,7 @@ from harness.drivers.drive import drive
 from harness.drivers.stub import StubServer, sent_times_ns
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Int64
 from harness.errors import Interrupted, TrialFailed
-from harness.processes import event_loop_runner, stop_signals_heard_by
+from harness.processes import background, event_loop_runner, stop_signals_heard_by
 from harness.records import Phase, Record, Status
 from harness.scenario.loads.kinds import Load, LoadItem
 from harness.scenario.workload import Workload
@@ -40,6 +41,7 @@ _CLOSE = 1.3  # no level is tried between two that are closer than this ratio
 _BUSY_S = 0.3
 _TIMEOUT_S = 20
 _SPARE_FILES = 64
+_WATCHED_S = 0.1  # longest time until a load notices a stop signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ def calibrate(bounds: Bounds, ladder: Ladder = FULL, report: Report = lambda _: 
     """
     until_s = time.monotonic() + ladder.limit_s
     busy_share = psutil.cpu_percent(interval=_BUSY_S) / 100
-    with _interruptible() as control, StubServer() as server:
-        search = _Search(server, ladder, bounds, report, control, until_s)
+    with _interruptible() as heard, StubServer() as server:
+        search = _Search(server, ladder, bounds, report, heard, until_s)
         search.rates()
         search.streams()
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -122,7 +124,7 @@ class _Search:
     ladder: Ladder
     bounds: Bounds
     report: Report
-    control: Control
+    heard: Sequence[int]
     until_s: float
     levels: list[StreamLevel] = field(default_factory=list)
     sent: list[RateLevel] = field(default_factory=list)
@@ -148,13 +150,13 @@ class _Search:
             _ = self._holds(between) or self._holds(between)
 
     def _rate_holds(self, rate: float) -> bool:
-        level = rate_level(self.server, rate, self.ladder.rate_s, self.bounds, self.control)
+        level = rate_level(self.server, rate, self.ladder.rate_s, self.bounds, self.heard)
         self.sent.append(level)
         self.report(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
         return level.held
 
     def _holds(self, streams: int) -> bool:
-        level = stream_level(self.server, streams, self.ladder.rounds, self.bounds, self.control)
+        level = stream_level(self.server, streams, self.ladder.rounds, self.bounds, self.heard)
         self.levels.append(level)
         errors = f"first tokens within {level.ttft_error_p99_ms:.3f} ms, gaps within {level.itl_error_p99_ms:.3f} ms"
         self.report(f"{streams} streams: {errors} (p99)" + (f"; {level.reason}" if level.reason else ""))
@@ -173,11 +175,11 @@ class _Search:
 
 
 def stream_level(
-    server: StubServer, streams: int, rounds: int, bounds: Bounds, control: Control | None = None
+    server: StubServer, streams: int, rounds: int, bounds: Bounds, heard: Sequence[int] = ()
 ) -> StreamLevel:
     """Measure `streams` concurrent replies, one token every 20 ms each."""
     plan = schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
-    truth = measure(server, plan, FIRST_MS, GAP_MS, control)
+    truth = measure(server, plan, FIRST_MS, GAP_MS, heard)
     first, gaps = truth.first_errors_ms(), truth.gap_errors_ms()
     reason = _complaint(truth, plan, first, gaps, bounds)
     return StreamLevel(
@@ -206,12 +208,10 @@ def _complaint(truth: Truth, plan: Schedule, first: Float64, gaps: Float64, boun
     return "the stub server could not send more on these cores" if truth.slowdown() > bounds.slowdown else None
 
 
-def rate_level(
-    server: StubServer, rate: float, seconds: float, bounds: Bounds, control: Control | None = None
-) -> RateLevel:
+def rate_level(server: StubServer, rate: float, seconds: float, bounds: Bounds, heard: Sequence[int] = ()) -> RateLevel:
     """Measure an open loop with Poisson arrivals and short replies."""
     plan = schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
-    truth = measure(server, plan, _RATE_MS, _RATE_MS, control)
+    truth = measure(server, plan, _RATE_MS, _RATE_MS, heard)
     lags = np.asarray([(one.sent_ns or 0) - (one.due_ns or 0) for one in truth.records], dtype=np.float64) / NS_PER_MS
     lag = _quantiles("send_lag", lags)
     reason, p99 = _failure(truth.records, plan), lag["send_lag_p99_ms"]
@@ -220,22 +220,22 @@ def rate_level(
     return RateLevel(rate, len(truth.records), **lag, held=reason is None, reason=reason)
 
 
-def measure(
-    server: StubServer, plan: Schedule, first_ms: float, gap_ms: float, control: Control | None = None
-) -> Truth:
+def measure(server: StubServer, plan: Schedule, first_ms: float, gap_ms: float, heard: Sequence[int] = ()) -> Truth:
     """Send a plan to the stub server; return its sending times and the recorded times.
 
-    Raises TrialFailed if no reply arrives, Interrupted if `control` aborted the load.
+    `heard` are the stop signals that came; one ends the load.
+
+    Raises TrialFailed if no reply arrives, Interrupted if a stop signal came.
     """
-    control = control or Control()
+    control = Control()
     records: list[Record] = []
     settings = DriveSettings(_TIMEOUT_S * NS_PER_S, keep_text=True, warm_connections=plan.users or None)
     process = psutil.Process(server.pid)
     before_s, began_ns = sum(process.cpu_times()[:2]), time.monotonic_ns()
     driving = drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append, control)
-    report: DriveReport = event_loop_runner()(driving)
+    report: DriveReport = event_loop_runner()(_unless_heard(driving, heard, control))
     wall_s = (time.monotonic_ns() - began_ns) / NS_PER_S
-    if control.aborted:
+    if heard:
         raise Interrupted("interrupted")
     records = [one for one in records if one.phase == Phase.MEASURE]
     whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
@@ -246,16 +246,31 @@ def measure(
     return Truth(records, report, sent, seen, (sum(process.cpu_times()[:2]) - before_s) / wall_s)
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Control]:
-    """Let Ctrl-C and SIGTERM abort the load and then the block.
+async def _unless_heard(
+    driving: Coroutine[Any, Any, DriveReport], heard: Sequence[int], control: Control
+) -> DriveReport:
+    """Send a load to its end, or abort it soon after a stop signal."""
 
-    Their handlers raise nothing: an exception would be lost in the loop or during garbage collection.
+    async def watch() -> None:
+        while not heard:
+            await asyncio.sleep(_WATCHED_S)
+        control.abort()
+
+    async with background(watch()):
+        return await driving
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Sequence[int]]:
+    """Yield the stop signals that came, such as Ctrl-C and SIGTERM: one ends the load and then the block.
+
+    Their handlers raise nothing: an exception would be lost in the loop or during garbage collection. Nor do they
+    change the load: they may run between any two of its steps.
     """
-    control = Control()
-    with stop_signals_heard_by(lambda _: control.abort()):
-        yield control
-    if control.aborted:
+    heard: list[int] = []
+    with stop_signals_heard_by(heard.append):
+        yield heard
+    if heard:
         raise Interrupted("interrupted")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines.cores import cpu_quota_cores
 from harness.cli.examination import trusted_errors
-from harness.drivers.base import DriveReport
+from harness.drivers.base import Control, DriveReport
 from harness.drivers.calibration import calibrator, store
 from harness.drivers.calibration.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
 from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
@@ -201,6 +202,23 @@ def test_ctrl_c_between_two_loads_is_not_lost(monkeypatch: pytest.MonkeyPatch) -
         calibrate(trusted_errors(), Ladder((1,), 1, (20, 40), 0.2, 10.0, quick=True), say)
     assert len(told) == 1
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stop_signal_changes_a_load_only_in_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler may run between any two steps of the load, so it only notes the signal."""
+    monkeypatch.setattr(calibrator, "_WATCHED_S", 0)
+    control, aborted_by_handler = Control(), list[bool]()
+
+    async def load() -> DriveReport:
+        signal.raise_signal(signal.SIGINT)
+        aborted_by_handler.append(control.aborted)
+        while not control.aborted:
+            await asyncio.sleep(0)
+        return DriveReport(t0_ns=0, planned=None)
+
+    with pytest.raises(Interrupted), calibrator._interruptible() as heard:
+        asyncio.run(calibrator._unless_heard(load(), heard, control))
+    assert aborted_by_handler == [False]
 
 
 def test_no_level_begins_after_its_time() -> None:
