@@ -185,7 +185,7 @@ def unless_ordered(work: Callable[[], Made]) -> Made:
     """Run long work before the loop starts. Raises TrialFailed if an order arrives or the parent is gone."""
     ended, end = os.pipe()
     try:
-        task = _Aside(work, lambda: os.write(end, b"."))
+        task = _Aside(work, lambda: _write_last(end))
         on_a_thread(task.do)
         ready, _, _ = select.select([0, ended], [], [])
         if ended not in ready:
@@ -193,6 +193,12 @@ def unless_ordered(work: Callable[[], Made]) -> Made:
         return task.result()
     finally:
         os.close(ended)
+
+
+def _write_last(pipe: int) -> None:
+    """Write a byte to a pipe and close it."""
+    with open(pipe, "wb", buffering=0) as raw:
+        raw.write(b".")
 
 
 class _Aside(Generic[Made]):
