@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.cli.options import AsJson, FailOn, Inconclusive, check_inconclusive, machines_of
 from harness.cli.output import say, table_console
-from harness.errors import ExitCode, RunUnreadable, UsageError, first_that_applies
+from harness.errors import ExitCode, HarnessError, RunUnreadable, UsageError, first_that_applies
 
 if TYPE_CHECKING:
     from harness.comparison.comparison import Comparison
@@ -60,7 +60,7 @@ def compare(
         raise UsageError("--prices and --instance are for machines side by side; add --across hardware")
     short = by is None and len(runs) > MOST_IN_FULL + 1 and not (wanted or as_json)
     how = How(tuple(margins), kinds, fails=fails, pictures="html" in wanted, others=not short)
-    unread: list[RunUnreadable] = []
+    unread: Sequence[HarnessError] = []
     if by is not None and by.startswith(_LABEL):
         found, unread = _of_labels(runs, by.removeprefix(_LABEL), against, how)
     elif by is not None or against is not None:
@@ -237,19 +237,23 @@ def compared(base: str, head: str, margins: Sequence[Margin], across: frozenset[
     return how.compared(how.opened(base), how.opened(head))
 
 
-def _each(base: str, heads: Sequence[str], how: How) -> tuple[list[Told], list[RunUnreadable]]:
-    """Return the comparison of each head that can be read, and the errors of those that cannot: they are told."""
+def _each(base: str, heads: Sequence[str], how: How) -> tuple[list[Told], list[HarnessError]]:
+    """Return the comparison of each head, and the errors of those of several that cannot be compared: they are told."""
     how.prepare([base, *heads])
     one = how.opened(base)
     if len(heads) == 1:
         return [how.compared(one, how.opened(heads[0]))], []
     found: list[Told] = []
-    unread: list[RunUnreadable] = []
+    skipped: list[HarnessError] = []
     for head in heads:
         sides, errors = _readable([head], how)
-        found += [how.compared(one, side) for side in sides]
-        unread += errors
-    return found, unread
+        skipped += errors
+        try:
+            found += [how.compared(one, side) for side in sides]
+        except UsageError as error:
+            say(f"harness: {head} is skipped: {error}")
+            skipped.append(error)
+    return found, skipped
 
 
 def _readable(names: Sequence[str], how: How) -> tuple[list[Side], list[RunUnreadable]]:
