@@ -19,7 +19,7 @@ import numpy as np
 
 from engines.base import Endpoint, InProcessEngine, Request
 from harness.drivers import stub
-from harness.drivers.base import Control, DriveReport, DriveSettings
+from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part
 from harness.drivers.drive import drive
 from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk, event
 from harness.records import Loop, Phase, Record
@@ -228,12 +228,13 @@ async def measure(
     *,
     timeout_ms: float = 60_000,
     control: Control | None = None,
+    part: Part = ALONE,
     **settings: Any,
 ) -> tuple[list[Record], DriveReport]:
     """The records of a plan, in the order of their numbers, and the client's report. timeout_ms: against a hang."""
     records: list[Record] = []
     chosen = DriveSettings(round(timeout_ms * MS), keep_text=True, **settings)
-    report = await drive(plan, target, chosen, records.append, control)  # type: ignore[arg-type]
+    report = await drive(plan, target, chosen, records.append, control, part)  # type: ignore[arg-type]
     return sorted(records, key=lambda record: record.request), report
 
 

@@ -45,12 +45,14 @@ class Part:
             goes on until `Control.release`, because the other parts are still measuring.
         hand_over: Called with the user's number (None in open loops) and a function that sends the user's due request.
             It must call that function at once, in the same thread. Only for served engines (Locust).
+        processes: Load processes of this machine, which share its memory.
     """
 
     shard: Shard = WHOLE
     start: Callable[[], Awaitable[int]] | None = None
     counted: Callable[[], None] | None = None
     hand_over: HandOver | None = None
+    processes: int = 1
 
 
 ALONE = Part()

@@ -40,7 +40,7 @@ _BACKLOG_REPLIES = 16_384
 _BACKLOG_BYTES = 32 << 20
 _MOST_REPLIES = 256  # undecoded replies of running conversations, whose users are thinking
 _CATCH_UP_READS = 4
-_SHARE_OF_FREE_MEMORY = 0.5  # for replies in flight
+_SHARE_OF_FREE_MEMORY = 0.5  # for replies in flight, of all load processes of this machine
 _TICKS_BETWEEN_SUMS = 25
 
 
@@ -97,7 +97,7 @@ class ServedClient(Client):
         self._retries = None if policy is None else Retries(policy, timeout_ns, state.report.retried)
         self._retry_alarm = None if policy is None else make_alarm(loop, self._poller, self._retry_due, state.now_ns)
         self._ticks = 0
-        self._most_held = int(free_memory_bytes() * _SHARE_OF_FREE_MEMORY)
+        self._most_held = int(free_memory_bytes() * _SHARE_OF_FREE_MEMORY / state.part.processes)
         port = state.settings.canary_port
         self._canary = None if port is None else Canary(self._poller, self._stamps, port)
 

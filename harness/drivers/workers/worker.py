@@ -53,6 +53,7 @@ class Share:
     post: Callable[[str, Words], None]  # sends a message to the leader
     begun: Callable[[], Awaitable[Words]]  # waits for the leader's `begin`
     clock: ClockOffset = SAME_CLOCK
+    processes: int = 1  # of this machine, this one included
 
     async def send(
         self,
@@ -68,7 +69,7 @@ class Share:
             record.worker = self.shard.index
             sink(record)
 
-        part = Part(self.shard, self._start, self._counted, hand_over)
+        part = Part(self.shard, self._start, self._counted, hand_over, self.processes)
         return await drive(schedule, endpoint, settings, keep, self.control, part)
 
     async def _start(self) -> int:
@@ -165,7 +166,8 @@ def serve_parent(send: Send, run: Callable[[Coroutine[Any, Any, None]], object])
 async def send_share(sender: Sender) -> DriveReport:
     """Send a share of the plan, in step with the other load processes."""
     order = sender.order
-    share = Share(Shard(order.index or 0, order.of), sender.control, sender.post, sender.begun)
+    shard = Shard(order.index or 0, order.of)
+    share = Share(shard, sender.control, sender.post, sender.begun, processes=order.of)
     return await share.send(sender.schedule, order.part.endpoint(order.headers), order.part.settings, sender.keep)
 
 

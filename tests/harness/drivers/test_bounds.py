@@ -9,6 +9,7 @@ import pytest
 
 from engines.dialects import get
 from harness.drivers import served
+from harness.drivers.base import Part
 from harness.drivers.http import response
 from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import judge
@@ -119,10 +120,11 @@ async def talk(call: Call) -> None:
     await call.send(chunk(ending()) + LAST_CHUNK)
 
 
-def test_all_replies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If all replies in flight exceed the limit, only the longest is cut off."""
-    monkeypatch.setattr(served, "free_memory_bytes", lambda: 40_000)
-    records, _, _ = run(talk, open_plan([0, 1, 2]))
+@pytest.mark.parametrize("processes", [1, 4])
+def test_all_replies_together_are_bounded(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    """If all replies in flight exceed the limit, only the longest is cut off. Processes of a machine divide it."""
+    monkeypatch.setattr(served, "free_memory_bytes", lambda: processes * 40_000)
+    records, _, _ = run(talk, open_plan([0, 1, 2]), part=Part(processes=processes))
     assert [record.status for record in records] == [Status.TRUNCATED, Status.OK, Status.OK]
     assert records[0].error is not None
     assert "all in flight together held more than" in records[0].error
