@@ -232,13 +232,14 @@ def quality_sentence(one: Mapping[str, Any]) -> str:
 
 
 def settling(data: Mapping[str, Any]) -> str | None:
-    """Return what would tell more; None if nothing is open."""
+    """Return what would tell more; None if nothing is open, or a side is the file of another tool."""
     if data["pairs"]:
         needed = [row["pairs_needed"] for row in data["rows"] if row["gates"] and row["pairs_needed"]]
         return f"about {max(needed)} pairs of starts, as much as these differ" if needed else None
-    if min(data["starts"]) > 1:
+    sides = [data[side] for side in ("base", "head")]
+    if min(data["starts"]) > 1 or any(side.get("origin") for side in sides):
         return None
-    minutes = USUAL_PAIRS * sum(data[side]["seconds"] for side in ("base", "head")) / 60
+    minutes = USUAL_PAIRS * sum(side["seconds"] for side in sides) / 60
     took = f", about {minutes:.0f} min" if minutes >= 1 else ""
     return f"{USUAL_PAIRS} pairs of starts in turns{took}: `harness run SCENARIO --against BASE --pairs {USUAL_PAIRS}`"
 

@@ -10,7 +10,7 @@ from harness.analysis.summary import KEYS
 from harness.comparison.change import pairs_needed
 from harness.comparison.comparison import Comparison, Row
 from harness.comparison.judgement import Word
-from harness.comparison.sides import Origin, Side
+from harness.comparison.sides import Origin, Side, seconds_of
 from harness.metrics import METRICS
 from harness.scenario.margins import Scale
 
@@ -80,14 +80,9 @@ def _origin(origin: Origin) -> dict[str, Any]:
 
 
 def _seconds(side: Side) -> float:
-    """Return how long the cells of a run took, their starts included."""
-    took_s = 0.0
-    for cell in side.manifest.cells:
-        ends = [trial.ended_ns for trial in cell.trials if trial.ended_ns is not None]
-        begins = [trial.begun_ns for trial in cell.trials if trial.begun_ns is not None]
-        began = cell.start.began_ns if cell.start.began_ns is not None else min(begins, default=None)
-        took_s += 0.0 if not ends or began is None else (max(ends) - began) / 1e9
-    return took_s
+    """Return how long the cells of a run took that a side is of, their starts included."""
+    own = {start.cell.id for one in side.measurements for start in one.starts}
+    return seconds_of(cell for cell in side.manifest.cells if cell.id in own)
 
 
 def _pairs_needed(row: Row) -> int | None:

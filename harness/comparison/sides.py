@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -105,6 +105,17 @@ def keep(run: Run, results: Results) -> None:
 def is_whole(results: Results, trials: Sequence[TrialData]) -> bool:
     """Return whether every trial and all readings could be read, so that the results follow from the files alone."""
     return len(results.facts) == len(trials) and not results.damaged
+
+
+def seconds_of(cells: Iterable[CellEntry]) -> float:
+    """Return how long cells took, their starts included."""
+    took_s = 0.0
+    for cell in cells:
+        ends = [trial.ended_ns for trial in cell.trials if trial.ended_ns is not None]
+        begins = [trial.begun_ns for trial in cell.trials if trial.begun_ns is not None]
+        began = cell.start.began_ns if cell.start.began_ns is not None else min(begins, default=None)
+        took_s += 0.0 if not ends or began is None else (max(ends) - began) / 1e9
+    return took_s
 
 
 def _measurements(results: Results, asked: Collection[str]) -> list[Measurement]:

@@ -19,6 +19,8 @@ from harness.comparison.sides import Side, joined
 from harness.errors import ExitCode, UsageError
 from harness.scenario.margins import parse_margin
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
+from reports.comparison import settling
+from tests.fabricated import S
 
 GOOD = {"ttft_ms p50": (60.0, 59.0, 61.0), "tpot_ms p50": (10.0, 9.95, 10.05), "error_rate value": (0.0, 0.0, 0.004)}
 
@@ -214,3 +216,16 @@ def test_kinds_of_differences_are_those_that_can_be_allowed() -> None:
         assert refused(found, ()) == found
         assert refused(found, {kind}) == []
     assert differences(side(measured()), side(measured()), [(measured(), measured())]) == []
+
+
+def test_more_pairs_take_the_time_of_the_configurations_that_are_compared() -> None:
+    """Not of others of their run; and a file of another tool cannot be made again."""
+    cells = [
+        {"id": name, "start": {"began_ns": begun_s * S}, "trials": [{"ended_ns": (begun_s + 60) * S}]}
+        for begun_s, name in enumerate(("old", "new", "other"))
+    ]
+    base, head = (side(measured(id=name), cells=cells) for name in ("old", "new"))
+    data = as_data(compare(base, head))
+    assert [data[one]["seconds"] for one in ("base", "head")] == [60.0, 60.0]
+    assert str(settling(data)).startswith("6 pairs of starts in turns, about 12 min: ")
+    assert settling(data | {"head": data["head"] | {"origin": {"tool": "AIPerf"}}}) is None
