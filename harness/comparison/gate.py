@@ -22,7 +22,7 @@ from harness.comparison.differences import differences
 from harness.comparison.gate_quality import with_scores
 from harness.comparison.judgement import Word
 from harness.comparison.rounds import BASE, HEAD, Start, interleaved, rounds
-from harness.comparison.sides import Side, joined, read_side
+from harness.comparison.sides import Side, joined, read_side, seconds_of
 from harness.errors import RunUnreadable, TrialFailed
 from harness.scenario.compare import Pairs
 from harness.scenario.margins import Margin, parse_margin, statistics_of
@@ -54,7 +54,7 @@ class Gate:
 
     Attributes:
         fail_on: Numbers that gate, as written; none for the defaults.
-        budget_s: Time after which no further pair begins.
+        budget_s: Time after which no further pair begins, that of stored pairs included.
         across: Kinds of differences that are meant.
         alternate: Whether both sides of a pair are up at the same time, and send blocks in turns.
     """
@@ -130,7 +130,7 @@ def conduct(
 ) -> Look:
     """Measure pairs until the difference is known, none are left, or the budget is spent; return the last look.
 
-    Runs that are stored already are kept; of a gate that alternates, those of whole pairs.
+    Runs that are stored already are kept; of a gate that alternates, those of whole pairs. Their time counts.
 
     Args:
         measure: Makes the run of one start, or of both starts of a pair at the same time. Raises TrialFailed if the
@@ -141,15 +141,18 @@ def conduct(
     Raises TrialFailed if a start measured nothing.
     """
     began, made, read = time.monotonic(), 0, _reader(gate, folder)
+    kept_s = 0.0
     look: Look | None = None
     for pair in rounds(gate.pairs.most, gate.seed):
         before = pair[0].pair - 1
         if before in gate.pairs.looks and (look is None or look.pairs < before):
-            spent = _is_spent(gate, time.monotonic() - began, made)
+            spent = _is_spent(gate, time.monotonic() - began + kept_s, made)
             look = _look(gate, read, before, spent=spent, unsettled=unsettled)
             tell(look)
             if look.ended:
                 return look
+        kept = _kept_s(gate, folder, pair)
+        made, kept_s = made + len(kept), kept_s + sum(kept)
         made += measure_pair(gate, folder, pair, measure)
         if not before:
             _check_first(gate, read)
@@ -171,6 +174,15 @@ def measure_pair(gate: Gate, folder: Path, pair: Sequence[Start], measure: Measu
                 where = f"pair {place.start.pair}, {place.start.side}"
                 raise TrialFailed(f"{where}: nothing was measured; see {place.folder}")
     return sum(map(len, groups))
+
+
+def _kept_s(gate: Gate, folder: Path, pair: Sequence[Start]) -> list[float]:
+    """Return the seconds of each stored start of a pair that is kept; of two at the same time, half of the longer."""
+    runs = [run_folder(folder, start.pair, start.side) for start in pair]
+    each = [seconds_of(Run.open(run).manifest.cells) for run in runs if is_whole(run)]
+    if not gate.alternate:
+        return each
+    return [max(each) / len(each)] * len(each) if len(each) == len(runs) else []
 
 
 def _check_first(gate: Gate, read: Read) -> None:
