@@ -4,8 +4,10 @@ A user sends prompts one after the other, half of which repeat an earlier one. R
 prompts by more than 10 % (as MLPerf's TEST04 has it), from sent to the last token. A prefix cache makes the first token
 sooner, and the tokens after it are generated anew. So a repeat that ends, all in all, in less than half the time that a
 distinct prompt takes for the tokens after its first comes from a result cache: that holds even where a network hands
-over several tokens at once. Each repeat is compared with the distinct prompt that was
-sent nearest to it, so that a machine that is busy for a while slows both.
+over several tokens at once.
+
+Each repeat is compared with a distinct prompt that was sent near it, so that a machine that is busy for a while slows
+both. Each distinct prompt is compared once: pairs that shared one would depend on each other.
 """
 
 from __future__ import annotations
@@ -99,18 +101,20 @@ def _audits(run: Run) -> Iterator[Audit]:
 
 
 def times_of(records: Mapping[str, Sequence[Any]]) -> Times:
-    """Return the times of each repeat beside those of the nearest distinct prompt; of requests that succeeded.
+    """Return the times of repeats beside those of distinct prompts near them, each once; of requests that succeeded.
 
     Args:
         records: The columns `_COLUMNS` of a trial.
     """
+    from scipy.optimize import linear_sum_assignment
+
     numbers = np.array(records["request"], dtype=np.int64)
     again = np.isfinite(np.array(records["repeats"], dtype=np.float64))
     good = np.array([status == "ok" for status in records["status"]], dtype=np.bool_)
-    distinct = np.flatnonzero(good & ~again)
-    repeats = np.flatnonzero(good & again) if len(distinct) else np.empty(0, dtype=np.int64)
-    nearest = [distinct[np.abs(numbers[distinct] - numbers[place]).argmin()] for place in repeats]
-    pairs = np.array([nearest, repeats], dtype=np.int64).T.reshape(-1, 2)
+    distinct, repeats = np.flatnonzero(good & ~again), np.flatnonzero(good & again)
+    far: Any = np.abs(numbers[distinct][:, None] - numbers[repeats])
+    rows, columns = linear_sum_assignment(far)
+    pairs = np.stack([distinct[rows], repeats[columns]], axis=1)
     names = ("sent_ns", "first_token_ns", "last_token_ns", "done_ns")
     sent, begun, last, done = (np.array(records[name], dtype=np.float64)[pairs] for name in names)
     ended = np.where(np.isnan(last), done, last)
@@ -121,7 +125,7 @@ def judged(configuration: str, times: Times) -> Audit:
     """Return what the times say."""
     count = len(times.e2e)
     if count < LEAST_PAIRS:
-        why = f"{count} repeated prompts were answered, {LEAST_PAIRS} are needed: a result cache cannot be told."
+        why = f"{count} repeats beside distinct prompts were answered, {LEAST_PAIRS} are needed to tell a result cache."
         return Audit(configuration, UNKNOWN, why, pairs=count)
     distinct, repeated = (float(value) for value in np.median(times.e2e, axis=0))
     kind, sentence = _told(times, f"{_ms(repeated)}, distinct ones {_ms(distinct)}")

@@ -42,6 +42,13 @@ def test_a_cache_has_its_name(kind: str, noise: float, busy: float) -> None:
     assert all(f"{one.distinct_ms:.3g} ms" in one.sentence for one in found if one.kind != PREFIX)
 
 
+def test_each_distinct_prompt_is_compared_once() -> None:
+    """Pairs that share one depend on each other: more of them would only seem to tell more."""
+    records = sent(NONE) | {"repeats": [None] * 10 + [0] * 30}
+    times = times_of(records).e2e
+    assert len(times) == len({*times[:, 0].tolist()}) == len({*times[:, 1].tolist()}) == 10
+
+
 def test_a_prefix_cache_is_told_by_its_first_tokens() -> None:
     """With both times to them: it shortens what comes before the first, and nothing after it."""
     found = judged("x", times_of(sent(PREFIX, noise=0.0)))
