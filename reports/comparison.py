@@ -171,20 +171,22 @@ def verdict(data: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return word, reason and tone of the whole comparison."""
     word = data["word"]
     words = (word, "worse") if word == "regressed" else (word,)
-    rows = [row for row in data["rows"] if row["gates"] and row["word"] in words]
-    told = max(rows, key=lambda row: _size(row), default=None)
-    if told is None:
+    gating = [row for row in data["rows"] if row["gates"]]
+    rows = [one for one in zip(gating, loads_of(gating), strict=True) if one[0]["word"] in words]
+    if not rows:
         return VERDICTS[word], "", TONES.get(word, "")
+    told, load = max(rows, key=lambda one: _size(one[0]))
     more = f" · {len(rows) - 1} more" if len(rows) > 1 and word in ("regressed", "improved", "cannot tell") else ""
-    return VERDICTS[word], sentence(told) + more, TONES.get(word, "")
+    return VERDICTS[word], sentence(told, load) + more, TONES.get(word, "")
 
 
-def sentence(row: Mapping[str, Any]) -> str:
-    """Return a number on both sides with its change; or why its data is poor."""
+def sentence(row: Mapping[str, Any], load: str = "") -> str:
+    """Return a number on both sides with its change and load; or why its data is poor. load: as `loads_of` names it."""
     before, after = _both(row)
     change = _change(row, "change")
     sure = row["method"] if row["low"] is None and row["change"] is not None else ""
-    return row["doubt"] or f"{number_name(row)} {before} → {after}, {change} [{sure or _interval(row)}], {row['load']}"
+    found = f"{number_name(row)} {before} → {after}, {change} [{sure or _interval(row)}], {load or row['load']}"
+    return row["doubt"] or found
 
 
 def _show(row: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ class Curves:
     """Data behind the pictures of one load.
 
     Attributes:
+        load: With what tells its configuration from others.
         distributions: By side: metric, share, ms, low_ms, high_ms, n.
         times: By side: at_s, metric, n, p50_ms, p95_ms.
     """
@@ -48,8 +49,9 @@ def of_comparison(data: Mapping[str, Any], curves: Sequence[Curves]) -> list[Plo
 
 def forest(data: Mapping[str, Any], *, gates: bool) -> Plot | None:
     """Return the changes as points with their intervals, one below the other, each with its margin; None without."""
-    known = [row for row in data["rows"] if row["gates"] is gates and row["scale"] == "ratio" and row["change"]]
-    rows = known[:MOST_ROWS]
+    found = [(row, label) for row, label in _labelled(data, gates=gates) if row["scale"] == "ratio" and row["change"]]
+    found = found[:MOST_ROWS]
+    rows = [row for row, _ in found]
     if not rows:
         return None
     shown = [[_percent(row[end]) for end in ("low", "change", "high")] for row in rows]
@@ -66,29 +68,32 @@ def forest(data: Mapping[str, Any], *, gates: bool) -> Plot | None:
                 at = _percent(row["worse_beyond"])
                 marks.line(axes, [at, at], [place - 0.3, place + 0.1], INK, width=1.2)
 
-    labels = {place: shortened_inside(_label(row), MAX_LABEL) for place, row in places.items()}
+    labels = {place: shortened_inside(label, MAX_LABEL) for place, (_, label) in zip(places, found, strict=True)}
     y = scales.Scale(-0.6, len(rows) - 0.4, marks=dict.fromkeys(places, " "))
     least, greatest = min(0.0, *ends), max(0.0, *ends)
     room = 0.08 * (greatest - least) or 1.0
     x = scales.between(least - room, greatest + room)
 
     def named(axes: Axes) -> None:
-        for place, words in labels.items():
-            axes.text(0.01, place + 0.18, words, transform=axes.get_yaxis_transform(), fontsize=marks.FONT - 1)
+        for place, label in labels.items():
+            axes.text(0.01, place + 0.18, label, transform=axes.get_yaxis_transform(), fontsize=marks.FONT - 1)
 
     name = "changes" if gates else "changes-shown"
     title = "Changes that gate" if gates else "Changes that do not gate"
     height = 2 * ROW_HEIGHT * max(2, len(rows))
     label = f"change, %, with the {comparison.interval_name(data)}"
     svg = picture(name, [Panel("", y, draw)], x, label, mark=named, height=height)
-    told = "; ".join(f"{_label(row)} {comparison.change_text(row['change'], 'ratio')}" for row in rows)
-    alt = f"{title}: {told}."
+    changes = [f"{label} {comparison.change_text(row['change'], 'ratio')}" for row, label in found]
+    alt = f"{title}: {'; '.join(changes)}."
     reading = "Right of 0 is more. Short lines are the margins: beyond one for sure is a regression." if gates else ""
     return Plot(name, alt, svg, title, reading or "Right of 0 is more.")
 
 
-def _label(row: Mapping[str, Any]) -> str:
-    return f"{comparison.number_name(row)}, {row['load']}"
+def _labelled(data: Mapping[str, Any], *, gates: bool) -> list[tuple[Mapping[str, Any], str]]:
+    """Return the rows that gate, or those that do not, each with its number, configuration and load in words."""
+    rows = [row for row in data["rows"] if row["gates"] is gates]
+    loads = comparison.loads_of(rows)
+    return [(row, f"{comparison.number_name(row)}, {load}") for row, load in zip(rows, loads, strict=True)]
 
 
 def _percent(ratio: float | None) -> float:
@@ -97,18 +102,18 @@ def _percent(ratio: float | None) -> float:
 
 def pairs(data: Mapping[str, Any]) -> Plot | None:
     """Return the ratio of each pair of starts in their order, of the numbers that gate; None without pairs."""
-    rows = [row for row in data["rows"] if row["gates"] and row["scale"] == "ratio" and row["values"]]
-    shown = [(row, [_step(*pair) for pair in row["values"]]) for row in rows]
-    known = [(row, steps) for row, steps in shown if any(map(math.isfinite, steps))][: len(COLOURS)]
+    rows = [(row, label) for row, label in _labelled(data, gates=True) if row["scale"] == "ratio" and row["values"]]
+    shown = [(label, [_step(*pair) for pair in row["values"]]) for row, label in rows]
+    known = [(label, steps) for label, steps in shown if any(map(math.isfinite, steps))][: len(COLOURS)]
     if not known:
         return None
     numbers = list(range(1, max(len(own) for _, own in known) + 1))
 
     def draw(axes: Axes) -> None:
         marks.across(axes, 0.0, INK, "-")
-        for place, (row, own) in enumerate(known):
+        for place, (label, own) in enumerate(known):
             colour, dash = marks.look(place)
-            marks.line(axes, numbers[: len(own)], own, colour, dash, words=shortened_inside(_label(row), MAX_LABEL))
+            marks.line(axes, numbers[: len(own)], own, colour, dash, words=shortened_inside(label, MAX_LABEL))
             marks.dots(axes, numbers[: len(own)], own, colour)
 
     every = [0.0, *(value for _, own in known for value in own if math.isfinite(value))]

@@ -119,14 +119,17 @@ def _curves(found: Comparison) -> list[Curves]:
     """Return the distributions and times of the loads that both sides have."""
     if not (found.base.distributions or found.head.distributions):
         return []  # nobody asked for pictures
+    from reports.comparison import loads_of
+    from reports.data import KEYS
     from reports.plots.comparison import Curves
 
     curves = []
-    for base, head in found.matched:
+    loads = loads_of([dict(zip(KEYS, base, strict=True)) for base, _ in found.matched])
+    for (base, head), load in zip(found.matched, loads, strict=True):
         sides = {"base": (found.base, base), "head": (found.head, head)}
         both = {name: side.distributions[keys] for name, (side, keys) in sides.items() if keys in side.distributions}
         times = {name: side.times[keys] for name, (side, keys) in sides.items() if keys in side.times}
-        curves.append(Curves(base[-1], both, times))
+        curves.append(Curves(load, both, times))
     return curves
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from reports.data import KEYS
 from reports.plots.comparison import pairs
 
 
 def row(values: list[list[float | None]]) -> dict[str, Any]:
     """A gating number of so many pairs."""
-    name = {"metric": "goodput_rps", "statistic": "value", "class": "all", "load": "rate-4"}
+    name = dict.fromkeys(KEYS, "") | {"metric": "goodput_rps", "statistic": "value", "class": "all", "load": "rate-4"}
     return {**name, "gates": True, "scale": "ratio", "values": values}
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import xml.etree.ElementTree as ET
+from typing import Any
 
 from harness.comparison.comparison import compare
 from harness.comparison.plain import as_data
+from reports.comparison import verdict
+from reports.plots.comparison import forest
 from reports.writers.comparison import as_csv, as_junit, as_markdown
 from reports.writers.markdown import MOST_CHARACTERS
 from tests.harness.comparison.test_comparison import measured, side
@@ -29,13 +32,17 @@ def test_a_comparison_of_many_loads_fits_a_comment() -> None:
     assert "more rows: comparison.html has them" in text
 
 
-def test_each_test_case_has_a_name_of_its_own() -> None:
-    """Two levels under one load: GitLab shows only the first of equal names, and would hide the one that regressed."""
-    levels = ("q8_0", "q4_0")
-    keys = {level: ("", "vllm", level, "", "rate-4") for level in levels}
+def two_levels() -> dict[str, Any]:
+    """Two levels under one load, of which one regressed."""
+    keys = {level: ("", "vllm", level, "", "rate-4") for level in ("q8_0", "q4_0")}
     base = side(*(measured(keys=own) for own in keys.values()))
     head = side(*(measured(SLOW if level == "q4_0" else {}, keys=own) for level, own in keys.items()))
-    cases = ET.fromstring(as_junit(as_data(compare(base, head)))).findall("testcase")
+    return as_data(compare(base, head))
+
+
+def test_each_test_case_has_a_name_of_its_own() -> None:
+    """Two levels under one load: GitLab shows only the first of equal names, and would hide the one that regressed."""
+    cases = ET.fromstring(as_junit(two_levels())).findall("testcase")
     named = [(case.get("classname"), case.get("name")) for case in cases]
     assert len(set(named)) == len(named) == 6
     assert [case.get("classname") for case in cases if case.find("failure") is not None] == ["q4_0 rate-4"]
@@ -47,3 +54,12 @@ def test_no_text_in_the_csv_is_a_formula() -> None:
     found = compare(side(measured(keys=keys)), side(measured(SLOW, keys=keys), name="b"))
     lines = list(csv.DictReader(io.StringIO(as_csv(as_data(found)), newline="")))
     assert {line["level"] for line in lines} == {"'=1+1"}
+
+
+def test_a_verdict_and_its_picture_name_the_configuration() -> None:
+    """Where there are several; the load alone would leave open which of them regressed."""
+    data = two_levels()
+    assert verdict(data)[1].endswith("], q4_0 rate-4")
+    plot = forest(data, gates=True)
+    assert plot is not None
+    assert "TTFT p50, q4_0 rate-4 +33.3" in plot.alt
