@@ -12,9 +12,11 @@ import numpy as np
 
 from harness.analysis.stats import Floats
 from harness.history.series import Event, Key, Point, Series
+from harness.history.store.settings import Schedule
 
 FIRST = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
 KEY = Key("nightly", "chat", "", "ttft_ms", "p95", "llama", "vllm", "q4_k_m", "", "m1")
+WEEKDAYS = Schedule.model_validate({"at": ["02:30"], "days": ["mon", "tue", "wed", "thu", "fri"]})
 
 
 def night(number: float) -> datetime:

@@ -7,12 +7,12 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from harness.comparison.change import Change
 from harness.history.detector import bursts
 from harness.history.detector.changes import LEAST
-from harness.history.detector.nights import NIGHTLY, Schedule, usable
+from harness.history.detector.nights import NIGHTLY, Calendar, Schedule, usable
 from harness.history.detector.states import Finding, Judged, State, judge, restated
 from harness.history.detector.steps import BOTH_ENDS, NEAR, NEEDS_CONFIRMATION, POLICY, Policy, Shape, shift
 from harness.history.names import short_names
@@ -173,12 +173,12 @@ def make_board(
     """
     ordered = sorted(series, key=lambda one: identity(one.key))
     judged = [judge(one, now, schedule, policy) for one in ordered]
-    every = timedelta(seconds=(schedule or NIGHTLY).every_s)
+    calendar = Calendar.of(ordered, schedule or NIGHTLY)
     names = short_names([one.series.key for one in judged])
-    judged = _with_controls(judged, _groups(judged, margins, every), names)
+    judged = _with_controls(judged, _groups(judged, margins, calendar), names)
     alerts, sure, disproved = [], set[_Member](), set[_Member]()
-    for group in _groups(judged, margins, every, uncertain=confirm is not None or bool(told)):
-        alert = _settled(group, _alert(group, judged, names), judged, told, margins, confirm, every)
+    for group in _groups(judged, margins, calendar, uncertain=confirm is not None or bool(told)):
+        alert = _settled(group, _alert(group, judged, names), judged, told, margins, confirm, calendar)
         if alert is not None:
             alerts.append(alert)
             sure |= {*group} if alert.confirmed else set()
@@ -200,7 +200,7 @@ def _of(members: Collection[_Member], number: int) -> list[Finding]:
 
 
 def _groups(
-    judged: Sequence[Judged], margins: Sequence[Margin], every: timedelta, *, uncertain: bool = False
+    judged: Sequence[Judged], margins: Sequence[Margin], calendar: Calendar, *, uncertain: bool = False
 ) -> list[list[_Member]]:
     """Return the findings to tell that have one cause: of one kind, at most NEAR nights from where most began.
 
@@ -217,7 +217,9 @@ def _groups(
     groups: list[list[_Member]] = []
     while waiting:
         anchors = dict.fromkeys((_cause_kind(member, judged), member[1].since) for member in waiting)
-        found = [([one for one in waiting if _belongs(one, *anchor, judged, every)], anchor[1]) for anchor in anchors]
+        found = [
+            ([one for one in waiting if _belongs(one, *anchor, judged, calendar)], anchor[1]) for anchor in anchors
+        ]
         group, since = max(found, key=lambda one: (len(one[0]), -one[1].timestamp()))
         groups.append(sorted(group, key=lambda one: one[1].since != since))
         taken = {id(one) for one in group}
@@ -234,15 +236,20 @@ def _cause_kind(member: _Member, judged: Sequence[Judged]) -> tuple[str, bool, s
 
 
 def _belongs(
-    member: _Member, kind: tuple[str, bool, str], since: datetime, judged: Sequence[Judged], every: timedelta
+    member: _Member, kind: tuple[str, bool, str], since: datetime, judged: Sequence[Judged], calendar: Calendar
 ) -> bool:
     """Return whether a finding is of a kind and may have begun within its reach of a night."""
-    finding, reach = member[1], _reach(kind[0]) * every
     if _cause_kind(member, judged) != kind:
         return False
+    return _is_near(member[1], since, _reach(kind[0]), calendar)
+
+
+def _is_near(finding: Finding, since: datetime, reach: float, calendar: Calendar) -> bool:
+    """Return whether a finding may have begun within so many nights of a time; a creeping one began on its night."""
+    number = calendar.number
     if finding.shape is Shape.CREEP:
-        return abs(finding.since - since) <= reach
-    return finding.first - reach <= since <= finding.last + reach
+        return abs(number(finding.since) - number(since)) <= reach
+    return number(finding.first) - reach <= number(since) <= number(finding.last) + reach
 
 
 def _reach(kind: str) -> float:
@@ -398,7 +405,7 @@ def _settled(
     told: Sequence[Told],
     margins: Sequence[Margin],
     confirm: Confirm | None,
-    every: timedelta,
+    calendar: Calendar,
 ) -> Alert | None:
     """Return an alert with: was it told, is it confirmed, does it fail. None if it is not certain enough to be told.
 
@@ -406,7 +413,7 @@ def _settled(
     before did not: a number that gates may be certain later than another one.
     """
     before = [
-        [one for one in told if knows(one, finding, identity(judged[number].series.key), every)]
+        [one for one in told if knows(one, finding, identity(judged[number].series.key), calendar)]
         for number, finding in group
     ]
     if all(before):
@@ -421,27 +428,24 @@ def _settled(
     return replace(alert, told=was_told, confirmed=confirmed, fails=fails)
 
 
-def knows(told: Told, finding: Finding, name: str, every: timedelta) -> bool:
+def knows(told: Told, finding: Finding, name: str, calendar: Calendar) -> bool:
     """Return whether a finding of a series was told before.
 
     A change of the level was if any was told near where it may lie, of any series. A regression is told even if an
     improvement of the same nights was, or another machine changed. A step within a creeping change of the series that
     was told belongs to it, and the other way around.
     """
-    kind = _kind(finding)
-    reach = _reach(kind) * every
-    near = finding.first - reach <= told.since <= finding.last + reach
-    if kind == CREEP:
-        near = abs(told.since - finding.since) <= reach
+    kind, number = _kind(finding), calendar.number
+    near = _is_near(finding, told.since, _reach(kind), calendar)
     if told.kind == LEVEL and kind == LEVEL:
         elsewhere = told.state is State.MACHINE and finding.state is not State.MACHINE and name not in told.series
         return near and not elsewhere and not (finding.state is State.REGRESSED and told.state is State.IMPROVED)
     if told.kind == CREEP and kind == LEVEL:
         return name in told.series and told.since <= finding.since <= told.at
     if told.kind == LEVEL and kind == CREEP:
-        return name in told.series and told.since > finding.since + (NEAR + 0.5) * every
+        return name in told.series and number(told.since) > number(finding.since) + NEAR + 0.5
     if told.kind == CREEP and kind == CREEP:
-        joins = near and finding.last - told.at <= JOINS_NIGHTS * every
+        joins = near and number(finding.last) - number(told.at) <= JOINS_NIGHTS
         return joins or (name in told.series and finding.since <= told.at)
     return near and told.state is finding.state and (name in told.series or finding.state not in PER_MACHINE)
 

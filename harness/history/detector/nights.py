@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +27,10 @@ class Schedule(Protocol):
     def every_s(self) -> float:
         """Usual time between two nights, in seconds."""
 
+    @property
+    def grace_s(self) -> float:
+        """Time after which a night that is due is missing, in seconds."""
+
     def missing(self, last: datetime, now: datetime) -> list[datetime]:
         """Return when nights were due after the last one that are missing now, oldest first."""
 
@@ -43,6 +49,49 @@ class Every:
 
 
 NIGHTLY = Every()
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Times at which anything was measured, each with the number of its night.
+
+    Attributes:
+        at_s: Times in seconds, oldest first.
+        numbers: Number of the night at each time; days without a night that is due do not count.
+        every_s: Usual time between two nights, in seconds.
+    """
+
+    at_s: Sequence[float]
+    numbers: Sequence[float]
+    every_s: float
+
+    @classmethod
+    def of(cls, series: Iterable[Series], schedule: Schedule) -> Calendar:
+        """Return the calendar of some series."""
+        times = sorted({point.at for one in series for point in one.points})
+        steps = (_nights_between(*both, schedule) for both in pairwise(times))
+        return cls([one.timestamp() for one in times], list(accumulate(steps, initial=0.0)), schedule.every_s)
+
+    def number(self, at: datetime) -> float:
+        """Return the number of the night at a time; between two nights a part."""
+        at_s = at.timestamp()
+        after = bisect_right(self.at_s, at_s)
+        if not after:
+            return (at_s - self.at_s[0]) / self.every_s if self.at_s else at_s / self.every_s
+        begin_s, number = self.at_s[after - 1], self.numbers[after - 1]
+        if after == len(self.at_s):
+            return number + (at_s - begin_s) / self.every_s
+        return number + (self.numbers[after] - number) * (at_s - begin_s) / (self.at_s[after] - begin_s)
+
+
+def _nights_between(one: datetime, other: datetime, schedule: Schedule) -> float:
+    """Return how many nights lie between two neighbouring times: by the clock, but no more than were due."""
+    every = timedelta(seconds=schedule.every_s)
+    nights = (other - one) / every
+    if nights <= 1:
+        return nights
+    due = schedule.missing(one, other - every / 2 + timedelta(seconds=schedule.grace_s))
+    return min(nights, 1.0 + len(due))
 
 
 @dataclass(frozen=True, slots=True)

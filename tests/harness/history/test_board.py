@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from harness.history.detector.states import State
 from harness.history.series import Point, Series
 from harness.history.tables import board_tables
 from harness.scenario.margins import parse_margin
-from tests.histories import Noise, event, night, series, upto
+from tests.histories import WEEKDAYS, Noise, event, night, series, upto
 
 DAILY = Every()
 
@@ -85,6 +85,26 @@ def test_series_that_change_together_are_one_alert() -> None:
     assert len(only.series) == 3
     assert only.state is alert.state is State.REGRESSED
     assert states(made) == ["e2e_ms regressed", "tpot_ms improved", "ttft_ms regressed"]
+
+
+def test_a_weekend_without_nights_lies_between_two_nights() -> None:
+    """A change on Friday and one on Monday are one cause; a place that moves from one to the other is told once."""
+
+    def weekday(number: int) -> datetime:
+        weeks, day = divmod(number + 4, 5)  # the night 60 is one of Friday
+        return night(1 + 7 * weeks + day)
+
+    def on_weekdays(one: Series) -> Series:
+        return replace(one, points=tuple(replace(p, at=weekday(n)) for n, p in enumerate(one.points)))
+
+    first = on_weekdays(series(Noise(80, seed=1).step(60, 0.12).values))
+    second = on_weekdays(series(Noise(80, seed=2).step(61, 0.12).values, metric="e2e_ms"))
+    now = weekday(79) + timedelta(hours=12)
+    assert [len(alert.series) for alert in make_board([first, second], now, WEEKDAYS).alerts] == [2]
+    (alert,) = make_board([first], now, WEEKDAYS).alerts
+    assert alert.since == weekday(60)
+    told = replace(alert.as_told(now), since=weekday(61))
+    assert make_board([first], now, WEEKDAYS, [told]).new == []
 
 
 def test_a_regression_is_told_after_an_improvement_of_the_same_night() -> None:
