@@ -7,28 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
+import sys
 from pathlib import Path
-from typing import Any
 
 from harness.drivers.workers import part
 
-CELL = "harness.run.child"
-named = (pair.split("=") for pair in os.environ.get("SLOW_PLANS_OF", f"{CELL}=400").split(","))
-slow = [int(number) for module, number in named if module == CELL]
-made = part.build
-os.environ["PYTHONPATH"] = os.pathsep.join((os.environ["PYTHONPATH"], str(Path(__file__).parents[1] / "slow_plans")))
+SLOW_PLANS = str(Path(__file__).parents[1] / "slow_plans")
+os.environ["PYTHONPATH"] = os.pathsep.join((os.environ["PYTHONPATH"], SLOW_PLANS))
+sys.path.append(SLOW_PLANS)
 
+from slow_plan import CELL, slow_in, slowed  # noqa: E402
 
-def build(load: Any, *rest: Any, **more: Any) -> Any:
-    """The plan, once the file is gone."""
-    if load.requests in slow:
-        flag = Path(f"planning-{load.requests}")
-        flag.touch()
-        while flag.exists():
-            time.sleep(0.01)
-    return made(load, *rest, **more)
-
-
-part.build = build
+part.build = slowed(part.build, slow_in((CELL,)))
 run = asyncio.run
