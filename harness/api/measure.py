@@ -8,11 +8,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.api.result import RunResult
-from harness.errors import ExitCode, HarnessError, Interrupted, StorageFailed, TrialFailed, UsageError
+from harness.errors import (
+    ExitCode,
+    HarnessError,
+    Interrupted,
+    ScenarioError,
+    StorageFailed,
+    TrialFailed,
+    UsageError,
+)
 from harness.processes import module_command, own_packages_first
 from harness.scenario.base import as_name
 from harness.store.run import MANIFEST, new_run_path, refuse_existing
@@ -60,8 +69,7 @@ def benchmark(
     Raises RunDirectoryExists if `out` exists, UsageError for what the command refuses, TrialFailed if nothing could be
     measured, Interrupted if the user stopped it before anything was.
     """
-    if (scenario is None) == (url is None):
-        raise UsageError("name either a scenario or the url of a server")
+    _check(scenario, url, set or {}, labels or {})
     named = str(scenario if url is None else url)
     name = as_name(Path(named).stem if url is None else named) or "run"
     folder = new_run_path(name) if out is None else Path(out)
@@ -75,6 +83,21 @@ def benchmark(
     if not (folder / MANIFEST).is_file():
         raise _ERRORS.get(code, StorageFailed)(said.removeprefix("harness: ") or f"harness ended with exit code {code}")
     return RunResult(folder)
+
+
+def _check(scenario: str | Path | None, url: str | None, values: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+    """Raise UsageError for what is no single run. Other mistakes are the command's to tell."""
+    from harness.scenario.reader import load
+
+    if (scenario is None) == (url is None):
+        raise UsageError("name either a scenario or the url of a server")
+    if scenario is None:
+        return
+    sets = [f"{key}={_as_json(value)}" for key, value in values.items()]
+    with suppress(ScenarioError):
+        given = [f"{key}={value}" for key, value in labels.items()]
+        if load(Path(scenario), sets=sets, labels=given).compare is not None:
+            raise UsageError(f"{scenario} has `compare`, so it is a gate of two sides: use `harness run`")
 
 
 def _options(

@@ -212,3 +212,13 @@ def test_the_page_names_what_there_is() -> None:
 def test_values_reach_the_scenario_as_they_are(value: object, text: str) -> None:
     """Texts of any letters, and paths."""
     assert _as_json(value) == text
+
+
+def test_a_gate_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """Its result would be two sides, and no run."""
+    variants = {"base": {"ttft_ms": 1}, "head": {"ttft_ms": 1}}
+    engines = [{"engine": "simulated", "variants": variants}]
+    path = scenario(tmp_path, engines=engines, compare={"baseline": "base"})
+    with pytest.raises(UsageError, match="has `compare`, so it is a gate of two sides"):
+        harness.benchmark(path, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
