@@ -98,7 +98,7 @@ def _price(row: Row) -> str:
 
 
 def _cost(row: Row) -> tuple[Cell, ...]:
-    hourly, tokens = row["usd_per_hour"], row["tokens_per_usd"]
+    hourly, tokens, requests = row["usd_per_hour"], row["tokens_per_usd"], row["requests_per_hour"]
     poor = str(row["poor"])
     of_requests, of_tokens = ("per_1k_requests_usd", "per_1m_input_usd"), ("per_1m_output_usd", "per_1m_tokens_usd")
     return (
@@ -106,7 +106,7 @@ def _cost(row: Row) -> tuple[Cell, ...]:
         Cell(row["load"]),
         Cell("full" if row["full"] else ""),
         _number(hourly, UNKNOWN if hourly is None else f"${hourly:.3f}"),
-        _number(row["requests_per_hour"], grouped(f"{row['requests_per_hour'] or 0:.0f}"), poor),
+        _number(requests, UNKNOWN if requests is None else grouped(f"{requests:.0f}"), poor),
         *(_number(row[name], money(row[name]), poor) for name in of_requests),
         *(_number(row[name], money(row[name]), poor or _poor(row, _OUTPUT)) for name in of_tokens),
         _number(tokens, UNKNOWN if tokens is None else grouped(f"{tokens:.0f}"), poor or _poor(row, _OUTPUT)),

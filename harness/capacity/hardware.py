@@ -72,7 +72,8 @@ def _measured(one: Measurement, hourly: float | None) -> dict[str, Any]:
     completed = _value(one, "completed_rps")
     each = [_per(_value(one, name), completed) for name in ("input_tokens_per_s", "output_tokens_per_s")]
     tokens = Tokens(each[0], each[1])
-    costs = unit_costs(math.nan if hourly is None else hourly, completed or 0.0, tokens)
+    rate, usd = (math.nan if number is None else number for number in (completed, hourly))
+    costs = unit_costs(usd, rate, tokens)
     return {
         "configuration": " ".join(filter(None, one.keys[1:4])),
         "model": one.cell.engine_info.model or one.keys[0],
@@ -96,10 +97,14 @@ def _measured(one: Measurement, hourly: float | None) -> dict[str, Any]:
 
 def _with_full(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows, each with whether no load of its configuration completed more requests."""
-    most: dict[str, float] = {}
+    most: dict[tuple[str, str], float] = {}
     for row in rows:
-        most[row["configuration"]] = max(most.get(row["configuration"], 0.0), row["requests_per_hour"] or 0.0)
-    return [row | {"full": (row["requests_per_hour"] or 0.0) == most[row["configuration"]] > 0} for row in rows]
+        keys = row["model"], row["configuration"]
+        most[keys] = max(most.get(keys, 0.0), row["requests_per_hour"] or 0.0)
+    return [
+        row | {"full": (row["requests_per_hour"] or 0.0) == most[row["model"], row["configuration"]] > 0}
+        for row in rows
+    ]
 
 
 def _value(one: Measurement, metric: str, statistic: str = SCALAR) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reports.format import UNKNOWN
 from reports.hardware import tables
 from reports.tables.base import Cell
 
@@ -47,3 +48,11 @@ def test_numbers_of_poor_data_stand_in_brackets() -> None:
     assert marked(row(WHY)) == (set(), of_requests | of_tokens)
     assert marked(row(output_tokens_per_s=WHY)) == ({"tokens/s"}, of_tokens)
     assert marked(row(e2e_ms=WHY)) == ({"E2E p95, ms"}, set())
+
+
+def test_an_unknown_rate_is_not_nought() -> None:
+    """Nor are the costs that follow from it."""
+    unknown = dict.fromkeys(("requests_per_hour", "per_1k_requests_usd"))
+    _, costs = tables([row() | unknown])
+    cells = dict(zip(costs.head, costs.rows[0], strict=True))
+    assert {cells[name].text for name in ("requests/h", "1,000 requests")} == {UNKNOWN}
