@@ -91,6 +91,7 @@ class Cell(_Named):
         pages: Prometheus pages beside the engine's own; (): read no page; None: no further page.
         salt: Salt of generated prompts, see `prompts.WordPrompts`.
         refusal: Message of a server that refuses temperature 0. The trials then carry no temperature.
+        named: Model as the scenario names it, with its revision.
     """
 
     spec: EngineSpec
@@ -101,6 +102,7 @@ class Cell(_Named):
     pages: tuple[MetricsPage, ...] | None = None
     salt: int = 0
     refusal: str | None = None
+    named: ModelReference | None = None
 
     @property
     def stays_up(self) -> bool:
@@ -114,7 +116,9 @@ class Cell(_Named):
         if self.model is None or given is None:
             return given
         name = self.model.removesuffix(f"+{last_part(given.lora)}") if given.lora else self.model
-        return given if given.name == name else ModelReference(name, lora=given.lora)
+        if given.name == name:
+            return given
+        return self.named if self.named is not None else ModelReference(name, lora=given.lora)
 
     def refused(self, words: str) -> Cell:
         """Return the cell for a server that refused temperature 0 with this message."""
@@ -181,7 +185,12 @@ class Combination:
         lora = None if self.model is None else self.model.lora
         if self.level is not None and self.level.model is not None:
             return ModelReference(self.level.model, lora=lora)
-        return None if self.model is None else ModelReference(self.model.name, self.model.revision, lora)
+        return self.named
+
+    @property
+    def named(self) -> ModelReference | None:
+        """Model as the scenario names it, whatever checkpoint the level has."""
+        return None if self.model is None else ModelReference(self.model.name, self.model.revision, self.model.lora)
 
     @property
     def model_name(self) -> str | None:

@@ -143,7 +143,8 @@ def _cell_or_skip(
     timeout_s = max(one.block.start_timeout_s, float(dict(spec.options.get("ready") or {}).get("timeout_s", 0)))
     pages = pages_of(one.block.metrics_urls, scenario.telemetry.metrics_urls)
     scope = "client" if elsewhere else "server"
-    return Cell(*names, spec, tuple(trial_plans(scenario, one)), scope, python, timeout_s, pages)
+    trials = tuple(trial_plans(scenario, one))
+    return Cell(*names, spec, trials, scope, python, timeout_s, pages, named=one.named)
 
 
 def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:

@@ -344,3 +344,11 @@ def test_an_engines_own_loads_have_lengths_too() -> None:
     load = [{"kind": "single_user", "requests": 3, "prompt_tokens": 512}]
     (cell,) = cells_of(scenario_of(engines=[{"engine": "simulated", "load": load}]))
     assert cell.trials[0].workload.prompt_tokens.expected_tokens == 512
+
+
+def test_a_level_with_a_checkpoint_of_its_own_keeps_the_models_revision() -> None:
+    """A reference at full precision is that of the scenario's model, not of its newest version."""
+    engines = [{"engine": "simulated", "quantization": [{"level": "q4_0", "model": "org/other"}]}]
+    (cell,) = cells_of(scenario_of(model=[{"name": "org/model", "revision": "v2"}], engines=engines))
+    assert cell.spec.model == ModelReference("org/other")
+    assert cell.own_model == ModelReference("org/model", "v2")
