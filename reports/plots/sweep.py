@@ -151,7 +151,7 @@ def _plot(data: ReportData, sweep: Sweep, names: Names, shown: Shown) -> Plot | 
 
 def _fitted(data: ReportData, sweep: Sweep, shown: Shown) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
     """Return the curve fitted through the loads of each configuration, as users and values."""
-    kinds = {keys: Sweep(sweep.axis, sweep.kind, {}, keys[-1]).whole_kind for keys in sweep.loads}
+    kinds = {keys: replace(sweep, beside=keys[-1]).whole_kind for keys in sweep.loads}
     known = [one for one in data.fits if "curve" in one and one["metric"] == shown.metric and sweep.axis == USERS]
     return {
         keys: tuple(one["curve"])
